@@ -1,0 +1,41 @@
+//! Esker: an embeddable log-structured storage engine.
+
+// The layers, lowest first. A module imports only from groups before its own; the modules of one
+// group are strangers. `tests/tidy.rs` reads this list and fails on an arrow that points up or
+// sideways.
+
+// == words ==
+mod error;
+mod ids;
+// == materials ==
+mod coding;
+mod metrics;
+mod sync;
+// == files and settings ==
+mod cache;
+pub mod fs;
+mod options;
+// == keys and bytes ==
+mod key;
+mod record;
+mod tombstones;
+mod value;
+// == many keys ==
+mod batch;
+mod cursor;
+// == places for data ==
+mod journal;
+mod memtable;
+mod table;
+// == which files ==
+mod version;
+// == jobs ==
+mod job;
+// == the database ==
+mod db;
+mod inspect;
+
+pub use error::{Error, ErrorKind, Result};
+pub use ids::Seq;
+pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN};
+pub use options::Compression;
