@@ -9,6 +9,7 @@ mod error;
 mod ids;
 // == materials ==
 mod coding;
+mod dump;
 mod metrics;
 mod sync;
 // == files and settings ==
