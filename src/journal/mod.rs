@@ -18,7 +18,7 @@ mod tests;
 
 #[allow(unused_imports, reason = "the layers above are still to come")]
 pub(crate) use {
-    hint::{Hint, read_hint},
+    hint::{Hint, dump as dump_hint, read_hint},
     recover::{Announced, Recover, Replayed, Report, Torn, recover},
     segment::{Segment, dump},
     writer::{ActivationInfo, Mode, Writer},

@@ -1,6 +1,6 @@
 //! Reads a segment front to back through a window, trusting nothing it says.
 
-use super::segment::{DATA_START, HEADER_USED, SegmentHeader};
+use super::segment::{DATA_START, HEADERS, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::fs::{File, read_exact_at};
 use crate::ids::Position;
@@ -78,10 +78,14 @@ impl Reader {
         Ok(self.window.get(from..from + n as usize).unwrap_or_default())
     }
 
-    /// The segment's header; `None` if there is no valid one.
-    pub fn header(&mut self) -> Result<Option<SegmentHeader>> {
-        let decoded = SegmentHeader::decode(self.bytes(0, HEADER_USED)?);
-        decoded.map_err(|e| e.at(&self.path, 0))
+    /// The valid copies of the segment's header and where they stand.
+    pub fn headers(&mut self) -> Result<Vec<(u64, SegmentHeader)>> {
+        let mut headers = Vec::new();
+        for at in HEADERS {
+            let decoded = SegmentHeader::decode(self.bytes(at, SEGMENT_HEADER_LEN)?);
+            headers.extend(decoded.map_err(|e| e.at(&self.path, at))?.map(|header| (at, header)));
+        }
+        Ok(headers)
     }
 
     /// The record at `offset`; `None` if there is no valid one.
@@ -94,7 +98,10 @@ impl Reader {
             return Ok(None);
         }
         let whole = self.bytes(offset, size)?;
-        Ok(record::decode(salt, offset, whole).map(|(header, payload)| Record { header, payload, whole }))
+        let body = whole.get(HEADER_LEN..).and_then(|body| body.split_at_checked(header.len as usize));
+        let Some((payload, padding)) = body else { return Ok(None) };
+        let valid = padding.iter().all(|&b| b == 0) && header.matches(salt, offset, payload);
+        Ok(valid.then_some(Record { header, payload, whole }))
     }
 
     /// Whether the bytes at `offset` look never written: the first 32 are zero.

@@ -14,7 +14,7 @@
 //! written to the same places, so a crash in the middle changes nothing.
 
 use super::reader::{Reader, Remains};
-use super::segment::{DATA_START, SegmentHeader};
+use super::segment::{DATA_START, HEADERS, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs, write_all_at};
@@ -233,9 +233,19 @@ impl<'a, 'v> Chain<'a, 'v> {
                 blank.push(Blank { no, dirty: false });
                 continue;
             };
-            match header(input, no, &mut reader)? {
+            let found = header(input, no, &mut reader)?;
+            let least = found.map_or(DATA_START, |h| h.capacity);
+            if reader.len() < least {
+                let why = format!("the file was cut: it had at least {least} bytes");
+                return Err(Error::corruption(why).at(reader.path(), reader.len()));
+            }
+            match found {
                 Some(header) => headers.push((no, header)),
-                None => blank.push(Blank { no, dirty: !reader.is_blank(0)? }),
+                None => {
+                    let dirty =
+                        !HEADERS.into_iter().try_fold(true, |blank, at| Ok(blank & reader.is_blank(at)?))?;
+                    blank.push(Blank { no, dirty });
+                }
             }
         }
         headers.sort_by_key(|(no, header)| (header.start, *no));
@@ -359,23 +369,29 @@ fn open(input: &Recover, no: FileNo) -> Result<Option<Reader>> {
 /// The header of segment `no`; `None` if it was never written, or not wholly. What no crash can
 /// leave behind is an error.
 fn header(input: &Recover, no: FileNo, reader: &mut Reader) -> Result<Option<SegmentHeader>> {
-    let Some(header) = reader.header()? else { return Ok(None) };
-    let broken = |why: String, offset| Err(Error::corruption(why).at(reader.path(), offset));
-    if header.db != input.db {
-        return broken(format!("the segment belongs to the database {:016x}", header.db), 16);
+    let mut found: Option<SegmentHeader> = None;
+    for (at, header) in reader.headers()? {
+        let broken = |why: String, field| Err(Error::corruption(why).at(reader.path(), at + field));
+        if header.db != input.db {
+            return broken(format!("the segment belongs to the database {:016x}", header.db), 16);
+        }
+        if header.no != no {
+            // Space that was never written may still hold what an earlier file left there.
+            continue;
+        }
+        if header.last_edit > input.last_edit {
+            let (known, last) = (header.last_edit, input.last_edit);
+            return broken(format!("the manifest ends at edit {last}, but the journal saw edit {known}"), 64);
+        }
+        if header.durable > header.start || header.start.0.checked_add(reader.len()).is_none() {
+            return broken("the positions in the segment's header cannot be".into(), 40);
+        }
+        if found.is_some_and(|other| other != header) {
+            return broken("the two headers of the segment differ".into(), 0);
+        }
+        found = Some(header);
     }
-    if header.no != no {
-        // Space that was never written may still hold what an earlier file left there.
-        return Ok(None);
-    }
-    if header.last_edit > input.last_edit {
-        let (known, last) = (header.last_edit, input.last_edit);
-        return broken(format!("the manifest ends at edit {last}, but the journal saw edit {known}"), 64);
-    }
-    if header.durable > header.start || header.start.0.checked_add(reader.len()).is_none() {
-        return broken("the positions in the segment's header cannot be".into(), 40);
-    }
-    Ok(Some(header))
+    Ok(found)
 }
 
 /// The error for a journal that ends before what a witness vouches for.
@@ -419,10 +435,13 @@ fn persist(input: &Recover, part: &Part, from: Position) -> Result<u64> {
     let changed = |offset| Error::corruption("the journal changed while it was read").at(&path, offset);
     let file = input.fs.open_write(&path).map_err(failed)?;
     let mut reader = Reader::new(file.clone(), &path)?;
+    let found = header(input, part.no, &mut reader)?;
     let mut out = Rewrite { file: &*file, piece: Vec::new(), at: 0, written: 0 };
-    let Some(header) = reader.header()?.filter(|h| Some(*h) == part.header) else { return Err(changed(0)) };
+    let Some(header) = found.filter(|found| part.header == Some(*found)) else { return Err(changed(0)) };
     if from < part.start.plus(DATA_START) {
-        out.put(0, &header.encode()).map_err(failed)?;
+        for at in HEADERS {
+            out.put(at, &header.encode()).map_err(failed)?;
+        }
     }
     // Read and checked a second time: a page that was evicted in between comes back from the
     // disk, and may not be what the first reading saw.

@@ -4,10 +4,23 @@
 //!
 //! A segment is a file of fixed size, preallocated when it is created and otherwise unwritten
 //! until its first use (activation), which writes the header. What was never written may read as
-//! anything. All numbers are little-endian.
+//! anything, but the length is durable before the manifest announces the segment: one whose file
+//! is shorter was cut. All numbers are little-endian.
 //!
 //! ```text
-//! offset  size  field
+//! offset  size  what
+//!      0    84  header
+//!     84  4012  zero, not looked at
+//!   4096    84  the same header again
+//!   4180  4012  zero, not looked at
+//!   8192     -  records, one after another, framed as `record` says: batches and marks
+//! ```
+//!
+//! Without the salt nothing in a segment can be told to be valid, so no witness in it could
+//! speak. Therefore the header stands there twice, in two pages: the loss of one changes nothing.
+//!
+//! ```text
+//! offset  size  field of the header
 //!      0     8  magic "ESKRJRNL"
 //!      8     4  format version: 1
 //!     12     4  zero
@@ -18,9 +31,8 @@
 //!     48     8  number of the segment before it, 0 if none; that one ended at `start`
 //!     56     8  durable: a position known durable when this header was written, at most `start`
 //!     64     8  number of the last durable manifest edit when this header was written
-//!     72     4  checksum: crc32 over bytes 0..72
-//!     76  4020  zero, not looked at
-//!   4096     -  records, one after another, framed as `record` says: batches and marks
+//!     72     8  capacity: the length of the file
+//!     80     4  checksum: crc32 over bytes 0..80
 //! ```
 //!
 //! Every version keeps magic, version and checksum where they are.
@@ -45,13 +57,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where the first record stands.
-pub(super) const DATA_START: u64 = 4096;
-/// The bytes of the header that are looked at.
-pub(super) const HEADER_USED: usize = 76;
+pub(super) const DATA_START: u64 = 8192;
+/// Where the two copies of the header stand.
+pub(super) const HEADERS: [u64; 2] = [0, 4096];
+/// The length of a header.
+pub(super) const SEGMENT_HEADER_LEN: usize = 84;
 
 const MAGIC: [u8; 8] = *b"ESKRJRNL";
 const VERSION: u32 = 1;
-const CHECKED: usize = 72;
+const CHECKED: usize = 80;
 
 /// What the header of an activated segment says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,15 +77,16 @@ pub(super) struct SegmentHeader {
     pub previous: FileNo,
     pub durable: Position,
     pub last_edit: u64,
+    pub capacity: u64,
 }
 
 impl SegmentHeader {
-    pub fn encode(&self) -> [u8; HEADER_USED] {
-        let mut h = [0; HEADER_USED];
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+        let mut h = [0; SEGMENT_HEADER_LEN];
         h[..8].copy_from_slice(&MAGIC);
         h[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        let fields =
-            [self.db, self.no.0, self.salt, self.start.0, self.previous.0, self.durable.0, self.last_edit];
+        let SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity } = *self;
+        let fields = [db, no.0, salt, start.0, previous.0, durable.0, last_edit, capacity];
         for (to, n) in h[16..CHECKED].chunks_exact_mut(8).zip(fields) {
             to.copy_from_slice(&n.to_le_bytes());
         }
@@ -80,7 +95,7 @@ impl SegmentHeader {
         h
     }
 
-    /// The header at the start of a segment's `bytes`. `None`: never activated, or not whole.
+    /// The header at the start of `bytes`. `None`: never activated, or not whole.
     pub fn decode(bytes: &[u8]) -> Result<Option<SegmentHeader>> {
         let Some((version, header)) = Self::fields(bytes) else { return Ok(None) };
         if version != VERSION {
@@ -102,6 +117,7 @@ impl SegmentHeader {
             previous: FileNo(u64_at(bytes, 48)?),
             durable: Position(u64_at(bytes, 56)?),
             last_edit: u64_at(bytes, 64)?,
+            capacity: u64_at(bytes, 72)?,
         };
         Some((u32_at(bytes, 8)?, header))
     }
@@ -171,34 +187,34 @@ impl Segment {
 pub(crate) fn dump(bytes: &[u8]) -> String {
     let mut d = Dump::new(bytes, 0);
     d.title("journal segment");
-    d.field(8, "magic");
-    d.number(4, "format version");
-    d.field(4, "zero");
-    d.number(8, "database id");
-    d.number(8, "segment number");
-    let salt = d.number(8, "salt");
-    let start = d.number(8, "start position");
-    d.number(8, "previous segment");
-    d.number(8, "durable position");
-    d.number(8, "last manifest edit");
-    d.number(4, "header checksum");
-    match SegmentHeader::decode(bytes) {
-        Ok(Some(_)) => {}
-        Ok(None) => {
-            d.title("the header is not valid");
-            return d.finish();
+    let mut found = None;
+    for at in HEADERS {
+        d.field((at as usize).saturating_sub(d.at()), "zero, not looked at");
+        match SegmentHeader::decode(bytes.get(at as usize..).unwrap_or_default()) {
+            Ok(Some(header)) => found = found.or(Some(header)),
+            Ok(None) => _ = d.title("this header is not valid"),
+            Err(e) => _ = d.title(e),
         }
-        Err(e) => {
-            d.title(e);
-            return d.finish();
-        }
+        d.field(8, "magic");
+        d.number(4, "format version");
+        d.field(4, "zero");
+        d.number(8, "database id");
+        d.number(8, "segment number");
+        d.number(8, "salt");
+        d.number(8, "start position");
+        d.number(8, "previous segment");
+        d.number(8, "durable position");
+        d.number(8, "last manifest edit");
+        d.number(8, "capacity");
+        d.number(4, "header checksum");
     }
-    d.field(DATA_START as usize - HEADER_USED, "zero, not looked at");
+    let Some(SegmentHeader { salt, start, .. }) = found else { return d.finish() };
+    d.field((DATA_START as usize).saturating_sub(d.at()), "zero, not looked at");
     loop {
         let offset = d.at() as u64;
         let rest = bytes.get(d.at()..).unwrap_or_default();
         let Some((header, payload)) = record::decode(salt, offset, rest) else { break };
-        d.title(format_args!("{:?} at position {}", header.meta.kind, start.saturating_add(offset)));
+        d.title(format_args!("{:?} at position {}", header.meta.kind, start.plus(offset)));
         d.number(4, "header checksum");
         d.number(4, "payload checksum");
         d.number(4, "payload length");

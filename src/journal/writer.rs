@@ -1,6 +1,6 @@
 //! Appends records to the active segment, by position or through a window.
 
-use super::segment::{DATA_START, Segment, SegmentHeader};
+use super::segment::{DATA_START, HEADERS, Segment, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::fs::{Window, write_all_at};
 use crate::ids::{FileNo, Position, Seq};
@@ -70,17 +70,20 @@ enum Sink {
 }
 
 impl Writer {
-    /// Writes the header of `segment`.
+    /// Writes the header of `segment`. After an error the segment is not used again.
     pub fn activate(segment: Arc<Segment>, info: ActivationInfo, mode: Mode) -> Result<Writer> {
         let ActivationInfo { db, salt, start, previous, durable, last_edit } = info;
         if start.0.checked_add(segment.capacity()).is_none() {
             return Err(Error::invalid("the journal's positions are used up"));
         }
         let durable = durable.min(start);
-        let header = SegmentHeader { db, no: segment.no(), salt, start, previous, durable, last_edit };
+        let (no, capacity) = (segment.no(), segment.capacity());
+        let header = SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity };
         let mut first = [0; DATA_START as usize];
-        let used = header.encode();
-        first[..used.len()].copy_from_slice(&used);
+        let header = header.encode();
+        for at in HEADERS.map(|at| at as usize) {
+            first[at..at + header.len()].copy_from_slice(&header);
+        }
 
         let window = match mode {
             Mode::Positioned => None,
