@@ -293,3 +293,204 @@ impl fmt::Debug for Levels {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl Levels {
+    /// Reads what [`fmt::Debug`] writes. A table may be followed by `:size` (else 100 bytes).
+    pub fn parse(text: &str) -> Result<Levels> {
+        let mut levels = Levels::default();
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            let (head, tables) = line.split_once(':').expect("L0 age 1: tables");
+            let (level, age) = head.strip_prefix('L').and_then(|h| h.split_once(" age ")).expect("L0 age 1");
+            let age = Seq::new(age.parse().unwrap()).unwrap();
+            for table in tables.split_whitespace() {
+                levels.insert(level.parse().unwrap(), age, Arc::new(TableMeta::parse(table)))?;
+            }
+        }
+        Ok(levels)
+    }
+}
+
+#[cfg(test)]
+impl TableMeta {
+    /// Reads `7[a-c)`, `7[a-..)` or either with `:size`.
+    pub fn parse(text: &str) -> TableMeta {
+        let (no, rest) = text.split_once('[').expect("no[a-b)");
+        let (bounds, size) = rest.split_once(')').expect("no[a-b)");
+        let (smallest, end) = bounds.split_once('-').expect("a-b");
+        let no = no.parse().unwrap();
+        TableMeta {
+            no: FileNo(no),
+            id: no * 1000,
+            size: size.strip_prefix(':').map_or(100, |s| s.parse().unwrap()),
+            smallest: smallest.as_bytes().into(),
+            end: (end != "..").then(|| end.as_bytes().into()),
+            min_seq: Seq::ZERO,
+            max_seq: Seq::new(no).unwrap(),
+            entries: 1,
+            deletes: 0,
+            range_deletes: 0,
+            raw_bytes: 10,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (self.0 >> 33) % n
+        }
+    }
+
+    #[test]
+    fn layouts_come_back_as_text_whatever_the_order_of_insertion() {
+        let text = "L0 age 9: 12[b-d)\nL0 age 7: 11[a-c) 10[c-..)\nL2 age 0: 1[-b) 2[b-f) 3[g-x)\n";
+        let levels = Levels::parse(text).unwrap();
+        levels.check().unwrap();
+        assert_eq!(format!("{levels:?}"), text);
+        let back: String = text.lines().rev().map(|l| format!("{l}\n")).collect();
+        assert_eq!(Levels::parse(&back).unwrap(), levels);
+        assert_eq!((levels.bytes(0), levels.bytes(1), levels.bytes(2)), (300, 0, 300));
+        assert_eq!((levels.deepest(), levels.level(0).len(), levels.level(200).len()), (Some(2), 2, 0));
+        let at = |level, start: &'static str, end: Option<&'static str>| -> Vec<u64> {
+            let span = Span { start: start.as_bytes(), end: end.map(str::as_bytes) };
+            levels.overlapping(level, span).map(|t| t.no.0).collect()
+        };
+        assert_eq!(at(0, "b", Some("c")), [12, 11]);
+        assert_eq!(at(0, "c", None), [12, 10]);
+        assert_eq!(at(2, "f", Some("g")), [0; 0]);
+        assert_eq!(at(2, "f", Some("g0")), [3]);
+        assert_eq!(at(2, "", Some("")), [0; 0]);
+        assert_eq!(at(2, "", Some("b")), [1]);
+        assert_eq!(at(2, "x", None), [0; 0]);
+    }
+
+    #[test]
+    fn what_overlaps_is_refused_and_nothing_changes() {
+        let text = "L0 age 7: 11[b-d) 10[f-..)\n";
+        let mut levels = Levels::parse(text).unwrap();
+        for bad in ["1[a-c)", "1[b-d)", "1[c-c0)", "1[a-..)", "1[z-..)", "1[c-g)", "1[d-f0)"] {
+            let table = Arc::new(TableMeta::parse(bad));
+            let error = levels.insert(0, Seq::new(7).unwrap(), table.clone()).unwrap_err();
+            assert!(error.to_string().contains("overlaps"), "{bad}: {error}");
+            assert_eq!(format!("{levels:?}"), text);
+            levels.insert(0, Seq::new(8).unwrap(), table.clone()).unwrap();
+            assert!(levels.remove(0, Seq::new(7).unwrap(), &table).is_none());
+            assert!(levels.remove(0, Seq::new(8).unwrap(), &table).is_some());
+            assert_eq!(format!("{levels:?}"), text);
+        }
+        let table = Arc::new(TableMeta::parse("1[d-f)"));
+        assert!(levels.insert(MAX_LEVELS as u8, Seq::ZERO, table.clone()).is_err());
+        levels.insert(0, Seq::new(7).unwrap(), table).unwrap();
+        assert_eq!(format!("{levels:?}"), "L0 age 7: 11[b-d) 1[d-f) 10[f-..)\n");
+        let huge = TableMeta { size: u64::MAX, ..TableMeta::parse("2[a-b)") };
+        assert!(levels.insert(0, Seq::new(7).unwrap(), Arc::new(huge)).is_err());
+        levels.check().unwrap();
+    }
+
+    #[test]
+    fn a_clone_does_not_see_later_changes() {
+        let text = "L1 age 0: 1[a-b) 2[b-c)\n";
+        let mut levels = Levels::parse(text).unwrap();
+        let view = levels.clone();
+        levels.remove(1, Seq::ZERO, &TableMeta::parse("1[a-b)")).unwrap();
+        assert_eq!((format!("{view:?}"), levels.bytes(1)), (text.to_string(), 100));
+    }
+
+    #[test]
+    fn bad_bounds_and_numbers_are_seen() {
+        for bad in ["1[b-b)", "1[b-a)"] {
+            assert!(TableMeta::parse(bad).check().is_err(), "{bad}");
+        }
+        let long = || vec![b'x'; MAX_BOUND_LEN + 1].into_boxed_slice();
+        let good = || TableMeta::parse("1[a-..)");
+        good().check().unwrap();
+        assert!(TableMeta { smallest: long(), ..good() }.check().is_err());
+        assert!(TableMeta { end: Some(long()), ..good() }.check().is_err());
+        assert!(TableMeta { min_seq: Seq::new(2).unwrap(), ..good() }.check().is_err());
+    }
+
+    #[test]
+    fn check_sees_each_way_to_be_wrong() {
+        let good = Levels::parse("L0 age 2: 1[a-b) 2[b-c)\nL0 age 1: 3[a-b)").unwrap();
+        good.check().unwrap();
+        let broken: [fn(&mut Levels); 7] = [
+            |l| Arc::make_mut(&mut l.levels[0][0]).tables.swap(0, 1),
+            |l| Arc::make_mut(&mut l.levels[0][0]).bytes += 1,
+            |l| Arc::make_mut(&mut l.levels[0][0]).heads[0] += 1,
+            |l| l.levels[0].swap(0, 1),
+            |l| l.levels[3] = l.levels[0].clone(),
+            |l| l.levels[1].push(Arc::new(Run::new(Seq::ZERO))),
+            |l| Arc::make_mut(&mut Arc::make_mut(&mut l.levels[0][0]).tables[0]).end = None,
+        ];
+        for (i, breaking) in broken.iter().enumerate() {
+            let mut bad = good.clone();
+            breaking(&mut bad);
+            assert!(bad.check().is_err(), "{i}");
+        }
+    }
+
+    #[test]
+    fn searches_agree_with_looking_at_every_table() {
+        let mut random = Random(7);
+        for round in 0..200 {
+            // Keys of two letters behind a prefix of up to nine, so that heads are often equal.
+            let prefix = "p".repeat(random.below(10) as usize);
+            let key = |n: u64| format!("{prefix}{:02}", n).into_bytes();
+            let mut levels = Levels::default();
+            let mut at = random.below(3);
+            let mut expect: Vec<TableMeta> = Vec::new();
+            while at < 40 {
+                let end = at + 1 + random.below(4);
+                let last = end >= 40 && random.below(2) == 0;
+                let mut table = TableMeta::parse("1[a-b)");
+                table.no = FileNo(at + 1);
+                table.smallest = key(at).into();
+                table.end = (!last).then(|| key(end).into());
+                expect.push(table);
+                at = end + random.below(3) * random.below(2);
+            }
+            let mut shuffled: Vec<&TableMeta> = expect.iter().collect();
+            for i in (1..shuffled.len()).rev() {
+                shuffled.swap(i, random.below(i as u64 + 1) as usize);
+            }
+            for table in shuffled {
+                levels.insert(1, Seq::ZERO, Arc::new(table.clone())).unwrap();
+            }
+            levels.check().unwrap();
+            for _ in 0..50 {
+                let (a, b) = (random.below(44), random.below(44));
+                let (start, end) = (key(a), key(b));
+                let span = Span { start: &start, end: (b < 43).then_some(&end) };
+                if span.end.is_some_and(|end| end <= span.start) {
+                    continue;
+                }
+                let naive: Vec<FileNo> =
+                    expect.iter().filter(|t| t.span().overlaps(span)).map(|t| t.no).collect();
+                let found: Vec<FileNo> = levels.overlapping(1, span).map(|t| t.no).collect();
+                assert_eq!(found, naive, "round {round}: {span:?} of {levels:?}");
+                let naive = expect.iter().find(|t| t.span().contains(&start)).map(|t| t.no);
+                assert_eq!(levels.level(1)[0].find(&start).map(|t| t.no), naive);
+            }
+        }
+    }
+
+    #[test]
+    fn spans_join_and_overlap() {
+        let span = |start: &'static str, end: Option<&'static str>| Span {
+            start: start.as_bytes(),
+            end: end.map(str::as_bytes),
+        };
+        assert_eq!(span("b", Some("c")).join(span("a", Some("b"))), span("a", Some("c")));
+        assert_eq!(span("b", Some("c")).join(span("x", None)), span("b", None));
+        assert!(!span("b", Some("c")).overlaps(span("c", None)) && span("b", None).overlaps(span("z", None)));
+        assert!(Span::ALL.contains(b"") && Span::ALL.overlaps(span("", Some("a"))));
+        assert!(!span("b", Some("c")).contains(b"c") && span("b", Some("c")).contains(b"b"));
+    }
+}

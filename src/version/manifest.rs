@@ -19,7 +19,8 @@
 //!
 //! Of a record's header, the sequence field holds the edit's number (a snapshot's: that of the last
 //! edit in it), the count is that of the changes, and the watermark is the offset up to which this
-//! file was synced when the record was built. The payloads are described in `edit`.
+//! file was synced when the record was built. A payload is the length of the file in bytes (8
+//! bytes) and then what `edit` describes.
 //!
 //! The file is written into allocated space only, and every edit is synced before it counts, so an
 //! edit's watermark is its own offset. Hence one rule tells damage from an interrupted write: bytes
@@ -27,12 +28,17 @@
 //! and an edit (or a snapshot) that was never acknowledged if there is none. That is also why the
 //! header is there twice: without the salt no record could testify.
 //!
+//! The length that an edit names was synced before the edit was written: a shorter file was cut.
+//! Space is allocated ahead of need, so that edits testify to it before they use it. The length
+//! that a snapshot names is synced together with it: where the file is shorter, and no edit
+//! follows, that sync was interrupted.
+//!
 //! The manifest with the highest number and a complete snapshot is the one that counts. A new one
 //! holds the same state as the one before it, which is no longer written to and is removed, for
 //! good, before the new one gets its first edit. A manifest is never appended to after it was opened
 //! again.
 
-use crate::coding::{u32_at, u64_at};
+use crate::coding::{Reader, u32_at, u64_at};
 use crate::dump::Dump;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
@@ -52,8 +58,14 @@ const COPY_LEN: usize = 2048;
 const RECORDS: usize = 2 * COPY_LEN;
 /// The least space a manifest allocates.
 const FIRST_SPACE: u64 = 64 << 10;
+/// When less than this is left, more is allocated.
+const AHEAD: u64 = 16 << 10;
 /// Space is allocated in multiples of this.
 const SPACE_UNIT: u64 = 4 << 10;
+/// At the start of each payload: the length of the file.
+const SPACE_FIELD: usize = 8;
+/// Longer than any manifest: the largest snapshot, and the edits until it is replaced.
+const MAX_LEN: u64 = 8 * MAX_PAYLOAD as u64;
 
 /// The one manifest that is being written.
 #[derive(Debug)]
@@ -64,7 +76,8 @@ pub(crate) struct Manifest {
     salt: u64,
     /// Where the next record goes; everything before is synced.
     end: u64,
-    allocated: u64,
+    /// The length of the file; synced.
+    space: u64,
     /// The first failure that left the file's contents unknown.
     failed: Option<Error>,
 }
@@ -73,25 +86,27 @@ pub(crate) struct Manifest {
 #[derive(Debug)]
 pub(super) struct Blank {
     no: FileNo,
+    db: u64,
     path: PathBuf,
     file: Arc<dyn File>,
-    allocated: u64,
+    space: u64,
+    meta: Meta,
+    payload: Vec<u8>,
 }
 
 impl Manifest {
     /// Makes the manifest `no` with a snapshot of `state`, durable when this returns.
     pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, salt: u64, state: &State) -> Result<Manifest> {
-        let snapshot = snapshot(salt, state)?;
-        Blank::create(fs, dir, no, snapshot.len())?.begin(fs, dir, salt, state.db, &snapshot)
+        Blank::create(fs, dir, no, state)?.begin(fs, dir, salt)
     }
 
     /// Writes and syncs one edit. A failed allocation (the disk is full) changes nothing and may be
-    /// tried again; any other failure is final, and what became of the edit is unknown.
+    /// tried again; a failed write or sync is final, and what became of the edit is unknown.
     pub fn append(&mut self, counters: Counters, edit: &Edit) -> Result<()> {
         if let Some(e) = &self.failed {
             return Err(e.clone());
         }
-        let mut payload = Vec::new();
+        let mut payload = vec![0; SPACE_FIELD];
         edit.encode(&mut payload, counters);
         let meta = Meta {
             kind: RecordKind::Edit,
@@ -99,24 +114,40 @@ impl Manifest {
             count: count_field(edit.changes.len())?,
             watermark: self.end,
         };
-        let bytes = framed(self.salt, self.end, meta, &payload)?;
-        let end = self.end + bytes.len() as u64;
-        if end > self.allocated {
-            self.allocated = grow(&*self.file, &self.path, self.allocated, end)?;
+        let end = self.end + framed_len(&payload)?;
+        self.make_room(end)?;
+        let bytes = framed(self.salt, self.end, meta, &mut payload, self.space);
+        write_all_at(&*self.file, &bytes, self.end)
+            .map_err(|e| self.fail(Error::io("writing an edit", &self.path, e)))?;
+        self.sync()?;
+        self.end = end;
+        Ok(())
+    }
+
+    /// Makes sure that the file has room up to `end`, and some beyond if there is any to be had.
+    fn make_room(&mut self, end: u64) -> Result<()> {
+        if end + AHEAD <= self.space {
+            return Ok(());
         }
-        let written = write_all_at(&*self.file, &bytes, self.end)
-            .map_err(|e| Error::io("writing an edit", &self.path, e))
-            .and_then(|()| self.file.sync().map_err(|e| Error::io("syncing an edit", &self.path, e)));
-        match written {
-            Ok(()) => {
-                self.end = end;
+        match grow(&*self.file, &self.path, self.space.saturating_mul(2), end) {
+            Ok(space) if space > self.space => {
+                // Edits name the length of the file, so it has to be durable before they are written.
+                self.sync()?;
+                self.space = space;
                 Ok(())
             }
-            Err(e) => {
-                self.failed = Some(e.clone());
-                Err(e)
-            }
+            Err(e) if end > self.space => Err(e),
+            _ => Ok(()),
         }
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync().map_err(|e| self.fail(Error::io("syncing the manifest", &self.path, e)))
+    }
+
+    /// The file's contents are unknown from here on.
+    fn fail(&mut self, e: Error) -> Error {
+        self.failed.get_or_insert(e).clone()
     }
 
     pub fn no(&self) -> FileNo {
@@ -135,13 +166,17 @@ impl Manifest {
 }
 
 impl Blank {
-    /// Creates the file and allocates room for a snapshot record of `len` bytes.
-    pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, len: usize) -> Result<Blank> {
+    /// Creates the file and allocates room for a snapshot of `state`.
+    pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, state: &State) -> Result<Blank> {
+        let mut payload = vec![0; SPACE_FIELD];
+        let count = count_field(state.encode(&mut payload))?;
+        let need = RECORDS as u64 + framed_len(&payload)?;
+        let number = number_field(state.edit)?;
+        let meta = Meta { kind: RecordKind::Snapshot, first_seq: number, count, watermark: 0 };
         let path = Name::Manifest(no).path(dir);
         let file = fs.create(&path).map_err(|e| Error::io("creating a manifest", &path, e))?;
-        let need = RECORDS as u64 + len as u64;
-        match grow(&*file, &path, FIRST_SPACE / 2, need) {
-            Ok(allocated) => Ok(Blank { no, path, file, allocated }),
+        match grow(&*file, &path, need + FIRST_SPACE - RECORDS as u64, need) {
+            Ok(space) => Ok(Blank { no, db: state.db, path, file, space, meta, payload }),
             Err(e) => {
                 // It would be ignored if it stayed; gone is tidier, and gives space back.
                 let _ = fs.remove(&path);
@@ -151,33 +186,33 @@ impl Blank {
     }
 
     /// Writes header and snapshot, and makes file and name durable.
-    pub fn begin(self, fs: &dyn Fs, dir: &Path, salt: u64, db: u64, snapshot: &[u8]) -> Result<Manifest> {
-        let Blank { no, path, file, allocated } = self;
-        let mut bytes = Vec::with_capacity(RECORDS + snapshot.len());
-        encode_header(&mut bytes, db, no, salt);
-        bytes.extend_from_slice(snapshot);
+    pub fn begin(mut self, fs: &dyn Fs, dir: &Path, salt: u64) -> Result<Manifest> {
+        let mut bytes = Vec::new();
+        encode_header(&mut bytes, self.db, self.no, salt);
+        let offset = bytes.len() as u64;
+        bytes.extend(framed(salt, offset, self.meta, &mut self.payload, self.space));
+        let Blank { no, path, file, space, .. } = self;
         write_all_at(&*file, &bytes, 0).map_err(|e| Error::io("writing a manifest", &path, e))?;
         file.sync().map_err(|e| Error::io("syncing a manifest", &path, e))?;
         fs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
-        Ok(Manifest { no, path, file, salt, end: bytes.len() as u64, allocated, failed: None })
+        Ok(Manifest { no, path, file, salt, end: bytes.len() as u64, space, failed: None })
     }
 }
 
-/// The snapshot record of a manifest with this salt.
-pub(super) fn snapshot(salt: u64, state: &State) -> Result<Vec<u8>> {
-    let mut payload = Vec::new();
-    let count = count_field(state.encode(&mut payload))?;
-    let meta = Meta { kind: RecordKind::Snapshot, first_seq: number_field(state.edit)?, count, watermark: 0 };
-    framed(salt, RECORDS as u64, meta, &payload)
+/// The bytes of the record that will hold this payload.
+fn framed_len(payload: &[u8]) -> Result<u64> {
+    match payload.len() {
+        len if len <= MAX_PAYLOAD => Ok(record::size(len) as u64),
+        len => Err(Error::invalid(format!("an edit of {len} bytes is too large"))),
+    }
 }
 
-fn framed(salt: u64, offset: u64, meta: Meta, payload: &[u8]) -> Result<Vec<u8>> {
-    if payload.len() > MAX_PAYLOAD {
-        return Err(Error::invalid(format!("an edit of {} bytes is too large", payload.len())));
-    }
+/// The record, with the length of the file entered.
+fn framed(salt: u64, offset: u64, meta: Meta, payload: &mut [u8], space: u64) -> Vec<u8> {
+    payload[..SPACE_FIELD].copy_from_slice(&space.to_le_bytes());
     let mut bytes = Vec::with_capacity(record::size(payload.len()));
     record::encode(&mut bytes, salt, offset, meta, payload);
-    Ok(bytes)
+    bytes
 }
 
 fn number_field(number: u64) -> Result<Seq> {
@@ -188,11 +223,11 @@ fn count_field(changes: usize) -> Result<u32> {
     u32::try_from(changes).map_err(|_| Error::invalid("an edit has too many changes"))
 }
 
-/// Allocates `need` bytes and more: twice what was, or where that is refused, hardly more than
-/// needed, since the edit may be the one that gives space back. Returns what is allocated now.
-fn grow(file: &dyn File, path: &Path, allocated: u64, need: u64) -> Result<u64> {
+/// Allocates `ample` bytes (at least `need`), or where the disk is too full for that hardly more
+/// than needed, since the edit may be the one that gives space back. Returns the file's length.
+fn grow(file: &dyn File, path: &Path, ample: u64, need: u64) -> Result<u64> {
     let least = need.next_multiple_of(SPACE_UNIT);
-    let ample = allocated.saturating_mul(2).max(least);
+    let ample = ample.next_multiple_of(SPACE_UNIT).max(least);
     let allocate = |len: u64| match file.allocate(len) {
         Ok(()) => Ok(len),
         Err(e) => Err(Error::io("allocating space for the manifest", path, e)),
@@ -283,6 +318,9 @@ pub(crate) fn load(fs: &dyn Fs, dir: &Path, candidates: &[(FileNo, u64)]) -> Res
 /// The first `len` bytes, or what there is of them.
 fn read_file(fs: &dyn Fs, path: &Path, len: u64) -> Result<Vec<u8>> {
     let failed = |e| Error::io("reading a manifest", path, e);
+    if len > MAX_LEN {
+        return Err(Error::corruption(format!("no manifest is {len} bytes long")).in_file(path));
+    }
     let file = fs.open_read(path).map_err(failed)?;
     let mut bytes = Vec::new();
     usize::try_from(len)
@@ -302,10 +340,10 @@ fn read_file(fs: &dyn Fs, path: &Path, len: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-type Torn = Option<(u64, u64)>;
+pub(super) type Torn = Option<(u64, u64)>;
 
 /// Reads one manifest: `None` if its creation was interrupted. An error comes with its offset.
-fn parse(bytes: &[u8], no: FileNo) -> Result<Option<(State, Torn)>, (u64, Error)> {
+pub(super) fn parse(bytes: &[u8], no: FileNo) -> Result<Option<(State, Torn)>, (u64, Error)> {
     let copies = [0, COPY_LEN].map(|at| decode_header(bytes, at).map_err(|e| (at as u64, e)));
     let [first, second] = copies;
     let (first, second) = (first?, second?);
@@ -331,31 +369,52 @@ fn parse(bytes: &[u8], no: FileNo) -> Result<Option<(State, Torn)>, (u64, Error)
     if head.meta.kind != RecordKind::Snapshot {
         return Err((start, Error::corruption("the manifest does not begin with a snapshot")));
     }
-    let mut state =
-        State::decode(payload, head.meta.first_seq.get(), head.meta.count).map_err(|e| (start, e))?;
+    let first_edit = RECORDS + record::size(payload.len());
+    let (space, payload) = split_space(payload).map_err(|e| (start, e))?;
+    if (bytes.len() as u64) < space {
+        check_unvouched(bytes, header.salt, RECORDS, first_edit, &cut_short(space))?;
+        return Ok(None);
+    }
+    let state = State::decode(payload, head.meta.first_seq.get(), head.meta.count).map_err(|e| (start, e))?;
     if state.db != header.db {
         return Err((start, Error::corruption("the snapshot is that of another database")));
     }
     if state.next_file <= no {
         return Err((start, Error::corruption("the manifest's own number was never given out")));
     }
-    let end = replay(bytes, header.salt, RECORDS + record::size(payload.len()), &mut state)?;
-    Ok(Some((state, torn_tail(bytes, header.salt, end)?)))
+    replay(bytes, header.salt, first_edit, state).map(Some)
 }
 
-/// Applies the edits that begin at `at`; returns where they end.
-fn replay(bytes: &[u8], salt: u64, mut at: usize, state: &mut State) -> Result<usize, (u64, Error)> {
+/// Applies the edits that begin at `at`.
+fn replay(bytes: &[u8], salt: u64, mut at: usize, mut state: State) -> Result<(State, Torn), (u64, Error)> {
     while let Some((head, payload)) = record_at(bytes, salt, at) {
-        let Meta { kind, first_seq, count, watermark: _ } = head.meta;
-        let applied = match kind {
-            RecordKind::Edit => Edit::decode(payload, first_seq.get(), count)
-                .and_then(|(counters, edit)| state.apply(counters, &edit)),
-            _ => Err(Error::corruption("a record that is not an edit stands among the edits")),
-        };
-        applied.map_err(|e| (at as u64, e))?;
-        at += record::size(payload.len());
+        let size = record::size(payload.len());
+        apply_record(&mut state, bytes.len(), head.meta, payload).map_err(|e| (at as u64, e))?;
+        at += size;
     }
-    Ok(at)
+    Ok((state, torn_tail(bytes, salt, at)?))
+}
+
+fn apply_record(state: &mut State, file_len: usize, meta: Meta, payload: &[u8]) -> Result<()> {
+    if meta.kind != RecordKind::Edit {
+        return Err(Error::corruption("a record that is not an edit stands among the edits"));
+    }
+    let (space, payload) = split_space(payload)?;
+    if (file_len as u64) < space {
+        return Err(Error::corruption(cut_short(space)));
+    }
+    let (counters, edit) = Edit::decode(payload, meta.first_seq.get(), meta.count)?;
+    state.apply(counters, &edit)
+}
+
+/// The length of the file that a payload names, and the rest of it.
+fn split_space(payload: &[u8]) -> Result<(u64, &[u8])> {
+    let mut r = Reader::new(payload);
+    Ok((r.u64()?, &payload[r.at()..]))
+}
+
+fn cut_short(space: u64) -> String {
+    format!("the file was cut short: it had {space} bytes")
 }
 
 /// What is left behind the last edit: nothing, or zero bytes, or an edit whose write was cut short.
@@ -405,13 +464,14 @@ pub(crate) fn dump(bytes: &[u8]) -> String {
         let Meta { kind, first_seq, count, .. } = head.meta;
         d.title(format_args!("{kind:?} {first_seq}"));
         record_header(&mut d);
-        match kind {
-            RecordKind::Snapshot => {
-                d.field(payload.len().min(8), "database id");
-                edit::dump_payload(&mut d, payload.get(8..).unwrap_or_default(), count);
+        let mut fixed = 0;
+        for (len, what) in [(SPACE_FIELD, "file length"), (8, "database id")] {
+            if what == "file length" || kind == RecordKind::Snapshot {
+                d.number(len.min(payload.len() - fixed), what);
+                fixed = payload.len().min(fixed + len);
             }
-            _ => edit::dump_payload(&mut d, payload, count),
         }
+        edit::dump_payload(&mut d, &payload[fixed..], count);
         let padding = record::size(payload.len()) - HEADER_LEN - payload.len();
         if padding > 0 {
             d.field(padding, "padding");

@@ -26,3 +26,6 @@ pub(crate) use manifest::{Loaded, Manifest, dump, load};
 pub(crate) use set::VersionSet;
 #[allow(unused_imports)]
 pub(crate) use state::{KeyspaceState, SegmentState, State};
+
+#[cfg(test)]
+mod tests;

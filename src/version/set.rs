@@ -5,7 +5,7 @@ use crate::fs::Fs;
 use crate::fs::names::Name;
 use crate::ids::FileNo;
 use crate::version::edit::Edit;
-use crate::version::manifest::{self, Blank, Manifest};
+use crate::version::manifest::{Blank, Manifest};
 use crate::version::state::State;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -97,7 +97,10 @@ impl VersionSet {
             return Err(e.clone());
         }
         let counters = self.state.next_counters();
-        let undo = self.state.change(counters, edit)?;
+        let undo = self
+            .state
+            .change(counters, edit)
+            .map_err(|e| Error::invalid(format!("the edit contradicts the state: {e}")))?;
         if let Err(e) = self.manifest.append(counters, edit) {
             self.state.revert(undo);
             self.failed = self.manifest.failed().cloned();
@@ -113,11 +116,8 @@ impl VersionSet {
     fn roll(&mut self) {
         let old = self.manifest.no();
         let no = self.new_file_no();
-        let salt = (self.salts)();
-        let made = manifest::snapshot(salt, &self.state)
-            .and_then(|snapshot| Ok((Blank::create(&*self.fs, &self.dir, no, snapshot.len())?, snapshot)));
-        let (blank, snapshot) = match made {
-            Ok(made) => made,
+        let blank = match Blank::create(&*self.fs, &self.dir, no, &self.state) {
+            Ok(blank) => blank,
             Err(e) => {
                 // Nothing is in the new file, so the old one goes on.
                 log::warn!("the manifest could not be replaced for now: {e}");
@@ -126,7 +126,7 @@ impl VersionSet {
             }
         };
         // From here on the new file may count, without the edits that the old one would get.
-        match blank.begin(&*self.fs, &self.dir, salt, self.state.db, &snapshot) {
+        match blank.begin(&*self.fs, &self.dir, (self.salts)()) {
             Ok(new) => {
                 self.roll_at = self.min_roll.max(new.bytes().saturating_mul(ROLL_FACTOR));
                 self.manifest = new;
