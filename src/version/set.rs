@@ -11,10 +11,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A manifest is not replaced before it has this many bytes.
-const MIN_ROLL: u64 = 1 << 20;
-/// Nor before it is so many times as large as when it was new.
-const ROLL_FACTOR: u64 = 4;
+/// The size at which a manifest is replaced that had `bytes` when it was new.
+fn roll_size(bytes: u64) -> u64 {
+    bytes.saturating_mul(4).max(1 << 20)
+}
 /// After a replacement that found no room, the manifest grows by so much before the next try.
 const ROLL_RETRY: u64 = 64 << 10;
 
@@ -26,9 +26,10 @@ pub(crate) struct VersionSet {
     manifest: Manifest,
     /// Where salts for new manifests come from.
     salts: Box<dyn FnMut() -> u64 + Send>,
-    min_roll: u64,
     /// The size at which the manifest is replaced.
     roll_at: u64,
+    /// Where `roll_at` comes from; tests put another in its place.
+    roll_rule: fn(u64) -> u64,
     /// The first failure that left unknown what is on disk.
     failed: Option<Error>,
 }
@@ -47,9 +48,17 @@ impl VersionSet {
         let no = state.next_file;
         state.saw_file(no)?;
         let manifest = Manifest::create(&*fs, dir, no, salts(), &state)?;
-        let min_roll = MIN_ROLL;
-        let roll_at = min_roll.max(manifest.bytes().saturating_mul(ROLL_FACTOR));
-        let set = VersionSet { fs, dir: dir.into(), state, manifest, salts, min_roll, roll_at, failed: None };
+        let first_roll = roll_size(manifest.bytes());
+        let set = VersionSet {
+            fs,
+            dir: dir.into(),
+            state,
+            manifest,
+            salts,
+            roll_at: first_roll,
+            roll_rule: roll_size,
+            failed: None,
+        };
         set.remove_old(old);
         Ok(set)
     }
@@ -112,6 +121,12 @@ impl VersionSet {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn set_roll_rule(&mut self, rule: fn(u64) -> u64) {
+        self.roll_rule = rule;
+        self.roll_at = rule(self.manifest.bytes());
+    }
+
     /// Replaces the manifest by a new one. The last edit is durable whatever happens here.
     fn roll(&mut self) {
         let old = self.manifest.no();
@@ -128,7 +143,7 @@ impl VersionSet {
         // From here on the new file may count, without the edits that the old one would get.
         match blank.begin(&*self.fs, &self.dir, (self.salts)()) {
             Ok(new) => {
-                self.roll_at = self.min_roll.max(new.bytes().saturating_mul(ROLL_FACTOR));
+                self.roll_at = (self.roll_rule)(new.bytes());
                 self.manifest = new;
                 self.remove_old(&[old]);
             }

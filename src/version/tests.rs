@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use std::collections::BTreeMap;
 
+mod crash;
 mod manifest;
 
 fn seq(n: u64) -> Seq {
