@@ -23,6 +23,7 @@ mod tombstones;
 mod value;
 // == many keys ==
 mod batch;
+mod catalog;
 mod cursor;
 // == places for data ==
 mod journal;
@@ -36,7 +37,9 @@ mod job;
 mod db;
 mod inspect;
 
+pub use catalog::Kind;
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Seq;
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN};
-pub use options::Compression;
+pub use options::{Compression, Durability, KeyspaceOptions, Options};
+pub use value::Value;
