@@ -6,7 +6,7 @@ use super::{Bytes, Change, Model, Range, empty};
 use crate::rng::Rng;
 use esker::fs::sim::SimFs;
 use esker::{
-    Batch, Compression, Db, Durability, ErrorKind, Expect, Keyspace, KeyspaceAt, KeyspaceOptions, Options, Snapshot, Value,
+    Batch, Compression, Db, Durability, ErrorKind, Expect, Keyspace, KeyspaceView, KeyspaceOptions, Options, Snapshot, Value,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -20,9 +20,9 @@ trait Reads {
     fn multi_get(&self, keys: &[Bytes]) -> esker::Result<Vec<Option<Value>>>;
     fn get_with(&self, key: &[u8]) -> esker::Result<Option<Bytes>>;
     fn get_into(&self, key: &[u8], buf: &mut Vec<u8>) -> esker::Result<bool>;
-    fn range(&self, range: Range) -> esker::Range;
-    fn prefix(&self, prefix: &[u8]) -> esker::Range;
-    fn iter(&self) -> esker::Range;
+    fn range(&self, range: Range) -> esker::Iter;
+    fn prefix(&self, prefix: &[u8]) -> esker::Iter;
+    fn iter(&self) -> esker::Iter;
     fn cursor(&self, range: Range) -> esker::Cursor;
 }
 
@@ -44,13 +44,13 @@ macro_rules! reads {
             fn get_into(&self, key: &[u8], buf: &mut Vec<u8>) -> esker::Result<bool> {
                 <$name>::get_into(self, key, buf)
             }
-            fn range(&self, range: Range) -> esker::Range {
+            fn range(&self, range: Range) -> esker::Iter {
                 <$name>::range(self, range)
             }
-            fn prefix(&self, prefix: &[u8]) -> esker::Range {
+            fn prefix(&self, prefix: &[u8]) -> esker::Iter {
                 <$name>::prefix(self, prefix)
             }
-            fn iter(&self) -> esker::Range {
+            fn iter(&self) -> esker::Iter {
                 <$name>::iter(self)
             }
             fn cursor(&self, range: Range) -> esker::Cursor {
@@ -59,7 +59,7 @@ macro_rules! reads {
         }
     )*};
 }
-reads!(Keyspace, KeyspaceAt);
+reads!(Keyspace, KeyspaceView);
 
 struct Run {
     seed: u64,
