@@ -77,9 +77,17 @@ impl Fs for OsFs {
         std_fs::hard_link(from, to)
     }
 
+    #[cfg(unix)]
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        // Elsewhere than on Unix a directory cannot be opened, and its entries are journalled.
-        if cfg!(unix) { std_fs::File::open(dir)?.sync_all() } else { Ok(()) }
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::DIRECTORY.bits() as i32;
+        std_fs::OpenOptions::new().read(true).custom_flags(flags).open(dir)?.sync_all()
+    }
+
+    #[cfg(not(unix))]
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // A directory cannot be opened here, and the system journals its entries.
+        std_fs::read_dir(dir).map(|_| ())
     }
 
     fn lock(&self, path: &Path, shared: bool) -> io::Result<Box<dyn Lock>> {
@@ -272,8 +280,8 @@ mod window {
         if len == 0 || !magic(file).is_some_and(|magic| IN_PLACE.contains(&magic)) {
             return Ok(None);
         }
-        let mut window = OsWindow { map: MmapOptions::new().len(len).map_raw(file)?, populated: 0..0 };
-        match window.populate(0, 1) {
+        let window = OsWindow { map: MmapOptions::new().len(len).map_raw(file)?, populated: 0..0 };
+        match window.advise(0..1) {
             Ok(()) => Ok(Some(Box::new(window))),
             // MADV_POPULATE_WRITE is not known here: Linux before 5.14, or a sandbox.
             Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
@@ -299,6 +307,15 @@ mod window {
                 _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "outside of the window")),
             }
         }
+
+        fn advise(&self, range: Range<usize>) -> io::Result<()> {
+            loop {
+                match self.map.advise_range(Advice::PopulateWrite, range.start, range.len()) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            }
+        }
     }
 
     impl Window for OsWindow {
@@ -307,13 +324,7 @@ mod window {
             if new.is_empty() {
                 return Ok(());
             }
-            loop {
-                match self.map.advise_range(Advice::PopulateWrite, new.start, new.len()) {
-                    Ok(()) => break,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(e),
-                }
-            }
+            self.advise(new.clone())?;
             // One range is enough for a log. One that lies apart takes the place of the old one.
             let old = &self.populated;
             let apart = new.start > old.end || new.end < old.start;
@@ -527,6 +538,7 @@ mod tests {
         assert_eq!(file.window(0).unwrap().map(|_| ()), None);
         let Some(mut window) = file.window(9_000).unwrap() else { return };
         assert_eq!(kind(file.window(10_001)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(window.write(0, b"x")), io::ErrorKind::InvalidInput);
         window.populate(0, 4096).unwrap();
         window.populate(4096, 100).unwrap();
         window.write(4090, b"across").unwrap();

@@ -1,0 +1,564 @@
+//! Tests of the journal as a whole.
+
+use super::segment::SegmentHeader;
+use super::*;
+use crate::error::Result;
+use crate::fs::names::Name;
+use crate::fs::os::OsFs;
+use crate::fs::{Fs, read_exact_at, write_all_at};
+use crate::ids::{FileNo, Position, Seq};
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+const DB: u64 = 0xdb;
+const SALT: u64 = 0x5a17_0000;
+
+fn seq(n: u64) -> Seq {
+    Seq::new(n).unwrap()
+}
+
+/// A batch as recovery reports it: first sequence number, count, payload.
+type Batch = (u64, u32, Vec<u8>);
+
+/// A journal under test, and what its user would keep in a manifest.
+struct Rig<'a> {
+    fs: &'a dyn Fs,
+    dir: &'a Path,
+    mode: Mode,
+    capacity: u64,
+    announced: Vec<Announced>,
+    writer: Option<Writer>,
+    /// Left and not synced yet.
+    unsynced: Vec<Arc<Segment>>,
+    /// Where the next segment starts while there is no writer.
+    start: Position,
+    durable: Position,
+    next_no: u64,
+    next_seq: u64,
+    batches: Vec<(Position, Batch)>,
+    /// Segment, offset and watermark of every record.
+    heads: Vec<(FileNo, u64, Position)>,
+    segment_start: Position,
+}
+
+impl<'a> Rig<'a> {
+    fn new(fs: &'a dyn Fs, dir: &'a Path, mode: Mode, capacity: u64) -> Rig<'a> {
+        Rig {
+            fs,
+            dir,
+            mode,
+            capacity,
+            announced: Vec::new(),
+            writer: None,
+            unsynced: Vec::new(),
+            start: Position(0),
+            durable: Position(0),
+            next_no: 1,
+            next_seq: 1,
+            batches: Vec::new(),
+            heads: Vec::new(),
+            segment_start: Position(0),
+        }
+    }
+
+    /// Creates and activates the next segment.
+    fn rotate(&mut self) -> Result<()> {
+        if let Some(w) = &mut self.writer {
+            w.flush()?;
+            self.unsynced.push(w.segment().clone());
+        }
+        let no = FileNo(self.next_no);
+        self.next_no += 1;
+        let segment = Arc::new(Segment::create(self.fs, self.dir, no, self.capacity)?);
+        self.fs.sync_dir(self.dir).unwrap();
+        let previous = self.writer.as_ref().map_or(FileNo(0), |w| w.segment().no());
+        let start = self.writer.as_ref().map_or(self.start, |w| w.end());
+        self.segment_start = start;
+        self.announced.push(Announced { no, sealed: None });
+        let salt = SALT + no.0;
+        let info = ActivationInfo { db: DB, salt, start, previous, durable: self.durable, last_edit: no.0 };
+        self.writer = Some(Writer::activate(segment, info, self.mode)?);
+        Ok(())
+    }
+
+    fn append(&mut self, count: u32, payload: &[u8]) -> Result<()> {
+        if self.writer.as_ref().is_none_or(|w| !w.fits(payload.len())) {
+            self.rotate()?;
+        }
+        let w = self.writer.as_mut().unwrap();
+        let at = w.append(seq(self.next_seq), count, payload, self.durable)?;
+        self.heads.push((w.segment().no(), at.0 - self.segment_start.0, self.durable));
+        self.batches.push((w.end(), (self.next_seq, count, payload.to_vec())));
+        self.next_seq += u64::from(count);
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        let w = self.writer.as_mut().unwrap();
+        self.heads.push((w.segment().no(), w.end().0 - self.segment_start.0, self.durable));
+        w.mark(self.durable)
+    }
+
+    /// How far the watermarks reach if those in the bytes `lost` of segment `no` do not count.
+    fn vouched_without(&self, no: u64, lost: std::ops::Range<usize>) -> Position {
+        let left = self.heads.iter().filter(|(segment, offset, _)| {
+            let offset = *offset as usize;
+            segment.0 != no || offset + 32 <= lost.start || lost.end <= offset
+        });
+        left.map(|(.., watermark)| *watermark).max().unwrap_or_default()
+    }
+
+    /// Makes everything so far durable.
+    fn sync(&mut self) -> Result<()> {
+        let w = self.writer.as_mut().unwrap();
+        w.flush()?;
+        let end = w.end();
+        for segment in self.unsynced.drain(..).chain([w.segment().clone()]) {
+            segment.file().sync().unwrap();
+        }
+        self.durable = end;
+        Ok(())
+    }
+
+    fn path(&self, no: u64) -> std::path::PathBuf {
+        Name::Journal(FileNo(no)).path(self.dir)
+    }
+
+    /// The batches that end at or before `position`.
+    fn up_to(&self, position: Position) -> Vec<Batch> {
+        self.batches.iter().filter(|(end, _)| *end <= position).map(|(_, b)| b.clone()).collect()
+    }
+
+    fn input(&self) -> Recover<'_> {
+        Recover {
+            fs: self.fs,
+            dir: self.dir,
+            db: DB,
+            segments: &self.announced,
+            durable: Position(0),
+            hint: None,
+            last_edit: u64::MAX,
+            start: Position(0),
+            persist: false,
+        }
+    }
+}
+
+fn collect(input: Recover) -> Result<(Report, Vec<Batch>)> {
+    let mut batches = Vec::new();
+    let report = recover(input, &mut |r: Replayed| {
+        assert!(r.position < r.end);
+        batches.push((r.first_seq.get(), r.count, r.payload.to_vec()));
+        Ok(())
+    })?;
+    assert_eq!(report.records, batches.len() as u64);
+    Ok((report, batches))
+}
+
+fn bytes_of(fs: &dyn Fs, dir: &Path, name: Name) -> Vec<u8> {
+    let file = fs.open_read(&name.path(dir)).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    read_exact_at(&*file, &mut bytes, 0).unwrap();
+    bytes
+}
+
+const MODES: [Mode; 2] = [Mode::Positioned, Mode::Mapped];
+
+#[test]
+fn comes_back_over_several_segments() {
+    for mode in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = Rig::new(&OsFs, dir.path(), mode, 16 << 10);
+        for i in 0..100u32 {
+            rig.append(1 + i % 3, &vec![i as u8; (i * 37 % 900) as usize]).unwrap();
+            if i % 10 == 9 {
+                rig.sync().unwrap();
+            }
+        }
+        rig.writer.as_mut().unwrap().flush().unwrap();
+        assert!(rig.announced.len() > 2);
+        let expect: Vec<Batch> = rig.batches.iter().map(|(_, b)| b.clone()).collect();
+        for persist in [false, true, true] {
+            let hint = Some(rig.durable);
+            let (report, got) = collect(Recover { persist, hint, ..rig.input() }).unwrap();
+            assert_eq!(got, expect);
+            assert_eq!((report.end, report.torn), (rig.writer.as_ref().unwrap().end(), None));
+            assert!(report.unused.is_empty());
+            assert_eq!(report.ends.len(), rig.announced.len());
+        }
+    }
+}
+
+/// Holds `text` against the golden file of that name; writes it anew if asked to.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("ESKER_REWRITE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, golden, "{name}: if the format was meant to change, set ESKER_REWRITE=1");
+}
+
+#[test]
+fn the_format_is_the_golden_one() {
+    let mut dumps = Vec::new();
+    for mode in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = Rig::new(&OsFs, dir.path(), mode, 12 << 10);
+        rig.start = Position(0x10_0000);
+        rig.durable = Position(0xf_0000);
+        rig.append(1, b"first batch").unwrap();
+        rig.append(3, &[0xaa; 24]).unwrap();
+        rig.sync().unwrap();
+        rig.append(2, b"after a sync").unwrap();
+        rig.mark().unwrap();
+        rig.writer.as_mut().unwrap().flush().unwrap();
+        dumps.push(dump(&bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)))));
+    }
+    assert_eq!(dumps[0], dumps[1]);
+    golden("journal.txt", &dumps[0]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut hint = Hint::open(&OsFs, dir.path(), DB).unwrap();
+    for n in 1..=3 {
+        hint.store(Position(n << 20));
+    }
+    golden("hint.txt", &dump_hint(&bytes_of(&OsFs, dir.path(), Name::Hint)));
+}
+
+/// Two segments, four groups, each made durable before the next was begun.
+fn four_groups(rig: &mut Rig) {
+    for group in 0..3u8 {
+        if group == 2 {
+            rig.rotate().unwrap();
+        }
+        rig.append(1, &[group; 5]).unwrap();
+        rig.append(2, &[0x40 + group; 16]).unwrap();
+        if group == 1 {
+            rig.mark().unwrap();
+        }
+        rig.sync().unwrap();
+    }
+    rig.append(4, b"the last group").unwrap();
+    rig.append(1, b"").unwrap();
+    rig.sync().unwrap();
+    assert_eq!(rig.announced.len(), 2);
+}
+
+/// Recovers what was damaged on purpose: it is an error, or a prefix that has everything up to
+/// `floor`. Answers `None` for an error, else whether a torn tail was reported.
+fn error_or_prefix(rig: &Rig, input: Recover, floor: Position, what: &dyn Debug) -> Option<bool> {
+    match collect(input) {
+        Err(e) => {
+            assert!(e.is_corruption(), "{what:?}: {e}");
+            assert!(e.file().is_some(), "{what:?}: {e}");
+            None
+        }
+        Ok((report, got)) => {
+            let all = rig.up_to(Position(u64::MAX));
+            let kept = rig.up_to(floor).len();
+            assert!(got.len() >= kept && all.starts_with(&got), "{what:?}: {} of {}", got.len(), all.len());
+            Some(report.torn.is_some())
+        }
+    }
+}
+
+#[test]
+fn no_flipped_bit_passes_for_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let all = rig.up_to(rig.durable);
+    let (mut errors, mut torn) = (0, 0);
+    for no in [1, 2] {
+        let file = OsFs.open_write(&rig.path(no)).unwrap();
+        let bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)));
+        let used = bytes.iter().rposition(|&b| b != 0).unwrap() + 9;
+        // Nothing looks at the rest of the header's page.
+        let places = (0..84).chain((84..4096).step_by(509)).chain(4096..4180).chain(8192..used);
+        for bit in places.flat_map(|place| (0..8).map(move |bit| place * 8 + bit)) {
+            let (place, flipped) = (bit / 8, bytes[bit / 8] ^ 1 << (bit % 8));
+            write_all_at(&*file, &[flipped], place as u64).unwrap();
+            let what = (no, place, bit % 8);
+            let floor = rig.vouched_without(no, place..place + 1);
+            match error_or_prefix(&rig, rig.input(), floor, &what) {
+                None => errors += 1,
+                Some(true) => torn += 1,
+                Some(false) => assert_eq!(collect(rig.input()).unwrap().1, all, "{what:?}: silence"),
+            }
+            // With the hint nothing of what was durable can be missing.
+            let hint = Some(rig.durable);
+            error_or_prefix(&rig, Recover { hint, ..rig.input() }, rig.durable, &what);
+            write_all_at(&*file, &bytes[place..=place], place as u64).unwrap();
+        }
+    }
+    assert!(errors > 1000 && torn > 500, "{errors} {torn}");
+    assert_eq!(collect(rig.input()).unwrap().1, all);
+}
+
+/// Runs `check` with the bytes of segment `no` replaced, and puts them back.
+fn with_bytes(rig: &Rig, no: u64, bytes: &[u8], check: impl FnOnce()) {
+    let old = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)));
+    let put = |bytes: &[u8]| {
+        rig.fs.remove(&rig.path(no)).unwrap();
+        write_all_at(&*rig.fs.create(&rig.path(no)).unwrap(), bytes, 0).unwrap();
+    };
+    put(bytes);
+    check();
+    put(&old);
+}
+
+#[test]
+fn lost_pages_and_cut_files_do_not_pass_for_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    for no in [1, 2] {
+        let bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)));
+        let check = |bad: &[u8], from: usize, to: usize| {
+            with_bytes(&rig, no, bad, || {
+                let floor = rig.vouched_without(no, from..to);
+                let error = error_or_prefix(&rig, rig.input(), floor, &(no, from, to));
+                assert!(error.is_none() || bad.len() == bytes.len(), "a cut file is never a crash's work");
+                let hint = Some(rig.durable);
+                error_or_prefix(&rig, Recover { hint, ..rig.input() }, rig.durable, &(no, from, to));
+            });
+        };
+        for cut in (0..84).chain((84..8192).step_by(333)).chain(8192..bytes.len()) {
+            check(&bytes[..cut], cut, bytes.len());
+        }
+        // Lost writes and sectors; header pages one at a time.
+        for (from, len) in (0..bytes.len()).step_by(512).map(|at| (at, 512)).chain([(0, 4096), (4096, 4096)])
+        {
+            for fill in [0, 0xff, 1] {
+                let mut bad = bytes.clone();
+                bad[from..(from + len).min(bytes.len())].fill(fill);
+                check(&bad, from, from + len);
+            }
+        }
+    }
+    let everything = rig.up_to(rig.durable);
+    for no in [1, 2] {
+        let bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)));
+        for page in [0, 4096] {
+            let mut bad = bytes.clone();
+            bad[page..page + 4096].fill(0);
+            with_bytes(&rig, no, &bad, || assert_eq!(collect(rig.input()).unwrap().1, everything));
+        }
+    }
+}
+
+#[test]
+fn a_segment_under_another_number_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let first = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)));
+    let second = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(2)));
+    with_bytes(&rig, 1, &second, || {
+        assert_eq!(error_or_prefix(&rig, rig.input(), rig.durable, &"1 is 2"), None)
+    });
+    let hint = Some(rig.durable);
+    with_bytes(&rig, 2, &first, || {
+        assert_eq!(error_or_prefix(&rig, Recover { hint, ..rig.input() }, rig.durable, &"2 is 1"), None);
+        // Nothing vouches: space that was never written may hold an older segment's bytes.
+        let (report, got) = collect(rig.input()).unwrap();
+        assert_eq!(report.torn.map(|t| (t.segment, t.offset)), Some((FileNo(2), 0)));
+        assert_eq!((report.unused, got.len()), (vec![FileNo(2)], 4));
+    });
+    // Announced under a number of its own, a copy is not used either.
+    write_all_at(&*OsFs.create(&rig.path(3)).unwrap(), &second, 0).unwrap();
+    rig.announced.push(Announced { no: FileNo(3), sealed: None });
+    let (report, got) = collect(Recover { hint, ..rig.input() }).unwrap();
+    assert_eq!((report.unused, got), (vec![FileNo(3)], rig.up_to(rig.durable)));
+}
+
+/// What the rules say about one journal, two groups in each of two segments.
+#[test]
+fn witnesses_decide() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let end = rig.durable;
+    let all = rig.up_to(end);
+    let start2 = match &collect(rig.input()).unwrap().0.ends[..] {
+        [(FileNo(1), Position(0), e1), (FileNo(2), s2, e2)] if e1 == s2 && *e2 == end => *s2,
+        ends => panic!("{ends:?}"),
+    };
+    let fails = |input: Recover, with: &str, offset: Option<u64>| {
+        let e = collect(input).unwrap_err();
+        assert!(e.is_corruption() && e.to_string().contains(with) && e.offset() == offset, "{e:?}");
+    };
+    let past = Position(end.0 + 1);
+    let tail = end.0 - start2.0;
+    // The manifest or the hint know more than there is.
+    fails(Recover { durable: past, ..rig.input() }, "1 bytes before", Some(tail));
+    fails(Recover { hint: Some(past), ..rig.input() }, "1 bytes before", Some(tail));
+    assert_eq!(collect(Recover { durable: end, hint: Some(end), ..rig.input() }).unwrap().1, all);
+    // The journal knows more than the manifest, or belongs elsewhere.
+    fails(Recover { last_edit: 1, ..rig.input() }, "manifest ends at edit 1", Some(64));
+    assert!(collect(Recover { last_edit: 2, ..rig.input() }).is_ok());
+    fails(Recover { db: 1, ..rig.input() }, "belongs to the database", Some(16));
+    // The first segment starts elsewhere.
+    fails(Recover { start: Position(8), ..rig.input() }, "inside the one before", Some(40));
+    let sealed = |e1: Position, s2: Position| {
+        let one = Announced { no: FileNo(1), sealed: Some((Position(0), e1)) };
+        [one, Announced { no: FileNo(2), sealed: Some((s2, end)) }]
+    };
+    let both = sealed(start2, start2);
+    assert_eq!(collect(Recover { segments: &both, start: end, ..rig.input() }).unwrap().1, all);
+    assert_eq!(
+        collect(Recover { segments: &both[..1], start: start2, ..rig.input() }).unwrap().1,
+        rig.up_to(start2)
+    );
+    let mixed = [both[0], rig.announced[1]];
+    let (report, got) = collect(Recover { segments: &mixed, start: start2, ..rig.input() }).unwrap();
+    assert_eq!((report.ends.len(), got), (2, all.clone()));
+    // Sealed segments hold exactly what the manifest says.
+    fn at<'a>(rig: &'a Rig, segments: &'a [Announced], start: Position) -> Recover<'a> {
+        Recover { segments, start, ..rig.input() }
+    }
+    fails(
+        at(&rig, &sealed(Position(start2.0 - 8), start2), end),
+        "24 bytes were sealed",
+        Some(start2.0 - 32),
+    );
+    let over = sealed(Position(start2.0 + 8), start2);
+    fails(at(&rig, &over, end), "8 bytes were sealed", Some(start2.0));
+    fails(at(&rig, &sealed(Position(10), start2), end), "the manifest gives it", Some(0));
+    fails(at(&rig, &sealed(start2, Position(start2.0 + 8)), end), "the segment starts at position", Some(40));
+    fails(Recover { segments: &both, start: start2, ..rig.input() }, "is sealed up to", None);
+    fails(Recover { segments: &both, last_edit: 1, start: end, ..rig.input() }, "manifest ends", Some(64));
+    let gone = [both[0], Announced { no: FileNo(9), sealed: Some((end, past)) }];
+    fails(at(&rig, &gone, end), "the manifest gives it", Some(0));
+    let behind = Position(end.0 + 9000);
+    let gone = [both[0], Announced { no: FileNo(9), sealed: Some((end, behind)) }];
+    fails(at(&rig, &gone, behind), "segment is missing", None);
+    // One that holds nothing may be missing, as may one that was never used.
+    let empty = [both[0], both[1], Announced { no: FileNo(9), sealed: Some((end, end)) }];
+    assert_eq!(collect(at(&rig, &empty, end)).unwrap().0.ends.len(), 2);
+    let missing = [rig.announced[0], rig.announced[1], Announced { no: FileNo(9), sealed: None }];
+    let (report, got) = collect(Recover { segments: &missing, ..rig.input() }).unwrap();
+    assert_eq!((report.unused, report.torn, got), (vec![FileNo(9)], None, all));
+    fails(Recover { segments: &missing, hint: Some(past), ..rig.input() }, "1 bytes before", Some(0));
+}
+
+/// Puts a header of its own over the second segment of four groups.
+fn second_header(rig: &Rig, start: u64, previous: u64, durable: u64, check: impl FnOnce()) {
+    let mut bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(2)));
+    let header = SegmentHeader::decode(&bytes).unwrap().unwrap();
+    let (start, previous, durable) = (Position(start), FileNo(previous), Position(durable));
+    let header = SegmentHeader { start, previous, durable, ..header }.encode();
+    for at in [0, 4096] {
+        bytes[at..at + header.len()].copy_from_slice(&header);
+    }
+    with_bytes(rig, 2, &bytes, check);
+}
+
+#[test]
+fn headers_that_no_crash_can_leave_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let fails = |segments: &[Announced], with: &str| {
+        let e = collect(Recover { segments, start: Position(0), ..rig.input() }).unwrap_err();
+        assert!(e.is_corruption() && e.to_string().contains(with), "{e:?}");
+    };
+    let start2 = collect(rig.input()).unwrap().0.ends[1].1.0;
+    let both = rig.announced.clone();
+    second_header(&rig, start2, 1, start2, || assert_eq!(collect(rig.input()).unwrap().1.len(), 8));
+    second_header(&rig, start2, 7, start2, || fails(&both, "names 000007 as the one before it"));
+    second_header(&rig, start2 - 8, 1, 0, || fails(&both, "inside the one before it"));
+    second_header(&rig, start2, 1, start2 + 8, || fails(&both, "cannot be"));
+    second_header(&rig, u64::MAX - 9, 1, 0, || fails(&both, "cannot be"));
+    // With the first segment sealed, nothing can be missing in between.
+    let sealed = [Announced { no: FileNo(1), sealed: Some((Position(0), Position(start2))) }, both[1]];
+    second_header(&rig, start2 + 8, 1, 0, || {
+        let e = collect(Recover { segments: &sealed, start: Position(start2), ..rig.input() }).unwrap_err();
+        assert!(e.to_string().contains("the one before it ends at"), "{e:?}");
+    });
+    // A version of the future.
+    let mut bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(2)));
+    bytes[8] = 2;
+    let crc = crate::record::checksum(0, 0, &bytes[..80]);
+    bytes[80..84].copy_from_slice(&crc.to_le_bytes());
+    with_bytes(&rig, 2, &bytes, || fails(&both, "format version 2 is not known"));
+}
+
+/// Bytes that were never made durable survive in any order, and prove nothing.
+#[test]
+fn a_later_part_without_an_earlier_one_is_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 512);
+    rig.append(1, b"synced").unwrap();
+    rig.sync().unwrap();
+    let durable = rig.durable;
+    rig.append(1, &[1; 100]).unwrap();
+    rig.append(1, &[2; 100]).unwrap();
+    rig.rotate().unwrap();
+    rig.append(1, &[3; 100]).unwrap();
+    rig.writer.as_mut().unwrap().flush().unwrap();
+    let expect = rig.up_to(durable);
+    let input = || Recover { durable, hint: Some(durable), ..rig.input() };
+    // The first record behind the sync is gone: in part, and wholly.
+    for (fill, len) in [(0, 32), (0xee, 32), (0, 136)] {
+        let mut bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)));
+        let at = durable.0 as usize;
+        bytes[at..at + len].fill(fill);
+        with_bytes(&rig, 1, &bytes, || {
+            let (report, got) = collect(input()).unwrap();
+            let torn = report.torn.unwrap();
+            assert_eq!((torn.segment, torn.offset), (FileNo(1), durable.0));
+            assert!(torn.bytes > 8192 + 200, "{}", torn.bytes);
+            assert_eq!((report.unused, report.end, got), (vec![FileNo(2)], durable, expect.clone()));
+        });
+    }
+    // The second segment was never written, or never made.
+    let all = rig.up_to(Position(u64::MAX));
+    with_bytes(&rig, 2, &[0; 8192 + 512], || {
+        let (report, got) = collect(input()).unwrap();
+        assert_eq!((report.unused, report.torn, got), (vec![FileNo(2)], None, all[..3].to_vec()));
+    });
+    assert_eq!(collect(input()).unwrap().1, all);
+}
+
+/// What a user stores may look like a record, even like one that stood in this very segment.
+#[test]
+fn payloads_that_look_like_records_fool_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::new(&OsFs, dir.path(), Mode::Positioned, 8192 + 4096);
+    rig.append(1, &[7; 64]).unwrap();
+    rig.sync().unwrap();
+    rig.append(1, b"says that the first is durable").unwrap();
+    rig.sync().unwrap();
+    let durable = rig.durable;
+    let bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)));
+    let copied = bytes[8192..durable.0 as usize].to_vec();
+    rig.append(1, &copied).unwrap();
+    rig.append(1, &[&copied[..], &copied[..]].concat()).unwrap();
+    rig.sync().unwrap();
+    assert_eq!(collect(rig.input()).unwrap().1, rig.up_to(rig.durable));
+    // The record that carries the copies loses its header, and so does the one behind it.
+    let mut bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)));
+    for (end, _) in &rig.batches[1..3] {
+        bytes[end.0 as usize..][..32].fill(0xee);
+    }
+    with_bytes(&rig, 1, &bytes, || {
+        let (report, got) = collect(Recover { durable, ..rig.input() }).unwrap();
+        assert_eq!((report.end, got), (durable, rig.up_to(durable)));
+        assert_eq!(report.torn.map(|t| t.offset), Some(durable.0));
+    });
+    // The tail of one segment stands at the same place in the next.
+    rig.rotate().unwrap();
+    rig.append(1, &[9; 64]).unwrap();
+    rig.sync().unwrap();
+    let end = (rig.durable.0 - collect(rig.input()).unwrap().0.ends[1].1.0) as usize;
+    let first = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)));
+    let mut next = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(2)));
+    next[end..].copy_from_slice(&first[end..]);
+    with_bytes(&rig, 2, &next, || {
+        assert_eq!(collect(rig.input()).unwrap().1, rig.up_to(rig.durable));
+    });
+}
