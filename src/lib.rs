@@ -1,7 +1,7 @@
 //! Esker: an embeddable log-structured storage engine.
 
 // The layers, lowest first. A module imports only from groups before its own; the modules of one
-// group are strangers. `tests/tidy.rs` reads this list and fails on an arrow that points up or
+// group are strangers. `tests/it/tidy` reads this list and fails on an arrow that points up or
 // sideways.
 
 // == words ==
@@ -12,9 +12,10 @@ mod coding;
 mod dump;
 mod metrics;
 mod sync;
-// == files and settings ==
+// == files ==
 mod cache;
 pub mod fs;
+// == settings ==
 mod options;
 // == keys and bytes ==
 mod key;

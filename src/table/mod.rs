@@ -9,6 +9,7 @@ mod format;
 mod block;
 mod codec;
 mod filter;
+// == where they are ==
 mod index;
 // == one table ==
 mod reader;
