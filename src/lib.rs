@@ -41,6 +41,14 @@ mod db;
 mod inspect;
 
 pub use catalog::Kind;
+pub use db::handle::{Db, Keyspace};
+pub use db::open::{Recovery, TornTail};
+pub use db::range::{KeyRange, Prefix};
+pub use db::read::KeyspaceView;
+pub use db::scan::{Cursor, Entry, Iter};
+pub use db::snapshot::Snapshot;
+pub use db::ticket::{Ticket, Watch};
+pub use db::write::{Batch, Expect};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Seq;
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN};

@@ -10,8 +10,10 @@ use crate::tombstones::RangeTombstones;
 
 /// The half-open range `lower..upper`; `None` is unbounded.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Bounds {
+pub struct Bounds {
+    /// The first key within.
     pub lower: Option<Vec<u8>>,
+    /// The first key behind.
     pub upper: Option<Vec<u8>>,
 }
 

@@ -4,13 +4,14 @@
 //! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
 //! locks of `snapshots`, `sync` and `work` are leaves, taken last and never held across a call.
 
-use crate::db::commit::CommitState;
+use crate::db::appender::CommitState;
 use crate::db::entropy::Salts;
+use crate::db::queue::Work;
 use crate::db::registry::Registry;
-use crate::db::snapshot::Snapshots;
-use crate::db::sync::SyncStage;
-use crate::db::work::Work;
-use crate::error::{Error, ErrorKind, Result};
+use crate::db::snapshots::Snapshots;
+use crate::db::stage::SyncStage;
+use crate::error::{Error, ErrorKind, Result, closed};
+use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::Segment;
@@ -65,7 +66,46 @@ pub(crate) struct Installed {
     pub touched: Vec<KeyspaceId>,
 }
 
+/// What a database is made of when it is opened.
+pub(crate) struct Parts {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub id: u64,
+    pub store: Arc<Store>,
+    pub salts: Salts,
+    pub version: Option<VersionSet>,
+    pub commit: CommitState,
+    pub registry: Registry,
+    pub sync: SyncStage,
+    pub lock: Option<Box<dyn Lock>>,
+}
+
 impl Core {
+    pub fn new(parts: Parts) -> Core {
+        Core {
+            fs: parts.fs,
+            dir: parts.dir,
+            options: parts.options,
+            id: parts.id,
+            store: parts.store,
+            salts: Mutex::new(parts.salts),
+            rotation: Mutex::new(()),
+            next_segment: Mutex::new(None),
+            version: Mutex::new(parts.version),
+            commit: Mutex::new(parts.commit),
+            registry: Mutex::new(parts.registry),
+            snapshots: Snapshots::default(),
+            sync: parts.sync,
+            work: Work::default(),
+            sealed: Mutex::new(Vec::new()),
+            failed: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            room: (Mutex::new(()), Condvar::new()),
+            lock: Mutex::new(parts.lock),
+        }
+    }
+
     /// Latches the first fatal failure: from here on the database is read-only. Wakes everybody
     /// who waits for something that will not come.
     pub fn fail(&self, e: &Error) {
@@ -163,12 +203,26 @@ impl Core {
         self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);
         for no in gone {
-            let path = crate::fs::names::Name::Journal(no).path(&self.dir);
-            if let Err(e) = self.fs.remove(&path) {
-                log::warn!("{}", Error::io("removing a journal segment", &path, e));
-            }
+            self.remove_file(Name::Journal(no));
         }
         Ok(edit)
+    }
+
+    /// Removes a file nobody needs; one that stays is found by the next open.
+    pub fn remove_file(&self, name: Name) {
+        let path = name.path(&self.dir);
+        if let Err(e) = self.fs.remove(&path) {
+            log::warn!("{}", Error::io("removing a file", &path, e));
+        }
+    }
+
+    /// An id for a new keyspace. Ids never return.
+    pub fn new_keyspace_id(&self) -> Result<KeyspaceId> {
+        let mut registry = self.registry.lock();
+        let id = registry.next_id;
+        registry.next_id =
+            id.checked_add(1).ok_or_else(|| Error::invalid("the ids of keyspaces are used up"))?;
+        Ok(KeyspaceId(id))
     }
 
     fn swap_views(
@@ -198,7 +252,7 @@ impl Core {
     }
 
     /// The journal position from which on memtables still need it, were `flushed` in tables.
-    fn needed_from(&self, end: Position, flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)]) -> Position {
+    pub fn needed_from(&self, end: Position, flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)]) -> Position {
         let registry = self.registry.lock();
         let gone = |m: &Arc<Memtable>| flushed.iter().any(|f| f.1.iter().any(|g| Arc::ptr_eq(g, m)));
         // A dropped tree counts until the manifest has forgotten it: until then the drop itself may
@@ -224,10 +278,4 @@ impl Core {
             registry.forget_before(oldest);
         }
     }
-}
-
-/// The error of every call after the close.
-#[cold]
-pub(crate) fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the database is closed")
 }

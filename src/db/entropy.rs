@@ -5,7 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A random number from the operating system.
 pub(crate) fn random() -> Result<u64> {
-    getrandom::u64().map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))
+    getrandom::u64()
+        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))
 }
 
 /// A source of numbers that never repeat in practice, drawn from one random seed (splitmix64).

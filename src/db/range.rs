@@ -3,9 +3,7 @@
 use crate::cursor::visible::Bounds;
 use crate::error::{Error, Result};
 use crate::key::{after, prefix_end};
-use std::ops::{
-    Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive,
-};
+use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
 /// A range of keys: `a..b`, `a..`, `..=b`, `..`, a pair of [`Bound`]s, or a [`Prefix`], of anything
 /// that is bytes.

@@ -7,10 +7,10 @@ use crate::db::range::{KeyRange, Prefix};
 use crate::db::registry::empty_tree;
 use crate::db::scan::{Cursor, Iter, Scanned};
 use crate::db::snapshot::Snapshot;
-use crate::db::tree::Tree;
-use crate::db::write::{check_key, dropped};
+use crate::db::tree::{Tree, dropped};
 use crate::error::Result;
-use crate::ids::{KeyspaceId, Seq};
+use crate::ids::Seq;
+use crate::key::check_len as check_key;
 use crate::value::Value;
 use crate::view::View;
 use std::fmt;
@@ -30,7 +30,7 @@ impl KeyspaceView {
         let tree = match keyspace.slot.tree_at(snapshot.seq()) {
             Ok(tree) => tree,
             // Made after the snapshot: empty then.
-            Err(_) => Some(empty_tree(KeyspaceId::CATALOG, Default::default()).tree),
+            Err(_) => Some(empty_tree()),
         };
         // A snapshot of another database has seen nothing of this one.
         let foreign = !Arc::ptr_eq(keyspace.db.core(), snapshot.core());
@@ -51,6 +51,11 @@ impl KeyspaceView {
 }
 
 impl Keyspace {
+    /// The keyspace as it was at `snapshot`.
+    pub fn at(&self, snapshot: &Snapshot) -> KeyspaceView {
+        KeyspaceView::new(self, snapshot)
+    }
+
     #[inline]
     fn with_view<R>(&self, read: impl FnOnce(&View, Seq) -> Result<R>) -> Result<R> {
         let core: &Core = self.db.core();

@@ -6,6 +6,8 @@ use crate::db::tree::{Slot, Tree};
 use crate::error::Result;
 use crate::ids::{KeyspaceId, Seq};
 use crate::memtable;
+use crate::options::KeyspaceOptions;
+use crate::view::run::Run;
 use crate::view::{Mem, View};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,6 +29,15 @@ pub(crate) struct Registry {
     pub aged: Vec<Arc<Slot>>,
     /// The next id to give.
     pub next_id: u32,
+    /// While opening: tables of keyspaces whose rows have not been read yet. The row of a keyspace
+    /// may still be in the journal when its first tables are long in the manifest.
+    pub unborn: HashMap<KeyspaceId, Unborn>,
+}
+
+/// The tables of a keyspace, and up to where they hold everything.
+pub(crate) struct Unborn {
+    pub runs: Vec<Arc<Run>>,
+    pub flushed: Seq,
 }
 
 /// What applying a row made: a tree that needs a memtable writer.
@@ -35,14 +46,28 @@ pub(crate) struct Made {
     pub writer: memtable::Writer,
 }
 
-/// An empty tree and the writer of its memtable.
-pub(crate) fn empty_tree(id: KeyspaceId, options: crate::options::KeyspaceOptions) -> Made {
+/// A tree with an empty memtable over `tables`.
+fn new_tree(id: KeyspaceId, options: KeyspaceOptions, tables: Option<Unborn>) -> Made {
     let (writer, table) = memtable::new();
-    let view = View { memtables: vec![Mem::new(table)], runs: Vec::new(), flushed: Seq::ZERO };
+    let (runs, flushed) = tables.map_or((Vec::new(), Seq::ZERO), |t| (t.runs, t.flushed));
+    let view = View { memtables: vec![Mem::new(table)], runs, flushed };
     Made { tree: Arc::new(Tree::new(id, options, view)), writer }
 }
 
+/// A tree that holds nothing.
+pub(crate) fn empty_tree() -> Arc<Tree> {
+    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None).tree
+}
+
 impl Registry {
+    /// The catalog's own tree: it has no name.
+    pub fn make_catalog(&mut self) -> Made {
+        let id = KeyspaceId::CATALOG;
+        let made = new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id));
+        self.trees.insert(id, (Vec::new(), made.tree.clone()));
+        made
+    }
+
     pub fn trees(&self) -> impl Iterator<Item = &Arc<Tree>> {
         self.trees.values().map(|(_, tree)| tree)
     }
@@ -68,7 +93,7 @@ impl Registry {
                 (tree.clone(), None)
             }
             None => {
-                let made = empty_tree(row.id, row.options);
+                let made = new_tree(row.id, row.options, self.unborn.remove(&row.id));
                 self.trees.insert(row.id, (key.to_vec(), made.tree.clone()));
                 (made.tree.clone(), Some(made))
             }
@@ -113,7 +138,6 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::KeyspaceOptions;
 
     fn row(id: u32) -> Vec<u8> {
         Row { id: KeyspaceId(id), options: KeyspaceOptions::default() }.encode()

@@ -73,11 +73,8 @@ impl Iter {
     }
 
     fn step(&mut self, forward: bool) -> Result<Option<Entry>> {
-        let (own, other) = if forward {
-            (&mut self.front, &self.back)
-        } else {
-            (&mut self.back, &self.front)
-        };
+        let (own, other) =
+            if forward { (&mut self.front, &self.back) } else { (&mut self.back, &self.front) };
         let entries = match own {
             Some(entries) => {
                 if forward {

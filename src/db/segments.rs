@@ -2,8 +2,9 @@
 //! before is full, left to the sync stage to be sealed.
 
 use crate::db::core::{Core, Installed};
-use crate::db::sync::Retired;
+use crate::db::stage::Retired;
 use crate::error::{Error, Result};
+use crate::fs::names::Name;
 use crate::ids::Position;
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
@@ -18,7 +19,8 @@ impl Core {
     /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
     /// Nothing is durable in it yet; its name is.
     pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
-        let capacity = self.options.segment_bytes.max(record::size(len) as u64 + OVERHEAD).next_multiple_of(4096);
+        let capacity =
+            self.options.segment_bytes.max(record::size(len) as u64 + OVERHEAD).next_multiple_of(4096);
         let no = self.new_file();
         let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
         self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
@@ -82,7 +84,12 @@ impl Core {
     }
 
     /// Activates the first segment of this opening.
-    pub fn activate_first(&self, segment: Arc<Segment>, previous: crate::ids::FileNo, start: Position) -> Result<()> {
+    pub fn activate_first(
+        &self,
+        segment: Arc<Segment>,
+        previous: crate::ids::FileNo,
+        start: Position,
+    ) -> Result<()> {
         let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
         let salt = self.salts.lock().next();
         let info = ActivationInfo { db: self.id, salt, start, previous, durable: start, last_edit };
@@ -98,5 +105,23 @@ impl Core {
         } else {
             Mode::Positioned
         }
+    }
+
+    /// At close: the active segment is sealed, the one prepared after it is given back.
+    pub fn seal_active(&self) -> Result<()> {
+        let (no, start) = {
+            let commit = self.commit.lock();
+            let Some(journal) = &commit.journal else { return Ok(()) };
+            (journal.segment().no(), commit.segment_start)
+        };
+        let end = self.sync.durable_position().0;
+        self.sealed.lock().push((no, start, end));
+        let unused = self.next_segment.lock().take().map(|s| s.no());
+        let changes = unused.iter().map(|&no| Change::SegmentGone { no }).collect();
+        self.install(Installed { changes, ..Installed::default() })?;
+        if let Some(no) = unused {
+            self.remove_file(Name::Journal(no));
+        }
+        Ok(())
     }
 }

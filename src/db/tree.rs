@@ -1,6 +1,7 @@
 //! A tree: the memtables and tables of one keyspace id. A slot: the name a handle stands for, and
 //! the tree it stood for at each moment.
 
+use crate::error::{Error, ErrorKind};
 use crate::ids::{KeyspaceId, Seq};
 use crate::memtable::Memtable;
 use crate::options::KeyspaceOptions;
@@ -93,3 +94,9 @@ impl Slot {
 
 /// The name was given after the snapshot.
 pub(crate) struct NotYet;
+
+/// The error of every use of a handle whose keyspace is gone.
+#[cold]
+pub(crate) fn dropped() -> Error {
+    Error::new(ErrorKind::Closed, "the keyspace was dropped")
+}

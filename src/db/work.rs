@@ -1,18 +1,17 @@
-//! Background work: what is waiting to be done, and the doing of one piece of it. Threads take
-//! pieces in [`worker`](crate::db::worker); with no threads they are taken by hand.
+//! Background work: the doing of one piece of it. Threads take pieces one after another; with no
+//! threads they are taken by hand.
 
 use crate::db::core::{Core, Installed};
+use crate::db::queue::Piece;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{KeyspaceId, Seq};
-use crate::job::output::OutputOptions;
+use crate::job::output::{OutputOptions, discard};
 use crate::job::{compact, flush, pick};
 use crate::memtable::Memtable;
-use crate::sync::{Condvar, Mutex};
 use crate::table::WriteOptions;
 use crate::version::{Change, TableMeta};
 use crate::view::run::Run;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,162 +24,13 @@ const FROZEN_MEMTABLES: usize = 3;
 /// A job that failed is tried again after this long, or when something changes.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Pieces of work, most urgent first.
-pub(crate) enum Piece {
-    /// Create the next journal segment.
-    Segment,
-    /// Flush the frozen memtables of these trees.
-    Flush(Vec<Arc<Tree>>),
-    /// Tell the manifest of dropped keyspaces.
-    Drop,
-    /// Sync and seal segments the journal has left.
-    Seal,
-    /// Compact this tree, if it wants it.
-    Compact(Arc<Tree>),
-}
-
-#[derive(Default)]
-pub(crate) struct Work {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    segment: bool,
-    seal: bool,
-    drop: bool,
-    flush: BTreeMap<KeyspaceId, Arc<Tree>>,
-    compact: BTreeMap<KeyspaceId, Arc<Tree>>,
-    /// At most one flush runs at a time: memtables of a tree must reach level 0 in order.
-    flushing: bool,
-    /// Trees being compacted.
-    compacting: BTreeSet<KeyspaceId>,
-    /// Pieces being worked on.
-    running: usize,
-    /// Why the last piece failed; writers that wait for room are told.
-    error: Option<Error>,
-    stop: bool,
-}
-
-impl Work {
-    fn add(&self, change: impl FnOnce(&mut Queue)) {
-        let mut queue = self.queue.lock();
-        change(&mut queue);
-        self.changed.notify_all();
-    }
-
-    pub fn want_flush(&self, trees: Vec<Arc<Tree>>) {
-        self.add(|q| q.flush.extend(trees.into_iter().map(|t| (t.id, t))));
-    }
-
-    pub fn want_segment(&self) {
-        self.add(|q| {
-            q.segment = true;
-            q.seal = true;
-        });
-    }
-
-    pub fn want_drop(&self) {
-        self.add(|q| q.drop = true);
-    }
-
-    pub fn want_compact(&self, tree: Arc<Tree>) {
-        self.add(|q| {
-            q.compact.insert(tree.id, tree);
-        });
-    }
-
-    pub fn stop(&self) {
-        self.add(|q| q.stop = true);
-    }
-
-    /// The most urgent piece, marked as running.
-    fn take(&self, queue: &mut Queue) -> Option<Piece> {
-        let piece = if std::mem::take(&mut queue.segment) {
-            Piece::Segment
-        } else if !queue.flush.is_empty() && !queue.flushing {
-            queue.flushing = true;
-            Piece::Flush(std::mem::take(&mut queue.flush).into_values().collect())
-        } else if std::mem::take(&mut queue.drop) {
-            Piece::Drop
-        } else if std::mem::take(&mut queue.seal) {
-            Piece::Seal
-        } else {
-            let id = *queue.compact.keys().find(|id| !queue.compacting.contains(id))?;
-            queue.compacting.insert(id);
-            Piece::Compact(queue.compact.remove(&id)?)
-        };
-        queue.running += 1;
-        Some(piece)
-    }
-
-    /// Waits for a piece; `None` once stopped.
-    fn wait(&self) -> Option<Piece> {
-        let mut queue = self.queue.lock();
-        loop {
-            if queue.stop {
-                return None;
-            }
-            if let Some(piece) = self.take(&mut queue) {
-                return Some(piece);
-            }
-            queue = self.changed.wait(queue);
-        }
-    }
-
-    /// After a piece has ended: what failed is put back.
-    fn done(&self, piece: Piece, result: &Result<()>) {
-        let failed = result.is_err();
-        self.add(|q| {
-            q.running -= 1;
-            q.error = result.as_ref().err().cloned();
-            match piece {
-                Piece::Segment => q.segment |= failed,
-                Piece::Drop => q.drop |= failed,
-                Piece::Seal => q.seal |= failed,
-                Piece::Flush(trees) => {
-                    q.flushing = false;
-                    if failed {
-                        q.flush.extend(trees.into_iter().map(|t| (t.id, t)));
-                    }
-                }
-                Piece::Compact(tree) => {
-                    q.compacting.remove(&tree.id);
-                    if failed {
-                        q.compact.insert(tree.id, tree);
-                    }
-                }
-            }
-        });
-    }
-
-    fn pause(&self, time: Duration) {
-        let queue = self.queue.lock();
-        if !queue.stop {
-            drop(self.changed.wait_timeout(queue, time));
-        }
-    }
-
-    fn error(&self) -> Option<Error> {
-        self.queue.lock().error.clone()
-    }
-
-    fn idle(&self) -> bool {
-        let q = self.queue.lock();
-        q.running == 0 && !q.segment && !q.seal && !q.drop && q.flush.is_empty() && q.compact.is_empty()
-    }
-}
+/// The frozen memtables of a tree, and the newest of their operations.
+type Frozen<'a> = (&'a Arc<Tree>, Vec<Arc<Memtable>>, Seq);
 
 impl Core {
     /// Does the most urgent piece of work. `false`: there is none.
     pub fn step(&self) -> Result<bool> {
-        let Some(piece) = ({
-            let mut queue = self.work.queue.lock();
-            self.work.take(&mut queue)
-        }) else {
-            return Ok(false);
-        };
+        let Some(piece) = self.work.take() else { return Ok(false) };
         self.run(piece).map(|()| true)
     }
 
@@ -247,7 +97,7 @@ impl Core {
 
     /// Flushes the frozen memtables of `trees`: one directory sync and one edit for all of them.
     fn flush_trees(&self, trees: &[Arc<Tree>]) -> Result<()> {
-        let mut frozen: Vec<(&Arc<Tree>, Vec<Arc<Memtable>>, Seq)> = Vec::new();
+        let mut frozen: Vec<Frozen<'_>> = Vec::new();
         for tree in trees {
             let mems: Vec<_> = tree.view.load().memtables.iter().skip(1).map(|m| m.table.clone()).collect();
             if let Some(last) = mems.iter().map(|m| m.max_seq()).max() {
@@ -321,7 +171,9 @@ impl Core {
         let add = |table| Change::AddTable { keyspace: id, level: plan.level_out, run: plan.run_out, table };
         if plan.trivial {
             changes.extend(inputs.iter().flat_map(|r| r.tables.iter()).map(|t| add((*t.meta).clone())));
-            return self.install(Installed { changes, touched: vec![id], ..Installed::default() }).map(|_| ());
+            return self
+                .install(Installed { changes, touched: vec![id], ..Installed::default() })
+                .map(|_| ());
         }
         let horizon = self.snapshots.horizon();
         let new_table = &mut || self.new_table();
@@ -360,7 +212,11 @@ impl Core {
 
     /// Waits until there is room for a write: while too much is frozen or level 0 is too deep.
     /// Never under a lock. `deadline`: then a typed error, and nothing was written.
-    pub fn await_room(&self, trees: &[Arc<Tree>], deadline: Option<crate::db::clock::Deadline>) -> Result<()> {
+    pub fn await_room(
+        &self,
+        trees: &[Arc<Tree>],
+        deadline: Option<crate::db::clock::Deadline>,
+    ) -> Result<()> {
         loop {
             if trees.iter().all(|t| self.has_room(t)) {
                 return Ok(());
@@ -397,16 +253,30 @@ impl Core {
             && view.runs.iter().filter(|r| r.level == 0).count() < L0_STALL
     }
 
-    /// Does, or waits for, all background work there is.
-    pub fn settle(&self) -> Result<()> {
-        while self.step()? {}
-        while !self.work.idle() {
-            if let Some(e) = self.failure().or_else(|| self.work.error()) {
-                return Err(e);
+    /// Waits until everything that is frozen now is in tables; does the work itself where it can.
+    pub fn await_flushed(&self) -> Result<()> {
+        let trees: Vec<Arc<Tree>> = self.registry.lock().trees().cloned().collect();
+        let frozen: Vec<(Arc<Tree>, Seq)> = trees
+            .into_iter()
+            .filter_map(|tree| {
+                let last = tree.view.load().memtables.iter().skip(1).map(|m| m.table.max_seq()).max()?;
+                Some((tree, last))
+            })
+            .collect();
+        for (tree, last) in frozen {
+            while tree.view.load().flushed < last && self.registry.lock().tree(tree.id).is_some() {
+                if let Some(e) = self.failure() {
+                    return Err(e);
+                }
+                if self.step()? {
+                    continue;
+                }
+                if let Some(e) = self.work.error() {
+                    return Err(e);
+                }
+                let guard = self.room.0.lock();
+                drop(self.room.1.wait_timeout(guard, Duration::from_millis(10)));
             }
-            let guard = self.room.0.lock();
-            drop(self.room.1.wait_timeout(guard, Duration::from_millis(10)));
-            while self.step()? {}
         }
         Ok(())
     }
@@ -427,7 +297,7 @@ impl MadeTables<'_> {
 impl Drop for MadeTables<'_> {
     fn drop(&mut self) {
         for &no in &self.tables {
-            self.core.store.remove(no);
+            discard(&self.core.store, no);
         }
     }
 }

@@ -39,7 +39,8 @@ impl Workers {
             }
         };
         let spawned = thread::Builder::new().name(name.to_string()).spawn(body);
-        let spawned = spawned.map_err(|e| Error::new(ErrorKind::Io, format!("no thread can be started: {e}")))?;
+        let spawned =
+            spawned.map_err(|e| Error::new(ErrorKind::Io, format!("no thread can be started: {e}")))?;
         self.threads.push(spawned);
         Ok(())
     }

@@ -4,17 +4,17 @@ use crate::batch::{Op, Ops};
 use crate::catalog::Row;
 use crate::cursor::Cursor as _;
 use crate::cursor::visible::Bounds;
+use crate::db::appender::CommitState;
 use crate::db::clock::Deadline;
-use crate::db::commit::CommitState;
 use crate::db::core::Core;
 use crate::db::handle::{Db, Keyspace};
 use crate::db::range::KeyRange;
 use crate::db::snapshot::Snapshot;
 use crate::db::ticket::Ticket;
-use crate::db::tree::{Slot, Tree};
+use crate::db::tree::{Slot, Tree, dropped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{KeyspaceId, Seq};
-use crate::key::{MAX_KEY_LEN, MAX_VALUE_LEN};
+use crate::key::{MAX_VALUE_LEN, check_len as check_key};
 use crate::options::Durability;
 use crate::record::MAX_PAYLOAD;
 use crate::view::{Lookup, View};
@@ -196,7 +196,12 @@ impl Batch {
 
     /// The commit writes only if this holds of the keys of `range`; else it fails with
     /// [`ErrorKind::Conflict`].
-    pub fn require_range(&mut self, keyspace: &Keyspace, range: impl KeyRange, expect: Expect<'_>) -> &mut Self {
+    pub fn require_range(
+        &mut self,
+        keyspace: &Keyspace,
+        range: impl KeyRange,
+        expect: Expect<'_>,
+    ) -> &mut Self {
         let bounds = range.bounds();
         self.try_call(|batch| {
             if matches!(expect, Expect::Value(_)) {
@@ -316,7 +321,10 @@ impl Batch {
             let tree = target.slot.tree.load_full().ok_or_else(dropped)?;
             if tree.id != target.then {
                 if self.replaces {
-                    return Err(Error::new(ErrorKind::Conflict, "a keyspace of the batch was replaced meanwhile"));
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "a keyspace of the batch was replaced meanwhile",
+                    ));
                 }
                 self.ops.redirect(target.then, tree.id)?;
                 target.then = tree.id;
@@ -460,6 +468,45 @@ impl fmt::Debug for Batch {
     }
 }
 
+impl Db {
+    /// An empty batch.
+    pub fn batch(&self) -> Batch {
+        Batch::new(self.clone())
+    }
+}
+
+/// Writing: each call is a batch of one, with the durability of the database.
+impl Keyspace {
+    /// Gives `key` a value. A [`Buffered`](Durability::Buffered) put allocates nothing and, in a mapped
+    /// journal, makes no system call; a [`Durability::Sync`] one waits for a sync of the disk.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Seq> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        check_put(key, value)?;
+        commit_one(self.db.core(), &self.slot, Op::Put { key, value })
+    }
+
+    /// Takes the value of `key` away, whether or not it has one.
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Seq> {
+        let key = key.as_ref();
+        check_key(key)?;
+        commit_one(self.db.core(), &self.slot, Op::Delete { key })
+    }
+
+    /// Takes the values of all keys of `range` away. Costs one operation, whatever the range holds.
+    pub fn delete_range(&self, range: impl KeyRange) -> Result<Seq> {
+        let bounds = range.bounds()?;
+        match delete_range_op(&bounds) {
+            Some(op) => commit_one(self.db.core(), &self.slot, op),
+            None => self.db.core().writable().map(|()| self.db.visible_seq()),
+        }
+    }
+
+    /// Takes all values away. Costs one operation; the space comes back in the background.
+    pub fn clear(&self) -> Result<Seq> {
+        self.delete_range(..)
+    }
+}
+
 thread_local! {
     /// Batches of one are encoded here, so that a put allocates nothing.
     static ONE: RefCell<Ops> = RefCell::new(Ops::default());
@@ -508,24 +555,11 @@ pub(crate) fn delete_range_op(bounds: &Bounds) -> Option<Op<'_>> {
     end.is_none_or(|end| start < end).then_some(Op::DeleteRange { start, end })
 }
 
-pub(crate) fn check_key(key: &[u8]) -> Result<()> {
-    if key.len() > MAX_KEY_LEN {
-        return Err(Error::invalid(format!("a key of {} bytes exceeds {MAX_KEY_LEN}", key.len())));
-    }
-    Ok(())
-}
-
 pub(crate) fn check_put(key: &[u8], value: &[u8]) -> Result<()> {
     if value.len() > MAX_VALUE_LEN {
         return Err(Error::invalid(format!("a value of {} bytes exceeds {MAX_VALUE_LEN}", value.len())));
     }
     check_key(key)
-}
-
-/// The error of every use of a handle whose keyspace is gone.
-#[cold]
-pub(crate) fn dropped() -> Error {
-    Error::new(ErrorKind::Closed, "the keyspace was dropped")
 }
 
 #[cold]

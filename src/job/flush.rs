@@ -20,8 +20,9 @@ pub(crate) fn flush(
     options: OutputOptions,
     new_table: NewTable<'_>,
 ) -> Result<Vec<TableMeta>> {
-    let tombstones =
-        RangeTombstones::new(memtables.iter().flat_map(|m| m.range_tombstones().deletes().collect::<Vec<_>>()));
+    let tombstones = RangeTombstones::new(
+        memtables.iter().flat_map(|m| m.range_tombstones().deletes().collect::<Vec<_>>()),
+    );
     let mut entries = Merge::new(memtables.iter().map(|m| MemCursor::new(m.clone())).collect());
     let mut retain = Retain::new(horizon, &tombstones, false);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, false);

@@ -78,7 +78,7 @@ impl<'a> Output<'a> {
         match writer.finish(&tombstones) {
             Ok(summary) => self.done.push(meta(no, summary)),
             Err(e) => {
-                self.store.remove(no);
+                discard(self.store, no);
                 return Err(e);
             }
         }
@@ -95,8 +95,15 @@ impl<'a> Output<'a> {
 impl Drop for Output<'_> {
     fn drop(&mut self) {
         for no in self.open.iter().map(|(no, _)| *no).chain(self.done.iter().map(|t| t.no)) {
-            self.store.remove(no);
+            discard(self.store, no);
         }
+    }
+}
+
+/// Removes a table that no manifest names. One that stays is found by the next open.
+pub(crate) fn discard(store: &Store, no: FileNo) {
+    if let Err(e) = store.remove(no) {
+        log::warn!("removing an unfinished table: {e}");
     }
 }
 

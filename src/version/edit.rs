@@ -74,6 +74,13 @@ pub(crate) enum Change {
     },
 }
 
+impl Edit {
+    /// Whether the edit adds table `no`.
+    pub fn adds(&self, no: FileNo) -> bool {
+        self.changes.iter().any(|c| matches!(c, Change::AddTable { table, .. } if table.no == no))
+    }
+}
+
 /// Changes that become durable together.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Edit {

@@ -48,9 +48,10 @@ impl Run {
     pub fn within(&self, bounds: &Bounds) -> &[RunTable] {
         let from = bounds.lower.as_ref().map_or(0, |lower| self.first_ending_after(lower));
         let rest = &self.tables[from..];
-        let to = bounds.upper.as_ref().map_or(rest.len(), |upper| {
-            rest.partition_point(|t| *t.meta.smallest < **upper)
-        });
+        let to = bounds
+            .upper
+            .as_ref()
+            .map_or(rest.len(), |upper| rest.partition_point(|t| *t.meta.smallest < **upper));
         &rest[..to]
     }
 
@@ -227,4 +228,3 @@ impl Cursor for RunCursor {
         self.current().owner()
     }
 }
-
