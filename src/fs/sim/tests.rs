@@ -80,7 +80,7 @@ struct Known {
 
 #[test]
 fn random_runs_never_lose_what_is_certain() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         let mut rng = content::Rng(seed);
         let fs = SimFs::new(seed);
         let mut files = Vec::<(Arc<dyn File>, Known)>::new();
@@ -125,7 +125,7 @@ fn random_runs_never_lose_what_is_certain() {
                 assert_eq!(fs.read(p(&i.to_string())).unwrap(), known.live);
                 assert_eq!(file.len().unwrap(), known.live.len() as u64);
             }
-            let choices = (0..6).chain((0..6).map(|_| 6 + rng.next() % 4200));
+            let choices = (0..6).chain((0..4).map(|_| 6 + rng.next() % 4200));
             for choice in choices {
                 let disk = fs.crash(choice);
                 for (i, (_, known)) in files.iter().enumerate() {
@@ -422,7 +422,7 @@ fn the_same_seed_gives_the_same_states_in_any_order_of_asking() {
     assert_eq!(contents(&a), contents(&b));
     let mut rng = content::Rng(3);
     let mut differs = 0;
-    let points: Vec<(u64, u64)> = (0..80).map(|_| (rng.next() % 301, rng.next() % 70)).collect();
+    let points: Vec<(u64, u64)> = (0..40).map(|_| (rng.next() % 301, rng.next() % 70)).collect();
     let mut sorted = points.clone();
     sorted.sort();
     let found: BTreeMap<_, _> =
@@ -435,7 +435,7 @@ fn the_same_seed_gives_the_same_states_in_any_order_of_asking() {
         assert_eq!(again(&a), again(&b));
         differs += u32::from(contents(&other.crash_at(op, choice)) != found[&point]);
     }
-    assert!(differs > 40);
+    assert!(differs > 20);
     assert_eq!(a.ops(), 300, "looking changes nothing");
 }
 
@@ -458,16 +458,14 @@ fn a_crash_in_the_past_is_the_crash_that_would_have_been() {
 }
 
 #[test]
-fn thousands_of_crashes_are_affordable() {
+fn a_thousand_crashes_are_affordable() {
     let fs = busy(6, 1000);
     let mut bytes = 0;
     for op in 0..=1000 {
-        for choice in [0, 1, 7] {
-            let disk = fs.crash_at(op, choice);
-            bytes += disk.files().iter().map(|(_, len)| len).sum::<u64>();
-            if let Some((path, _)) = disk.files().first() {
-                write(&disk.open_write(path).unwrap(), 0, b"recovered");
-            }
+        let disk = fs.crash_at(op, op % 9);
+        bytes += disk.files().iter().map(|(_, len)| len).sum::<u64>();
+        if let Some((path, _)) = disk.files().first() {
+            write(&disk.open_write(path).unwrap(), 0, b"recovered");
         }
     }
     assert!(bytes > 0);
