@@ -153,7 +153,7 @@ fn recovery_survives(fs: &SimFs, known: &Known, report: &Report, got: &[Batch], 
 fn what_recovery_found_in_the_page_cache_survives() {
     let (mut rewritten, mut spared) = (0, 0);
     for (mode, seed) in [(Mode::Positioned, 11), (Mode::Mapped, 12)] {
-        for steps in (1..40).step_by(3) {
+        for steps in (1..40).step_by(5) {
             let fs = disk(seed);
             let mut rng = Rng(seed);
             let mut rig = rig(&fs, mode);
@@ -189,12 +189,12 @@ fn what_recovery_found_in_the_page_cache_survives() {
             }
         }
     }
-    assert!(rewritten > 10_000 && spared > 30_000, "{rewritten} {spared}");
+    assert!(rewritten > 5_000 && spared > 20_000, "{rewritten} {spared}");
 }
 
 #[test]
 fn nothing_is_lost_over_generations_of_crashes() {
-    for seed in 0..200 {
+    for seed in 0..120 {
         let mode = MODES[seed as usize % 2];
         let mut rng = Rng(seed);
         let mut fs = disk(seed);

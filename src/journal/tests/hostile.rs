@@ -1,8 +1,10 @@
 //! Bytes that are not what was written there.
 
 use super::*;
-use crate::fs::write_all_at;
+use crate::error::{Error, ErrorKind};
+use crate::fs::fault::{Fault, FaultFs, Op, Rule};
 use crate::journal::segment::SegmentHeader;
+use crate::record;
 use std::fmt::Debug;
 
 /// Two segments, four groups, each made durable before the next was begun.
@@ -54,7 +56,7 @@ fn no_flipped_bit_passes_for_data() {
         let bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)));
         let used = bytes.iter().rposition(|&b| b != 0).unwrap() + 9;
         // Nothing looks at the rest of the header's page.
-        let places = (0..84).chain((84..4096).step_by(509)).chain(4096..4180).chain(8192..used);
+        let places = (0..84).chain((84..4180).step_by(509)).chain(8192..used);
         for bit in places.flat_map(|place| (0..8).map(move |bit| place * 8 + bit)) {
             let (place, flipped) = (bit / 8, bytes[bit / 8] ^ 1 << (bit % 8));
             write_all_at(&*file, &[flipped], place as u64).unwrap();
@@ -340,4 +342,198 @@ fn payloads_that_look_like_records_fool_nobody() {
     with_bytes(&rig, 2, &next, || {
         assert_eq!(collect(rig.input()).unwrap().1, rig.up_to(rig.durable));
     });
+}
+
+/// A record of its own making, valid for its place, in segment `no`.
+fn plant(rig: &Rig, no: u64, offset: u64, meta: record::Meta, payload: &[u8]) {
+    let mut bytes = Vec::new();
+    record::encode(&mut bytes, SALT + no, offset, meta, payload);
+    write_all_at(&*rig.fs.open_write(&rig.path(no)).unwrap(), &bytes, offset).unwrap();
+}
+
+#[test]
+fn records_that_cannot_be_end_the_journal() {
+    use record::RecordKind::{Batch, Edit, Mark, Snapshot};
+    let cases: [(record::RecordKind, u64, u32, u64, &[u8]); 9] = [
+        (Batch, 3, 1, 0, b"the last sequence number again"),
+        (Batch, 1, 1, 0, b"one from before"),
+        (Batch, 9, 0, 0, b"no operation"),
+        (Batch, Seq::MAX.get(), 2, 0, b"beyond the last number"),
+        (Batch, 9, 1, 20_000, b"vouches for itself"),
+        (Mark, 3, 1, 0, b""),
+        (Mark, 3, 0, 0, b"a mark with a payload"),
+        (Edit, 9, 1, 0, b"for a manifest"),
+        (Snapshot, 9, 1, 0, b"for a manifest"),
+    ];
+    for (kind, first, count, watermark, payload) in cases {
+        let fs = SimFs::new(0);
+        let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+        rig.append(3, b"three").unwrap();
+        rig.sync().unwrap();
+        let meta = record::Meta { kind, first_seq: seq(first), count, watermark };
+        plant(&rig, 1, rig.durable.0, meta, payload);
+        let (report, got) = collect(rig.input()).unwrap();
+        assert_eq!((report.end, got), (rig.durable, rig.up_to(rig.durable)), "{payload:?}");
+        assert!(report.torn.is_some(), "{payload:?}");
+    }
+}
+
+/// One record vouches, alone in a waste, wherever it stands.
+#[test]
+fn the_scan_finds_a_lone_witness_at_every_place() {
+    for offset in (8192 + 64..8192 + 3 * 4096).step_by(8).filter(|o| o % 4096 < 64 || o % 4096 > 4000) {
+        let fs = SimFs::new(0);
+        let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 4 * 4096);
+        rig.rotate().unwrap();
+        let meta =
+            record::Meta { kind: record::RecordKind::Mark, first_seq: seq(5), count: 0, watermark: 8193 };
+        plant(&rig, 1, offset, meta, b"");
+        let e = collect(rig.input()).unwrap_err();
+        assert!(e.is_corruption() && e.offset() == Some(8192), "{offset}: {e}");
+        let meta = record::Meta { watermark: 8192, ..meta };
+        plant(&rig, 1, offset, meta, b"");
+        assert!(collect(rig.input()).unwrap().0.torn.is_some(), "{offset}");
+    }
+}
+
+/// The first segment lost its end. Its successor vouches for it in its header or in its records.
+#[test]
+fn a_later_segment_vouches_with_its_header_and_with_its_records() {
+    for in_header in [true, false] {
+        let fs = SimFs::new(0);
+        let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+        rig.append(1, b"first").unwrap();
+        if in_header {
+            rig.sync().unwrap();
+            rig.rotate().unwrap();
+        } else {
+            rig.rotate().unwrap();
+            rig.append(1, b"second").unwrap();
+            rig.sync().unwrap();
+            rig.mark().unwrap();
+        }
+        rig.sync().unwrap();
+        let (report, _) = collect(rig.input()).unwrap();
+        assert_eq!((report.ends.len(), report.torn), (2, None));
+        let mut bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(1)));
+        bytes[8192..].fill(0);
+        with_bytes(&rig, 1, &bytes, || {
+            let e = collect(rig.input()).unwrap_err();
+            assert!(e.is_corruption() && e.offset() == Some(8192), "{e}");
+        });
+    }
+}
+
+/// What is written again: exactly what no synced witness vouches for.
+#[test]
+fn recovery_rewrites_the_unvouched_tail_in_order() {
+    let fs = SimFs::new(0);
+    let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+    rig.append(1, b"first").unwrap();
+    rig.sync().unwrap();
+    rig.append(1, b"vouches for the first").unwrap();
+    rig.rotate().unwrap();
+    rig.append(1, b"third").unwrap();
+    rig.sync().unwrap();
+    let first = rig.batches[0].0;
+    let (second, third) = (record::size(21) as u64, record::size(5) as u64);
+    let headers = 2 * 84;
+    let persisted = |durable: Position, hint: Option<Position>| {
+        let ops = fs.ops() as usize;
+        let (report, got) = collect(Recover { durable, hint, persist: true, ..rig.input() }).unwrap();
+        assert_eq!(got, rig.up_to(rig.durable));
+        (report.persisted, fs.log()[ops..].to_vec())
+    };
+    let all = vec![
+        format!("write /000001.journal {second} bytes at {first}"),
+        "sync /000001.journal".into(),
+        "write /000002.journal 84 bytes at 0".into(),
+        "write /000002.journal 84 bytes at 4096".into(),
+        format!("write /000002.journal {third} bytes at 8192"),
+        "sync /000002.journal".into(),
+    ];
+    assert_eq!(persisted(Position(0), None), (second + headers + third, all.clone()));
+    // The hint was not synced itself, and does not count.
+    assert_eq!(persisted(Position(0), Some(rig.durable)).1, all);
+    let start2 = first.plus(second);
+    assert_eq!(persisted(start2, None), (headers + third, all[2..].to_vec()));
+    assert_eq!(persisted(start2.plus(8192), None), (third, all[4..].to_vec()));
+    assert_eq!(persisted(rig.durable, None), (0, vec![]));
+}
+
+/// A bit that flips on the way from the disk, in any read of recovery: with the hint it is an
+/// error or does no harm, and what is written again is right in either case.
+#[test]
+fn bits_flipped_while_reading_are_noticed() {
+    let disk = SimFs::new(0);
+    let mut rig = Rig::new(&disk, Path::new("/"), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let hint = Some(rig.durable);
+    let all = rig.up_to(rig.durable);
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    collect(Recover { fs: &fs, hint, persist: true, ..rig.input() }).unwrap();
+    let reads = fs.count(Op::Read);
+    let mut errors = 0;
+    for nth in 1..=reads {
+        for bit in (0..84 * 8).step_by(41).chain((8192 * 8..8704 * 8).step_by(37)) {
+            fs.clear();
+            fs.fail(Rule { op: Op::Read, nth, kind: Fault::FlipBit(bit), forever: false });
+            match collect(Recover { fs: &fs, hint, persist: true, ..rig.input() }) {
+                Ok((_, got)) => assert_eq!(got, all, "{nth} {bit}"),
+                Err(e) => {
+                    assert!(e.is_corruption(), "{e}");
+                    errors += 1;
+                }
+            }
+        }
+    }
+    assert!(errors > 100, "{errors}");
+    assert_eq!(collect(Recover { hint, ..rig.input() }).unwrap().1, all);
+}
+
+/// Any operation of recovery fails: an error, and the next attempt goes as if nothing had been.
+#[test]
+fn recovery_can_fail_anywhere_and_be_tried_again() {
+    for kind in [Fault::Io, Fault::IoAfter, Fault::Full, Fault::Short, Fault::Interrupted] {
+        let disk = SimFs::new(0);
+        let mut rig = Rig::new(&disk, Path::new("/"), Mode::Positioned, 8192 + 512);
+        four_groups(&mut rig);
+        rig.append(1, b"never synced").unwrap();
+        rig.writer.as_mut().unwrap().flush().unwrap();
+        let all = rig.up_to(Position(u64::MAX));
+        let fs = FaultFs::new(Arc::new(disk.clone()));
+        let run = || collect(Recover { fs: &fs, persist: true, ..rig.input() });
+        let report = run().unwrap().0;
+        let mut errors = 0;
+        for nth in 1..=fs.count(Op::Any) {
+            fs.clear();
+            fs.fail(Rule { op: Op::Any, nth, kind, forever: false });
+            match run() {
+                Ok((again, got)) => assert_eq!((&again, &got), (&report, &all), "{kind:?} {nth}"),
+                Err(e) => {
+                    assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::DiskFull), "{kind:?} {nth}: {e:?}");
+                    errors += 1;
+                }
+            }
+        }
+        assert!(errors > 10 || kind == Fault::Short, "{errors}");
+        fs.clear();
+        assert_eq!(run().unwrap(), (report, all));
+    }
+}
+
+/// What the caller makes of a batch is its own; where it stood is added to the error.
+#[test]
+fn an_error_of_the_visitor_stops_recovery_and_gets_a_place() {
+    let fs = SimFs::new(0);
+    let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let mut seen = 0;
+    let result = recover(rig.input(), &mut |r| {
+        seen += 1;
+        if seen == 2 { Err(Error::corruption(format!("refused {}", r.first_seq))) } else { Ok(()) }
+    });
+    let e = result.unwrap_err();
+    assert_eq!((seen, e.offset(), e.file()), (2, Some(8192 + 40), Some(&*rig.path(1))));
+    assert!(e.to_string().starts_with("refused 2"), "{e}");
 }

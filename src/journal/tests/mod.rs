@@ -2,13 +2,14 @@
 
 mod crash;
 mod hostile;
+mod writer;
 
 use super::*;
 use crate::error::Result;
 use crate::fs::names::Name;
 use crate::fs::os::OsFs;
 use crate::fs::sim::SimFs;
-use crate::fs::{Fs, read_exact_at};
+use crate::fs::{Fs, read_exact_at, write_all_at};
 use crate::ids::{FileNo, Position, Seq};
 use std::path::Path;
 use std::sync::Arc;
