@@ -11,6 +11,7 @@ mod codec;
 mod filter;
 mod index;
 // == one table ==
+mod dump;
 mod reader;
 mod writer;
 // == its users ==
@@ -22,6 +23,8 @@ mod tests;
 
 #[allow(unused_imports)]
 pub(crate) use cursor::TableCursor;
+#[allow(unused_imports)]
+pub(crate) use dump::dump;
 #[allow(unused_imports)]
 pub(crate) use format::Properties;
 #[allow(unused_imports)]
