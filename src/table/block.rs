@@ -47,7 +47,7 @@ use crate::coding::{u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::ids::Seq;
 use crate::key::{self, Kind, Trailer};
-use std::cmp::Ordering;
+use std::hint::select_unpredictable;
 use std::ops::Range;
 
 const HEADER_LEN: usize = 28;
@@ -106,19 +106,21 @@ impl Layout {
             return None;
         }
         let set = |flag| flags & flag != 0;
-        // The next column starts where one of `len` bytes ends.
-        let column = |at: usize, len: usize| at.checked_add(len).filter(|&end| end <= bytes.len());
-        let times = |len: usize| rows.checked_mul(len);
         let ends = |fixed, wide| if set(fixed) { 0 } else { 2 << usize::from(set(wide)) };
-        let prefix = column(HEADER_LEN, rows)?;
-        let heads = column(prefix, prefix_len)?;
-        let trailers = column(heads, times(4 << usize::from(set(HEADS_WIDE)))?)?;
-        let key_ends = column(trailers, times(width.into())?)?;
-        let value_ends = column(key_ends, times(ends(KEYS_FIXED, KEY_ENDS_WIDE))?)?;
-        let keys = column(value_ends, times(ends(VALUES_FIXED, VALUE_ENDS_WIDE))?)?;
-        let values = column(keys, if set(KEYS_FIXED) { times(key_len)? } else { key_len })?;
-        let end = column(values, if set(VALUES_FIXED) { times(value_len)? } else { value_len })?;
-        (end == bytes.len()).then_some(Layout {
+        let all_keys = if set(KEYS_FIXED) { rows.checked_mul(key_len)? } else { key_len };
+        let all_values = if set(VALUES_FIXED) { rows.checked_mul(value_len)? } else { value_len };
+        // No sum of these overflows, so that it is enough to look at the last.
+        if prefix_len.max(all_keys).max(all_values) > bytes.len() {
+            return None;
+        }
+        let prefix = HEADER_LEN + rows;
+        let heads = prefix + prefix_len;
+        let trailers = heads + rows * if set(HEADS_WIDE) { 8 } else { 4 };
+        let key_ends = trailers + rows * usize::from(width);
+        let value_ends = key_ends + rows * ends(KEYS_FIXED, KEY_ENDS_WIDE);
+        let keys = value_ends + rows * ends(VALUES_FIXED, VALUE_ENDS_WIDE);
+        let values = keys + all_keys;
+        (values + all_values == bytes.len()).then_some(Layout {
             rows,
             flags,
             width,
@@ -145,6 +147,21 @@ impl Layout {
     #[inline]
     fn set(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+
+    /// The columns in their order, for a dump.
+    pub fn columns(&self) -> [(&'static str, Range<usize>); 8] {
+        let all_values = if self.set(VALUES_FIXED) { self.rows * self.value_len } else { self.value_len };
+        [
+            ("fingerprints", HEADER_LEN..self.prefix),
+            ("prefix", self.prefix..self.heads),
+            ("heads", self.heads..self.trailers),
+            ("trailer deltas", self.trailers..self.key_ends),
+            ("ends of key rests", self.key_ends..self.value_ends),
+            ("ends of values", self.value_ends..self.keys),
+            ("key rests", self.keys..self.values),
+            ("values", self.values..self.values + all_values),
+        ]
     }
 
     /// Bytes of a head.
@@ -242,12 +259,17 @@ impl<'a> Block<'a> {
         self.slice(self.at.prefix, self.at.heads)
     }
 
-    /// The key's bytes behind prefix and, if those are apart, head.
+    /// Where the key's bytes behind prefix and, if those are apart, head are.
     #[inline]
-    fn rest(&self, row: usize) -> &'a [u8] {
+    fn rest_span(&self, row: usize) -> Range<usize> {
         let at = self.at;
         let fixed = at.set(KEYS_FIXED).then_some(at.key_len);
-        let span = self.span(row, fixed, at.key_ends, at.set(KEY_ENDS_WIDE), at.keys);
+        self.span(row, fixed, at.key_ends, at.set(KEY_ENDS_WIDE), at.keys)
+    }
+
+    #[inline]
+    fn rest(&self, row: usize) -> &'a [u8] {
+        let span = self.rest_span(row);
         self.slice(span.start, span.end)
     }
 
@@ -257,12 +279,6 @@ impl<'a> Block<'a> {
         let at = self.at;
         let fixed = at.set(VALUES_FIXED).then_some(at.value_len);
         self.span(row, fixed, at.value_ends, at.set(VALUE_ENDS_WIDE), at.values)
-    }
-
-    #[inline]
-    pub fn value(&self, row: usize) -> &'a [u8] {
-        let span = self.value_span(row);
-        self.slice(span.start, span.end)
     }
 
     /// The head of `row`: 4-byte ones in the high half, so that both widths compare alike.
@@ -297,37 +313,29 @@ impl<'a> Block<'a> {
         Trailer::from_u64(n).unwrap_or(Trailer::new(Seq::ZERO, Kind::Delete))
     }
 
-    /// Makes `key` the key of `row`.
-    #[inline]
-    pub fn read_key(&self, row: usize, key: &mut Vec<u8>) {
-        key.clear();
-        key.extend_from_slice(self.prefix());
-        self.finish_key(row, key);
+    /// Makes `key` start as all keys of the block do.
+    pub fn read_prefix(&self, key: &mut KeyBuf) {
+        key.put(0, self.bytes, self.at.prefix..self.at.heads);
     }
 
-    /// Makes `key`, which is a key of the same block, that of `row`.
+    /// Makes `key`, which starts as all keys of the block do, that of `row`.
     #[inline]
-    pub fn change_key(&self, row: usize, key: &mut Vec<u8>) {
-        key.truncate(self.at.prefix_len);
-        self.finish_key(row, key);
-    }
-
-    #[inline]
-    fn finish_key(&self, row: usize, key: &mut Vec<u8>) {
-        if self.at.set(HEADS_APART) {
-            let head = self.head(row).to_be_bytes();
-            key.extend_from_slice(&head[..self.at.head_len()]);
-        }
-        key.extend_from_slice(self.rest(row));
+    pub fn change_key(&self, row: usize, key: &mut KeyBuf) {
+        // What of the head is not apart is overwritten by the rest.
+        key.put_head(self.at.prefix_len, self.head(row));
+        key.put(self.at.prefix_len + self.at.apart(), self.bytes, self.rest_span(row));
     }
 
     /// The newest version of `key` with a sequence number of at most `read`.
     #[inline]
     pub fn find(&self, key: &[u8], hash: u64, read: Seq) -> Option<usize> {
-        let key = key.strip_prefix(self.prefix())?;
+        let (prefix, key) = key.split_at_checked(self.at.prefix_len)?;
         let (head, rest) = (key::head(key) & self.head_mask(), key.get(self.at.apart()..)?);
         let wanted = |row| {
-            self.head(row) == head && self.rest(row) == rest && self.trailer(row) <= Trailer::newest(read)
+            self.head(row) == head
+                && equal(self.rest(row), rest)
+                && self.trailer(row) <= Trailer::newest(read)
+                && equal(self.prefix(), prefix)
         };
         let marks = self.slice(HEADER_LEN, HEADER_LEN + self.at.rows);
         let mark = fingerprint(hash);
@@ -352,35 +360,46 @@ impl<'a> Block<'a> {
     }
 
     /// The first row at or after `(key, trailer)`; the number of rows if there is none.
+    #[inline]
     pub fn lower_bound(&self, key: &[u8], trailer: Trailer) -> usize {
-        let prefix = self.prefix();
-        let Some(key) = key.strip_prefix(prefix) else {
-            return if key < prefix { 0 } else { self.at.rows };
+        let rest = match key.split_at_checked(self.at.prefix_len) {
+            Some((prefix, rest)) if equal(prefix, self.prefix()) => rest,
+            _ => return if key < self.prefix() { 0 } else { self.at.rows },
         };
-        let head = key::head(key) & self.head_mask();
-        let first = partition(0..self.at.rows, |row| self.head(row) < head);
+        let head = key::head(rest) & self.head_mask();
+        let column = self.slice(self.at.heads, self.at.trailers);
+        let first = if self.at.set(HEADS_WIDE) {
+            let heads = column.as_chunks().0;
+            partition(0..heads.len(), |row| u64::from_le_bytes(heads[row]) < head)
+        } else {
+            let (heads, head) = (column.as_chunks().0, (head >> 32) as u32);
+            partition(0..heads.len(), |row| u32::from_le_bytes(heads[row]) < head)
+        };
         if first == self.at.rows || self.head(first) != head {
             return first;
         }
-        let last = partition(first..self.at.rows, |row| self.head(row) == head);
-        let Some(rest) = key.get(self.at.apart()..) else {
-            // Too short for a head, hence shorter than every key with the same.
+        let Some(rest) = rest.get(self.at.apart()..) else {
+            // Too short for a head, hence less than every key with the same.
             return first;
         };
-        partition(first..last, |row| {
-            key::compare((self.rest(row), self.trailer(row)), (rest, trailer)) == Ordering::Less
-        })
+        // Rows with the same head are few, but need not be.
+        let before = |row| key::compare((self.rest(row), self.trailer(row)), (rest, trailer)).is_lt();
+        if first + 1 == self.at.rows || self.head(first + 1) != head {
+            return first + usize::from(before(first));
+        }
+        let last = partition(first..self.at.rows, |row| self.head(row) == head);
+        partition(first..last, before)
     }
 }
 
-/// The first of `range` for which `before` does not hold, as `slice::partition_point`. Without
-/// branches on the outcome: both are equally likely.
+/// The first of `range` for which `before` does not hold, as `slice::partition_point`. Without a
+/// branch on the outcomes: they cannot be predicted.
 #[inline]
 pub(crate) fn partition(range: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
     let (mut first, mut len) = (range.start, range.len());
     while len > 0 {
         let half = len / 2;
-        first += if before(first + half) { len - half } else { 0 };
+        first = select_unpredictable(before(first + half), first + len - half, first);
         len = half;
     }
     first
@@ -393,6 +412,79 @@ fn equal_bytes(word: u64, byte: u8) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     let x = word ^ (LOW * u64::from(byte));
     x.wrapping_sub(LOW) & !x & (LOW << 7)
+}
+
+/// Whether two short strings are equal, without a call.
+#[inline]
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
+    fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+        a.first_chunk::<N>() == b.first_chunk::<N>() && a.last_chunk::<N>() == b.last_chunk::<N>()
+    }
+    a.len() == b.len()
+        && match a.len() {
+            8..=16 => ends::<8>(a, b),
+            4..8 => ends::<4>(a, b),
+            2..4 => ends::<2>(a, b),
+            0..2 => a.first() == b.first(),
+            _ => a == b,
+        }
+}
+
+/// A key put together from its parts.
+#[derive(Default)]
+pub(crate) struct KeyBuf {
+    /// Longer than the key by `SLACK` at least, so that short parts are copied as a whole word
+    /// without a look at their length.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+const SLACK: usize = 16;
+
+impl KeyBuf {
+    #[inline]
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    #[inline]
+    fn room(&mut self, len: usize) {
+        if self.bytes.len() < len + SLACK {
+            self.grow(len);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        self.bytes.resize(len + 2 * SLACK, 0);
+    }
+
+    /// Puts `from[span]` at `at`, which ends the key.
+    #[inline]
+    fn put(&mut self, at: usize, from: &[u8], span: Range<usize>) {
+        let len = span.len();
+        self.room(at + len);
+        self.len = at + len;
+        if len <= SLACK
+            && let Some(word) = from.get(span.start..).and_then(|from| from.first_chunk::<SLACK>())
+            && let Some(to) = self.bytes.get_mut(at..).and_then(|to| to.first_chunk_mut::<SLACK>())
+        {
+            *to = *word;
+            return;
+        }
+        if let (Some(from), Some(to)) = (from.get(span), self.bytes.get_mut(at..at + len)) {
+            to.copy_from_slice(from);
+        }
+    }
+
+    /// Puts the bytes of a head at `at`; more of the key follows.
+    #[inline]
+    fn put_head(&mut self, at: usize, head: u64) {
+        self.room(at);
+        if let Some(to) = self.bytes.get_mut(at..).and_then(|to| to.first_chunk_mut::<8>()) {
+            *to = head.to_be_bytes();
+        }
+    }
 }
 
 /// Collects rows and writes them as a block.
@@ -596,6 +688,155 @@ fn put_column<T: Copy>(out: &mut Vec<u8>, numbers: &[T], width: usize, mut f: im
         _ => {
             let to = column.as_chunks_mut::<8>().0.iter_mut();
             to.zip(numbers).for_each(|(to, &n)| *to = f(n).to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trailer(seq: u64, kind: Kind) -> Trailer {
+        Trailer::new(Seq::new(seq).unwrap(), kind)
+    }
+
+    fn build(rows: &[(&[u8], Trailer, &[u8])]) -> Vec<u8> {
+        let mut b = Builder::default();
+        for (key, trailer, value) in rows {
+            b.push(key, key::hash(key), *trailer, value);
+        }
+        let mut out = Vec::new();
+        b.finish(&mut out);
+        assert!(b.is_empty());
+        out
+    }
+
+    /// Every row comes back; returns the flags.
+    fn check(rows: &[(&[u8], Trailer, &[u8])]) -> u8 {
+        let bytes = build(rows);
+        let layout = Layout::parse(&bytes).unwrap();
+        let block = Block::new(&bytes, &layout);
+        block.check().unwrap();
+        assert_eq!(layout.rows(), rows.len());
+        let mut key = KeyBuf::default();
+        block.read_prefix(&mut key);
+        for (i, (k, t, v)) in rows.iter().enumerate() {
+            block.change_key(i, &mut key);
+            assert_eq!((key.as_slice(), block.trailer(i)), (*k, *t));
+            assert_eq!(&bytes[block.value_span(i)], *v);
+            assert_eq!(block.find(k, key::hash(k), t.seq()), Some(i));
+            assert_eq!(block.lower_bound(k, *t), i);
+        }
+        layout.flags
+    }
+
+    #[test]
+    fn columns_that_are_not_needed_are_not_there() {
+        let t = trailer(7, Kind::Put);
+        let flags = check(&[(b"key-0001", t, b"abc"), (b"key-0002", t, b"abd"), (b"key-0009", t, b"")]);
+        assert_eq!(flags, KEYS_FIXED | HEADS_APART);
+        let same = build(&[(b"key-0001", t, b"abc"), (b"key-0002", t, b"abd")]);
+        // Header, fingerprints, prefix, heads, values: the heads are the keys.
+        assert_eq!(same.len(), HEADER_LEN + 2 + 4 + 8 + 6);
+        let flags = check(&[(b"01234567", t, b""), (b"11234567", t, b"")]);
+        assert_eq!(flags, KEYS_FIXED | VALUES_FIXED | HEADS_WIDE | HEADS_APART);
+        assert_eq!(check(&[(b"", t, b"")]), KEYS_FIXED | VALUES_FIXED);
+        assert_eq!(check(&[(b"", t, b""), (b"\0", t, b""), (b"\0\0", t, b"")]), VALUES_FIXED);
+    }
+
+    #[test]
+    fn wide_forms() {
+        let t = trailer(7, Kind::Put);
+        let (long, large) = (vec![b'x'; 40_000], vec![1; 70_000]);
+        let mut longer = long.clone();
+        longer.push(b'a');
+        let mut longest = longer.clone();
+        longest.push(b'a');
+        let rows: [(&[u8], Trailer, &[u8]); 5] =
+            [(b"a", t, &large), (b"b", t, b""), (&long, t, b"1"), (&longer, t, b""), (&longest, t, &large)];
+        assert_eq!(check(&rows), KEY_ENDS_WIDE | VALUE_ENDS_WIDE);
+        // Narrow heads decide nothing here.
+        let keys: Vec<Vec<u8>> = (0..20u8).map(|i| [&b"aaaaaaa"[..], &[i], b"rest"].concat()).collect();
+        let mut rows: Vec<(&[u8], Trailer, &[u8])> = keys.iter().map(|k| (&k[..], t, &b"v"[..])).collect();
+        rows.insert(0, (b"a1111111111", t, b"v"));
+        assert_eq!(check(&rows) & (HEADS_WIDE | HEADS_APART), HEADS_WIDE | HEADS_APART);
+    }
+
+    #[test]
+    fn trailers_take_what_they_need() {
+        let max = Seq::MAX.get();
+        for (low, high, width) in
+            [(5, 5, 0), (5, 260, 1), (5, 261, 2), (0, 65536, 4), (0, 1 << 32, 8), (0, max, 8)]
+        {
+            let (a, b) = (trailer(low, Kind::Put), trailer(high, Kind::Put));
+            let rows: [(&[u8], Trailer, &[u8]); 2] = [(b"a", a, b"1"), (b"b", b, b"2")];
+            check(&rows);
+            assert_eq!(build(&rows)[5..7], [width, 1], "{low} {high}");
+        }
+        let rows: [(&[u8], Trailer, &[u8]); 3] = [
+            (b"a", trailer(max, Kind::Delete), b""),
+            (b"a", trailer(300, Kind::Put), b""),
+            (b"a", trailer(0, Kind::Put), b"1"),
+        ];
+        check(&rows);
+        assert_eq!(build(&rows)[5..7], [8, MIXED]);
+    }
+
+    #[test]
+    fn many_versions_of_one_key_are_told_apart() {
+        let rows: Vec<_> =
+            (0..100).rev().map(|s| (&b"hot"[..], trailer(3 * s, Kind::Put), &b"v"[..])).collect();
+        check(&rows);
+        let bytes = build(&rows);
+        let layout = Layout::parse(&bytes).unwrap();
+        let block = Block::new(&bytes, &layout);
+        for read in 0..310 {
+            let expect = 99 - (read / 3).min(99) as usize;
+            let read = Seq::new(read).unwrap();
+            assert_eq!(block.find(b"hot", key::hash(b"hot"), read), Some(expect));
+            assert_eq!(block.lower_bound(b"hot", Trailer::newest(read)), expect);
+        }
+        assert_eq!(block.find(b"ho", key::hash(b"ho"), Seq::MAX), None);
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        let t = trailer(7, Kind::Put);
+        let good = build(&[(b"key-1", t, b"abc"), (b"key-22", trailer(8, Kind::Delete), b"abdef")]);
+        for at in 0..HEADER_LEN {
+            for bit in 0..8 {
+                // Any base is possible, and rests may or may not repeat the heads.
+                if (8..16).contains(&at) || (at, 1 << bit) == (4, HEADS_APART) {
+                    continue;
+                }
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                let layout = Layout::parse(&bad);
+                assert!(layout.is_err() || Block::new(&bad, &layout.unwrap()).check().is_err(), "{at} {bit}");
+            }
+        }
+        for cut in 0..good.len() {
+            assert!(Layout::parse(&good[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn short_strings_are_compared_whole() {
+        let a: Vec<u8> = (1..40).collect();
+        for len in 0..40usize {
+            let a = &a[..len.min(39)];
+            let same = a.to_vec();
+            assert!(equal(a, &same));
+            for i in 0..a.len() {
+                let mut b = a.to_vec();
+                b[i] ^= 1;
+                assert!(!equal(a, &b) && !equal(a, &b[..i]));
+            }
+        }
+        for byte in [0, 1, 0x7f, 0x80, 0xff] {
+            let word = u64::from_le_bytes([byte; 8]);
+            assert_eq!(equal_bytes(word, byte), 0x8080_8080_8080_8080);
+            assert_eq!(equal_bytes(word, byte ^ 0x10), 0);
         }
     }
 }

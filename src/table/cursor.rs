@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
 use crate::key::{self, Kind, Trailer};
-use crate::table::block::{Block, Layout};
+use crate::table::block::{Block, KeyBuf, Layout};
 use crate::table::reader::{BlockBytes, Stream, Table};
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Walks the entries of a table.
@@ -19,13 +20,30 @@ pub(crate) struct TableCursor {
     layout: Layout,
     row: usize,
     valid: bool,
-    key: Vec<u8>,
+    /// Of the row: its key, trailer, and where its value is in the block.
+    key: KeyBuf,
+    trailer: Trailer,
+    value: Range<usize>,
 }
 
 /// Where the current block's bytes are.
 enum Source {
     Shared(BlockBytes),
     Streaming(Box<Stream>),
+}
+
+impl Source {
+    #[inline]
+    fn bytes<'a>(&'a self, table: &'a Table) -> &'a [u8] {
+        match self {
+            Source::Shared(BlockBytes::Mapped(range)) => {
+                let map = table.map().map(|map| (**map).as_ref()).unwrap_or_default();
+                map.get(range.clone()).unwrap_or_default()
+            }
+            Source::Shared(BlockBytes::Owned(bytes)) => (**bytes).as_ref(),
+            Source::Streaming(stream) => stream.bytes(),
+        }
+    }
 }
 
 impl TableCursor {
@@ -41,19 +59,22 @@ impl TableCursor {
     }
 
     fn with(table: Arc<Table>, source: Source) -> TableCursor {
-        TableCursor { table, source, no: 0, layout: Layout::default(), row: 0, valid: false, key: Vec::new() }
+        TableCursor {
+            table,
+            source,
+            no: 0,
+            layout: Layout::default(),
+            row: 0,
+            valid: false,
+            key: KeyBuf::default(),
+            trailer: Trailer::newest(Seq::ZERO),
+            value: 0..0,
+        }
     }
 
     #[inline]
     fn bytes(&self) -> &[u8] {
-        match &self.source {
-            Source::Shared(BlockBytes::Mapped(range)) => {
-                let map = self.table.map().map(|map| (**map).as_ref()).unwrap_or_default();
-                map.get(range.clone()).unwrap_or_default()
-            }
-            Source::Shared(BlockBytes::Owned(bytes)) => (**bytes).as_ref(),
-            Source::Streaming(stream) => stream.bytes(),
-        }
+        self.source.bytes(&self.table)
     }
 
     #[inline]
@@ -82,20 +103,19 @@ impl TableCursor {
 
     /// Stands on `row` of the entered block.
     fn stand(&mut self, row: usize) {
-        self.row = row;
+        Block::new(self.source.bytes(&self.table), &self.layout).read_prefix(&mut self.key);
+        self.step(row);
         self.valid = true;
-        let mut key = std::mem::take(&mut self.key);
-        self.block().read_key(row, &mut key);
-        self.key = key;
     }
 
     /// Stands on another row of the block it stands in.
     #[inline]
     fn step(&mut self, row: usize) {
+        let block = Block::new(self.source.bytes(&self.table), &self.layout);
+        block.change_key(row, &mut self.key);
+        self.trailer = block.trailer(row);
+        self.value = block.value_span(row);
         self.row = row;
-        let mut key = std::mem::take(&mut self.key);
-        self.block().change_key(row, &mut key);
-        self.key = key;
     }
 
     fn last_of(&mut self, no: usize) -> Result<()> {
@@ -184,17 +204,17 @@ impl Cursor for TableCursor {
 
     #[inline]
     fn key(&self) -> &[u8] {
-        &self.key
+        self.key.as_slice()
     }
 
     #[inline]
     fn trailer(&self) -> Trailer {
-        self.block().trailer(self.row)
+        self.trailer
     }
 
     #[inline]
     fn value(&self) -> &[u8] {
-        self.block().value(self.row)
+        self.bytes().get(self.value.clone()).unwrap_or_default()
     }
 
     fn owner(&self) -> Option<&SharedBytes> {

@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 const KIND: u8 = 1;
 const MAX_PROBES: u8 = 16;
 const HEADER_LEN: usize = 8;
-const LINE_LEN: usize = 64;
+/// The bytes of a line.
+pub(crate) const LINE_LEN: usize = 64;
 /// More would not pay: all bits of a key share a line.
 const MAX_BITS: u32 = 16;
 

@@ -23,10 +23,11 @@
 use crate::coding::Reader;
 use crate::error::{Error, Result};
 use crate::key;
-use crate::table::block::partition;
+use crate::table::block::{equal, partition};
 use crate::table::codec::plausible;
 use crate::table::format::{Codec, MAX_COMPRESSED, TRAILER_LEN};
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// Where a data block is and how long it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,11 +51,18 @@ impl BlockAt {
     }
 }
 
+/// The head of a separator together with its block, so that a search ends where its answer is.
+#[derive(Clone, Copy)]
+struct Row {
+    head: u64,
+    at: BlockAt,
+}
+
 /// The index in memory.
 pub(crate) struct Index {
     prefix: Box<[u8]>,
-    heads: Box<[u64]>,
-    blocks: Box<[BlockAt]>,
+    rows: Box<[Row]>,
+    radix: Radix,
     rest_ends: Box<[u32]>,
     rests: Box<[u8]>,
 }
@@ -69,53 +77,34 @@ impl Index {
         let mut column = |width: usize| r.take(n.checked_mul(width).ok_or_else(contradiction)?);
         let (ends, raws, rest_ends) = (column(8)?, column(4)?, column(4)?);
         let rests = r.take(bytes.len() - r.at())?;
+        let rest_ends: Box<[u32]> = numbers(rest_ends).collect();
 
-        let mut blocks = Vec::with_capacity(n);
-        let mut offset = 0;
-        for (end, raw) in ends.as_chunks().0.iter().zip(raws.as_chunks().0) {
-            let (end, raw) = (u64::from_le_bytes(*end), u32::from_le_bytes(*raw));
+        let mut rows = Vec::with_capacity(n);
+        let (mut offset, mut rest_start, mut before) = (0, 0, &[][..]);
+        let ends = ends.as_chunks().0.iter().map(|&end| u64::from_le_bytes(end));
+        for ((end, raw), &rest_end) in ends.zip(numbers(raws)).zip(&rest_ends) {
             let stored = end.checked_sub(offset).and_then(|len| u32::try_from(len).ok());
             let at = BlockAt { offset, stored: stored.ok_or_else(contradiction)?, raw };
             check_lengths(&at)?;
-            blocks.push(at);
-            offset = end;
+            let rest = rests.get(rest_start..rest_end as usize).filter(|&rest| rest >= before);
+            let rest = rest.ok_or_else(contradiction)?;
+            rows.push(Row { head: key::head(rest), at });
+            (offset, rest_start, before) = (end, rest_end as usize, rest);
         }
-        if offset != data_len {
+        if offset != data_len || rest_start != rests.len() {
             return Err(contradiction());
         }
-
-        let mut heads = Vec::with_capacity(n);
-        let mut last: &[u8] = &[];
-        let mut start = 0;
-        for end in rest_ends.as_chunks().0 {
-            let end = u32::from_le_bytes(*end) as usize;
-            let rest = rests.get(start..end).filter(|&rest| rest >= last).ok_or_else(contradiction)?;
-            heads.push(key::head(rest));
-            (last, start) = (rest, end);
-        }
-        if start != rests.len() {
-            return Err(contradiction());
-        }
-        Ok(Index {
-            prefix,
-            heads: heads.into(),
-            blocks: blocks.into(),
-            rest_ends: rest_ends.as_chunks().0.iter().map(|&end| u32::from_le_bytes(end)).collect(),
-            rests: rests.into(),
-        })
+        let radix = Radix::new(&rows);
+        Ok(Index { prefix, rows: rows.into(), radix, rest_ends, rests: rests.into() })
     }
 
     pub fn len(&self) -> usize {
-        self.blocks.len()
+        self.rows.len()
     }
 
     #[inline]
     pub fn block(&self, i: usize) -> Option<BlockAt> {
-        self.blocks.get(i).copied()
-    }
-
-    pub fn blocks(&self) -> &[BlockAt] {
-        &self.blocks
+        self.rows.get(i).map(|row| row.at)
     }
 
     #[inline]
@@ -128,15 +117,22 @@ impl Index {
     /// number of blocks if all its keys are less.
     #[inline]
     pub fn find(&self, key: &[u8]) -> usize {
-        let Some(rest) = key.strip_prefix(&*self.prefix) else {
-            return if *key < *self.prefix { 0 } else { self.len() };
+        let rest = match key.split_at_checked(self.prefix.len()) {
+            Some((prefix, rest)) if equal(prefix, &self.prefix) => rest,
+            _ => return if *key < *self.prefix { 0 } else { self.len() },
         };
         let head = key::head(rest);
-        let first = partition(0..self.heads.len(), |i| self.heads[i] < head);
-        if self.heads.get(first) != Some(&head) {
-            return first;
+        let first = partition(self.radix.narrow(head, self.len()), |i| self.rows[i].head < head);
+        match self.rows.get(first) {
+            Some(row) if row.head == head => self.find_tied(first, rest),
+            _ => first,
         }
-        let last = partition(first..self.heads.len(), |i| self.heads[i] == head);
+    }
+
+    /// The first block from `first` on whose separator is not less, heads being equal.
+    fn find_tied(&self, first: usize, rest: &[u8]) -> usize {
+        let head = self.rows[first].head;
+        let last = partition(first..self.len(), |i| self.rows[i].head == head);
         partition(first..last, |i| self.rest(i) < rest)
     }
 
@@ -150,7 +146,93 @@ impl Index {
 
     /// Bytes of memory.
     pub fn memory(&self) -> usize {
-        self.prefix.len() + self.len() * (8 + size_of::<BlockAt>() + 4) + self.rests.len()
+        self.prefix.len()
+            + self.len() * (size_of::<Row>() + 4)
+            + self.radix.starts.len() * 4
+            + self.rests.len()
+    }
+}
+
+/// The little-endian numbers of a column.
+fn numbers(column: &[u8]) -> impl Iterator<Item = u32> {
+    column.as_chunks().0.iter().map(|&n| u32::from_le_bytes(n))
+}
+
+/// Narrows a search to the heads that agree in their leading bits, those in which all heads agree
+/// left out: bytes of text differ in four or five of their eight bits.
+#[derive(Default)]
+struct Radix {
+    /// Any head, and the bits in which none may differ from it.
+    base: u64,
+    same: u64,
+    /// Runs of bits that make up the number of a bucket, the highest first.
+    runs: [Run; RUNS],
+    /// The first row of each bucket; one more for the end. Empty if there are few rows.
+    starts: Box<[u32]>,
+}
+
+const RUNS: usize = 4;
+/// Fewer rows are searched as fast without.
+const FEW: usize = 16;
+
+#[derive(Clone, Copy, Default)]
+struct Run {
+    shift: u32,
+    mask: u64,
+    /// How far the bits move up in the bucket's number.
+    up: u32,
+}
+
+impl Radix {
+    fn new(rows: &[Row]) -> Radix {
+        let base = rows.first().map_or(0, |row| row.head);
+        let differ = rows.iter().fold(0, |bits, row| bits | (row.head ^ base));
+        if rows.len() < FEW || differ == 0 {
+            return Radix::default();
+        }
+        let (mut left, mut wanted) = (differ, rows.len().ilog2());
+        let mut radix = Radix { base, ..Radix::default() };
+        for run in &mut radix.runs {
+            if left == 0 || wanted == 0 {
+                break;
+            }
+            let len = (left << left.leading_zeros()).leading_ones().min(wanted);
+            let shift = 64 - left.leading_zeros() - len;
+            wanted -= len;
+            *run = Run { shift, mask: (1 << len) - 1, up: wanted };
+            left &= !(run.mask << shift);
+            radix.same = !differ & (u64::MAX << shift);
+        }
+        // Bits that were wanted but did not differ.
+        radix.runs.iter_mut().for_each(|run| run.up = run.up.saturating_sub(wanted));
+        let buckets = 1 << (rows.len().ilog2() - wanted);
+        let mut starts = Vec::with_capacity(buckets + 1);
+        for (i, row) in rows.iter().enumerate() {
+            let bucket = radix.bucket(row.head);
+            while starts.len() <= bucket {
+                starts.push(i as u32);
+            }
+        }
+        starts.resize(buckets + 1, rows.len() as u32);
+        radix.starts = starts.into();
+        radix
+    }
+
+    #[inline]
+    fn bucket(&self, head: u64) -> usize {
+        self.runs.iter().map(|run| ((head >> run.shift) & run.mask) << run.up).sum::<u64>() as usize
+    }
+
+    /// Which of `n` rows may be the first whose head is not less than `head`; that after the last of
+    /// them otherwise.
+    #[inline]
+    fn narrow(&self, head: u64, n: usize) -> Range<usize> {
+        if (head ^ self.base) & self.same == 0
+            && let Some(&[start, end]) = self.starts.get(self.bucket(head)..).and_then(|s| s.first_chunk())
+        {
+            return start as usize..end as usize;
+        }
+        0..n
     }
 }
 

@@ -12,6 +12,7 @@ mod filter;
 // == where they are ==
 mod index;
 // == one table ==
+mod dump;
 mod reader;
 mod writer;
 // == its users ==
@@ -23,6 +24,8 @@ mod tests;
 
 #[allow(unused_imports)]
 pub(crate) use cursor::TableCursor;
+#[allow(unused_imports)]
+pub(crate) use dump::dump;
 #[allow(unused_imports)]
 pub(crate) use format::Properties;
 #[allow(unused_imports)]

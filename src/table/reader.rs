@@ -93,7 +93,7 @@ impl Table {
         };
         let tombstones = format::decode_tombstones(&section(footer.tombstones)?)
             .map_err(|e| e.at(path, footer.tombstones.offset))?;
-        let map = match options.mapped && index.blocks().iter().any(BlockAt::is_raw) {
+        let map = match options.mapped && index.len() > 0 {
             true => file.map().map_err(|e| Error::io("mapping a table", path, e))?,
             false => None,
         };
