@@ -1,0 +1,357 @@
+//! The nodes of the tree, as they lie in the arena.
+//!
+//! A node orders its keys by *heads*: four bytes of each key, as a big-endian number, taken after a
+//! prefix that all keys of the node share. `head(a) < head(b)` implies `a < b`; equal heads decide
+//! nothing, and the keys themselves are compared.
+//!
+//! Which prefix: a node that lies between two separators holds only keys with the prefix these two
+//! share; that needs no check. A node at the edge of the tree (`open`) takes the prefix its present
+//! keys share, and every key that comes is checked against it.
+//!
+//! An inner node never changes but for its child pointers. A leaf's slots are written once, in the
+//! order of arrival behind a sorted part, and published by its count; but a slot may come to lead to
+//! a newer version of the same key.
+
+use super::arena::{Allocator, Arena, Ref};
+use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering};
+use std::ptr::null_mut;
+
+/// Entries of a leaf.
+pub(super) const LEAF: usize = if cfg!(loom) { 4 } else { 63 };
+/// Separators of an inner node, which has one more child.
+pub(super) const FAN: usize = if cfg!(loom) { 3 } else { 30 };
+/// Heads of an inner node are searched all at once: padded to whole vectors.
+const PADDED: usize = FAN.next_multiple_of(8);
+
+#[cfg(not(loom))]
+type Cell = std::cell::UnsafeCell<u32>;
+#[cfg(loom)]
+type Cell = loom::cell::UnsafeCell<u32>;
+
+/// What every node starts with.
+#[repr(C)]
+pub(super) struct Top {
+    /// 0: a leaf.
+    level: u8,
+    /// Whether keys that lack the prefix may come here.
+    open: bool,
+    /// How many bytes of each key the heads leave out.
+    skip: u16,
+    /// Leaf: how many of the slots are in order, from the first on. Inner node: separators.
+    fixed: u16,
+    /// Leaf: how many slots are published.
+    count: AtomicU16,
+}
+
+#[repr(C, align(64))]
+pub(super) struct Leaf {
+    top: Top,
+    heads: [Cell; LEAF],
+    refs: [AtomicU32; LEAF],
+}
+
+// SAFETY: a head is written by the one writer before the count that covers it is released, and read
+// only below an acquired count.
+unsafe impl Sync for Leaf {}
+
+#[repr(C, align(64))]
+pub(super) struct Inner {
+    top: Top,
+    heads: [u32; PADDED],
+    separators: [u32; FAN],
+    children: [AtomicPtr<Top>; FAN + 1],
+}
+
+/// The address of a node. Null only in an empty tree's root.
+pub(super) type NodePtr = *mut Top;
+
+/// A node by its kind.
+pub(super) enum Node<'a> {
+    Leaf(&'a Leaf),
+    Inner(&'a Inner),
+}
+
+/// How a node's heads are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Prefix {
+    pub skip: u16,
+    pub open: bool,
+}
+
+/// The node at `ptr`; `None` if it is null.
+///
+/// # Safety
+/// `ptr` was made by [`Leaf::ptr`] or [`Inner::ptr`] of a node in an arena that outlives `'a`, and
+/// reached this thread by an acquiring load of what the writer released after making it.
+#[inline]
+pub(super) unsafe fn node<'a>(ptr: NodePtr) -> Option<Node<'a>> {
+    // SAFETY: by the caller's promise; `Top` is the first field of both kinds.
+    unsafe {
+        match ptr.as_ref()?.level {
+            0 => Some(Node::Leaf(&*ptr.cast::<Leaf>())),
+            _ => Some(Node::Inner(&*ptr.cast::<Inner>())),
+        }
+    }
+}
+
+/// Four bytes of `key` from `skip` on, as a number that orders like them.
+#[inline]
+pub(super) fn head(key: &[u8], skip: usize) -> u32 {
+    match key.get(skip..).unwrap_or_default() {
+        [a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]),
+        [a, b, c] => u32::from_be_bytes([*a, *b, *c, 0]),
+        [a, b] => u32::from_be_bytes([*a, *b, 0, 0]),
+        [a] => u32::from_be_bytes([*a, 0, 0, 0]),
+        [] => 0,
+    }
+}
+
+/// How many bytes `a` and `b` share from the start on, as far as a node can say.
+pub(super) fn shared(a: &[u8], b: &[u8]) -> u16 {
+    a.iter().zip(b).take(usize::from(u16::MAX)).take_while(|(a, b)| a == b).count() as u16
+}
+
+/// The first place at or after `from` where `head` stands in `heads`.
+#[inline]
+pub(super) fn position(heads: &[u32], head: u32, from: usize) -> Option<usize> {
+    let rest = heads.get(from..)?;
+    let mut chunks = rest.chunks_exact(8);
+    let mut at = from;
+    for chunk in &mut chunks {
+        // Without a branch inside, so that it becomes vector code.
+        if chunk.iter().fold(false, |any, &h| any | (h == head)) {
+            return chunk.iter().position(|&h| h == head).map(|i| at + i);
+        }
+        at += 8;
+    }
+    chunks.remainder().iter().position(|&h| h == head).map(|i| at + i)
+}
+
+/// A slot of a leaf in one word: the head above, the [`Ref`] below. Orders like the heads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Slot(u64);
+
+impl Slot {
+    pub const NONE: Slot = Slot(0);
+
+    #[inline]
+    pub fn new(head: u32, record: Ref) -> Slot {
+        Slot(u64::from(head) << 32 | u64::from(record.get()))
+    }
+
+    #[inline]
+    pub fn head(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline]
+    pub fn record(self) -> Ref {
+        Ref::from_u32(self.0 as u32)
+    }
+}
+
+impl Leaf {
+    /// A leaf that holds `slots`, the first `sorted` of which are in order. Not published yet.
+    pub fn new<'a>(
+        arena: &'a Arena,
+        allocator: &mut Allocator,
+        prefix: Prefix,
+        slots: &[Slot],
+        sorted: usize,
+    ) -> &'a Leaf {
+        debug_assert!(sorted <= slots.len() && slots.len() <= LEAF);
+        let mut leaf = Leaf {
+            top: Top {
+                level: 0,
+                open: prefix.open,
+                skip: prefix.skip,
+                fixed: sorted as u16,
+                count: AtomicU16::new(slots.len() as u16),
+            },
+            heads: std::array::from_fn(|_| Cell::new(0)),
+            refs: std::array::from_fn(|_| AtomicU32::new(0)),
+        };
+        for (i, slot) in slots.iter().enumerate() {
+            leaf.heads[i] = Cell::new(slot.head());
+            leaf.refs[i] = AtomicU32::new(slot.record().get());
+        }
+        let to = allocator.node::<Leaf>(arena);
+        // SAFETY: the memory was just allocated for one leaf, and lives as long as the arena.
+        unsafe {
+            to.write(leaf);
+            to.as_ref()
+        }
+    }
+
+    #[inline]
+    pub fn ptr(&self) -> NodePtr {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[inline]
+    pub fn prefix(&self) -> Prefix {
+        self.top.prefix()
+    }
+
+    /// How many slots are published.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.top.count.load(Ordering::Acquire)).min(LEAF)
+    }
+
+    /// How many slots, from the first on, are in order.
+    #[inline]
+    pub fn sorted(&self) -> usize {
+        usize::from(self.top.fixed)
+    }
+
+    /// The heads of the first `len` slots; `len` is at most what [`Leaf::len`] answered before.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn heads(&self, len: usize) -> impl std::ops::Deref<Target = [u32]> {
+        debug_assert!(len <= LEAF);
+        // SAFETY: a published head never changes; later ones lie outside of the slice.
+        unsafe { std::slice::from_raw_parts(self.heads.as_ptr().cast::<u32>(), len.min(LEAF)) }
+    }
+
+    #[cfg(loom)]
+    pub fn heads(&self, len: usize) -> impl std::ops::Deref<Target = [u32]> {
+        // SAFETY: a published head never changes; loom checks that.
+        self.heads[..len].iter().map(|h| h.with(|h| unsafe { *h })).collect::<Vec<u32>>()
+    }
+
+    /// The newest record of a published slot.
+    #[inline]
+    pub fn record(&self, i: usize) -> Ref {
+        Ref::from_u32(self.refs[i].load(Ordering::Acquire))
+    }
+
+    /// All published slots, in slot order; how many.
+    pub fn slots(&self, out: &mut [Slot; LEAF]) -> usize {
+        let n = self.len();
+        for (i, head) in self.heads(n).iter().enumerate() {
+            out[i] = Slot::new(*head, self.record(i));
+        }
+        n
+    }
+
+    /// Adds a slot and publishes it.
+    ///
+    /// # Safety
+    /// Only for the one writer, while `len() < LEAF`.
+    #[inline]
+    pub unsafe fn push(&self, head: u32, record: Ref) {
+        let n = self.len();
+        #[cfg(not(loom))]
+        // SAFETY: no reader looks at a head at or above the count, and there is one writer.
+        unsafe {
+            *self.heads[n].get() = head;
+        }
+        #[cfg(loom)]
+        // SAFETY: likewise; loom checks that.
+        self.heads[n].with_mut(|h| unsafe { *h = head });
+        self.refs[n].store(record.get(), Ordering::Relaxed);
+        self.top.count.store(n as u16 + 1, Ordering::Release);
+    }
+
+    /// Puts a newer version of the same key into a slot.
+    #[inline]
+    pub fn supersede(&self, i: usize, record: Ref) {
+        self.refs[i].store(record.get(), Ordering::Release);
+    }
+}
+
+impl Inner {
+    /// An inner node. Not published yet.
+    pub fn new<'a>(
+        arena: &'a Arena,
+        allocator: &mut Allocator,
+        level: u8,
+        prefix: Prefix,
+        separators: &[Slot],
+        children: &[NodePtr],
+    ) -> &'a Inner {
+        debug_assert!(separators.len() <= FAN && children.len() == separators.len() + 1 && level > 0);
+        let at = |i: usize| separators.get(i);
+        let inner = Inner {
+            top: Top {
+                level,
+                open: prefix.open,
+                skip: prefix.skip,
+                fixed: separators.len() as u16,
+                count: AtomicU16::new(0),
+            },
+            // Padding counts as greater than all.
+            heads: std::array::from_fn(|i| at(i).map_or(u32::MAX, |s| s.head())),
+            separators: std::array::from_fn(|i| at(i).map_or(0, |s| s.record().get())),
+            children: std::array::from_fn(|i| AtomicPtr::new(children.get(i).copied().unwrap_or(null_mut()))),
+        };
+        let to = allocator.node::<Inner>(arena);
+        // SAFETY: the memory was just allocated for one inner node, and lives as long as the arena.
+        unsafe {
+            to.write(inner);
+            to.as_ref()
+        }
+    }
+
+    #[inline]
+    pub fn ptr(&self) -> NodePtr {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[inline]
+    pub fn prefix(&self) -> Prefix {
+        self.top.prefix()
+    }
+
+    #[inline]
+    pub fn level(&self) -> u8 {
+        self.top.level
+    }
+
+    /// How many separators there are: one less than children.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.top.fixed)
+    }
+
+    /// How many heads are less than `head`, and how many are not greater.
+    #[inline]
+    pub fn search(&self, head: u32) -> (usize, usize) {
+        let (mut below, mut up_to) = (0u32, 0u32);
+        for &h in &self.heads {
+            below += u32::from(h < head);
+            up_to += u32::from(h <= head);
+        }
+        (below as usize, (up_to as usize).min(self.len()))
+    }
+
+    #[inline]
+    pub fn separator(&self, i: usize) -> Ref {
+        Ref::from_u32(self.separators[i])
+    }
+
+    #[inline]
+    pub fn child(&self, i: usize) -> NodePtr {
+        self.children[i].load(Ordering::Acquire)
+    }
+
+    /// Puts a copy of a child in its place. Only for the writer.
+    pub fn replace(&self, i: usize, child: NodePtr) {
+        self.children[i].store(child, Ordering::Release);
+    }
+
+    /// The separators with their heads, and the children.
+    pub fn parts(&self) -> (Vec<Slot>, Vec<NodePtr>) {
+        let separators = (0..self.len()).map(|i| Slot::new(self.heads[i], self.separator(i))).collect();
+        let children = (0..=self.len()).map(|i| self.child(i)).collect();
+        (separators, children)
+    }
+}
+
+impl Top {
+    #[inline]
+    fn prefix(&self) -> Prefix {
+        Prefix { skip: self.skip, open: self.open }
+    }
+}
