@@ -2,7 +2,7 @@
 
 use super::Memtable;
 use super::arena::{Record, Ref};
-use super::node::{LEAF, Leaf, Slot, head};
+use super::node::{LEAF, head};
 use super::tree::{Fences, Toward};
 use crate::cursor::Cursor;
 use crate::error::Result;
@@ -15,8 +15,8 @@ use std::cmp::Ordering;
 /// seek, and each entry at most once in one direction.
 pub(crate) struct MemCursor {
     mem: Arc<Memtable>,
-    /// A leaf's slots as they were when the cursor came, in order.
-    slots: [Slot; LEAF],
+    /// A leaf's slots as they were when the cursor came, in order: heads above, references below.
+    slots: [u64; LEAF],
     len: usize,
     /// The leaf's place in the tree.
     fences: Fences,
@@ -27,7 +27,7 @@ pub(crate) struct MemCursor {
 
 impl MemCursor {
     pub fn new(mem: Arc<Memtable>) -> MemCursor {
-        MemCursor { mem, slots: [Slot::NONE; LEAF], len: 0, fences: Fences::default(), at: 0, stand: None }
+        MemCursor { mem, slots: [0; LEAF], len: 0, fences: Fences::default(), at: 0, stand: None }
     }
 
     fn record(&self) -> Option<Record<'_>> {
@@ -42,7 +42,10 @@ impl MemCursor {
         let tree = &self.mem.tree;
         let Some((leaf, fences)) = tree.find_leaf(toward) else { return (0, false) };
         self.fences = fences;
-        self.len = tree.sorted(leaf, &mut self.slots);
+        (self.len, self.slots) = tree.sorted(leaf);
+        for slot in &mut self.slots[..self.len] {
+            *slot = *slot >> 32 << 32 | u64::from(leaf.record(*slot as u32 as usize).get());
+        }
         let (Toward::At(key) | Toward::Before(key)) = toward else { return (0, false) };
         match tree.compare_leaf(leaf, key) {
             Ordering::Less => return (0, false),
@@ -50,11 +53,10 @@ impl MemCursor {
             Ordering::Equal => {}
         }
         let slots = &self.slots[..self.len];
-        let head = head(key, leaf.prefix().skip.into());
-        let key_of = |slot: &Slot| tree.record(slot.record()).key();
-        let below = |s: &Slot| s.head() < head || s.head() == head && key_of(s) < key;
-        let i = slots.partition_point(below);
-        (i, slots.get(i).is_some_and(|s| s.head() == head && key_of(s) == key))
+        let head = u64::from(head(key, leaf.prefix().skip.into()));
+        let key_of = |slot: u64| tree.record(record(slot)).key();
+        let i = slots.partition_point(|&s| s >> 32 < head || s >> 32 == head && key_of(s) < key);
+        (i, slots.get(i).is_some_and(|&s| s >> 32 == head && key_of(s) == key))
     }
 
     /// Onto the newest version of slot `at`, or of the first one of the next leaf.
@@ -62,12 +64,12 @@ impl MemCursor {
         self.at = at;
         self.stand = None;
         if at < self.len {
-            self.stand = Some(self.slots[at].record());
+            self.stand = Some(record(self.slots[at]));
         } else if let Some(high) = self.fences.high.filter(|_| self.len > 0) {
             let mem = self.mem.clone();
             let (first, _) = self.load(Toward::At(mem.tree.record(high).key()));
             self.at = first;
-            self.stand = self.slots[..self.len].get(first).map(|s| s.record());
+            self.stand = self.slots[..self.len].get(first).map(|&s| record(s));
         }
     }
 
@@ -80,11 +82,15 @@ impl MemCursor {
             (before, _) = self.load(Toward::Before(mem.tree.record(low).key()));
         }
         if let Some(i) = before.checked_sub(1) {
-            let newest = self.slots[i].record();
+            let newest = record(self.slots[i]);
             self.at = i;
             self.stand = Some(self.mem.tree.record(newest).chain().map_or(newest, |chain| chain.oldest));
         }
     }
+}
+
+fn record(slot: u64) -> Ref {
+    Ref::from_u32(slot as u32)
 }
 
 impl Cursor for MemCursor {
@@ -106,7 +112,7 @@ impl Cursor for MemCursor {
         let (i, same) = self.load(Toward::At(key));
         if same {
             let tree = &self.mem.tree;
-            let newest = self.slots[i].record();
+            let newest = record(self.slots[i]);
             if let Some((r, _)) = tree.version((newest, tree.record(newest)), trailer) {
                 (self.at, self.stand) = (i, Some(r));
                 return Ok(());
@@ -135,7 +141,7 @@ impl Cursor for MemCursor {
 
     fn prev(&mut self) -> Result<()> {
         let Some(stand) = self.stand else { return Ok(()) };
-        match self.mem.tree.newer(self.slots[self.at].record(), stand) {
+        match self.mem.tree.newer(record(self.slots[self.at]), stand) {
             Some(newer) => self.stand = Some(newer),
             None => self.backward(self.at),
         }

@@ -23,13 +23,12 @@ pub(crate) use cursor::MemCursor;
 pub(crate) use ranges::RangeSets;
 
 use crate::ids::Seq;
-use crate::key::{Found, Kind, Trailer};
+use crate::key::{self, Found, Kind, Trailer};
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::tombstones::RangeTombstones;
 use arena::Allocator;
 use grow::Grower;
-use node::{LEAF, Slot};
 use ranges::Ranges;
 use tree::{Toward, Tree};
 
@@ -77,7 +76,12 @@ impl Writer {
     /// ascending order of their sequence numbers: panics otherwise.
     #[inline]
     pub fn insert(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) {
-        Grower { tree: &self.mem.tree, allocator: &mut self.allocator }.insert(key, trailer, value);
+        Grower { tree: &self.mem.tree, allocator: &mut self.allocator }.insert(
+            key,
+            key::hash(key),
+            trailer,
+            value,
+        );
         self.count(trailer.seq(), trailer.kind() == Kind::Delete);
     }
 
@@ -112,7 +116,13 @@ impl Memtable {
     /// The newest entry of `key` at or below `read`. Range deletes are asked apart.
     #[inline]
     pub fn get(&self, key: &[u8], read: Seq) -> Option<Found<'_>> {
-        let newest = self.tree.newest(key)?;
+        self.get_hashed(key, key::hash(key), read)
+    }
+
+    /// [`get`](Memtable::get) with the key's hash ([`key::hash`]) at hand.
+    #[inline]
+    pub fn get_hashed(&self, key: &[u8], hash: u64, read: Seq) -> Option<Found<'_>> {
+        let newest = self.tree.newest(key, hash)?;
         let (_, record) = self.tree.version(newest, Trailer::newest(read))?;
         Some(Found { trailer: record.trailer(), value: record.value(), owner: None })
     }
@@ -136,7 +146,7 @@ impl Memtable {
 
     /// Whether `key` was written, or covered by a range delete, after `since`.
     pub fn changed_since(&self, key: &[u8], since: Seq) -> bool {
-        self.tree.newest(key).is_some_and(|(_, record)| record.trailer().seq() > since)
+        self.tree.newest(key, key::hash(key)).is_some_and(|(_, record)| record.trailer().seq() > since)
             || self.newest_cover(key, Seq::MAX).is_some_and(|seq| seq > since)
     }
 
@@ -150,12 +160,10 @@ impl Memtable {
         if self.max_seq() <= since {
             return false;
         }
-        let mut slots = [Slot::NONE; LEAF];
         let mut from = start;
         // Leaf by leaf, each slot's newest version, in whatever order.
         while let Some((leaf, fences)) = self.tree.find_leaf(Toward::At(from)) {
-            let n = leaf.slots(&mut slots);
-            let newer = slots[..n].iter().map(|slot| self.tree.record(slot.record())).any(|record| {
+            let newer = (0..leaf.len()).map(|i| self.tree.record(leaf.record(i))).any(|record| {
                 let key = record.key();
                 record.trailer().seq() > since && key >= start && end.is_none_or(|end| key < end)
             });

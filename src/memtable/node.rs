@@ -13,11 +13,12 @@
 //! a newer version of the same key.
 
 use super::arena::{Allocator, Arena, Ref};
-use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::ptr::null_mut;
 
 /// Entries of a leaf.
-pub(super) const LEAF: usize = if cfg!(loom) { 4 } else { 63 };
+pub(super) const LEAF: usize = if cfg!(loom) { 4 } else { 56 };
+const WORDS: usize = LEAF.div_ceil(8);
 /// Separators of an inner node, which has one more child.
 pub(super) const FAN: usize = if cfg!(loom) { 3 } else { 30 };
 /// Heads of an inner node are searched all at once: padded to whole vectors.
@@ -46,6 +47,8 @@ pub(super) struct Top {
 #[repr(C, align(64))]
 pub(super) struct Leaf {
     top: Top,
+    /// A byte of each key's hash: finds an equal key without an order, all in one cache line.
+    prints: [AtomicU64; WORDS],
     heads: [Cell; LEAF],
     refs: [AtomicU32; LEAF],
 }
@@ -111,43 +114,18 @@ pub(super) fn shared(a: &[u8], b: &[u8]) -> u16 {
     a.iter().zip(b).take(usize::from(u16::MAX)).take_while(|(a, b)| a == b).count() as u16
 }
 
-/// The first place at or after `from` where `head` stands in `heads`.
+/// The byte of a key's hash that a leaf keeps.
 #[inline]
-pub(super) fn position(heads: &[u32], head: u32, from: usize) -> Option<usize> {
-    let rest = heads.get(from..)?;
-    let mut chunks = rest.chunks_exact(8);
-    let mut at = from;
-    for chunk in &mut chunks {
-        // Without a branch inside, so that it becomes vector code.
-        if chunk.iter().fold(false, |any, &h| any | (h == head)) {
-            return chunk.iter().position(|&h| h == head).map(|i| at + i);
-        }
-        at += 8;
-    }
-    chunks.remainder().iter().position(|&h| h == head).map(|i| at + i)
+pub(super) fn print(hash: u64) -> u8 {
+    hash as u8
 }
 
-/// A slot of a leaf in one word: the head above, the [`Ref`] below. Orders like the heads.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Slot(u64);
-
-impl Slot {
-    pub const NONE: Slot = Slot(0);
-
-    #[inline]
-    pub fn new(head: u32, record: Ref) -> Slot {
-        Slot(u64::from(head) << 32 | u64::from(record.get()))
-    }
-
-    #[inline]
-    pub fn head(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    #[inline]
-    pub fn record(self) -> Ref {
-        Ref::from_u32(self.0 as u32)
-    }
+/// A slot of a leaf, or a separator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub head: u32,
+    pub record: Ref,
+    pub print: u8,
 }
 
 impl Leaf {
@@ -160,7 +138,12 @@ impl Leaf {
         sorted: usize,
     ) -> &'a Leaf {
         debug_assert!(sorted <= slots.len() && slots.len() <= LEAF);
-        let mut leaf = Leaf {
+        let mut words = [0u64; WORDS];
+        for (i, slot) in slots.iter().enumerate() {
+            words[i / 8] |= u64::from(slot.print) << (i % 8 * 8);
+        }
+        let at = |i: usize| slots.get(i);
+        let leaf = Leaf {
             top: Top {
                 level: 0,
                 open: prefix.open,
@@ -168,13 +151,10 @@ impl Leaf {
                 fixed: sorted as u16,
                 count: AtomicU16::new(slots.len() as u16),
             },
-            heads: std::array::from_fn(|_| Cell::new(0)),
-            refs: std::array::from_fn(|_| AtomicU32::new(0)),
+            prints: words.map(AtomicU64::new),
+            heads: std::array::from_fn(|i| Cell::new(at(i).map_or(0, |s| s.head))),
+            refs: std::array::from_fn(|i| AtomicU32::new(at(i).map_or(0, |s| s.record.get()))),
         };
-        for (i, slot) in slots.iter().enumerate() {
-            leaf.heads[i] = Cell::new(slot.head());
-            leaf.refs[i] = AtomicU32::new(slot.record().get());
-        }
         let to = allocator.node::<Leaf>(arena);
         // SAFETY: the memory was just allocated for one leaf, and lives as long as the arena.
         unsafe {
@@ -205,19 +185,18 @@ impl Leaf {
         usize::from(self.top.fixed)
     }
 
-    /// The heads of the first `len` slots; `len` is at most what [`Leaf::len`] answered before.
+    /// The head of slot `i`, which is published.
     #[cfg(not(loom))]
     #[inline]
-    pub fn heads(&self, len: usize) -> impl std::ops::Deref<Target = [u32]> {
-        debug_assert!(len <= LEAF);
-        // SAFETY: a published head never changes; later ones lie outside of the slice.
-        unsafe { std::slice::from_raw_parts(self.heads.as_ptr().cast::<u32>(), len.min(LEAF)) }
+    pub fn head(&self, i: usize) -> u32 {
+        // SAFETY: a published head never changes.
+        unsafe { *self.heads[i].get() }
     }
 
     #[cfg(loom)]
-    pub fn heads(&self, len: usize) -> impl std::ops::Deref<Target = [u32]> {
+    pub fn head(&self, i: usize) -> u32 {
         // SAFETY: a published head never changes; loom checks that.
-        self.heads[..len].iter().map(|h| h.with(|h| unsafe { *h })).collect::<Vec<u32>>()
+        self.heads[i].with(|h| unsafe { *h })
     }
 
     /// The newest record of a published slot.
@@ -226,13 +205,64 @@ impl Leaf {
         Ref::from_u32(self.refs[i].load(Ordering::Acquire))
     }
 
-    /// All published slots, in slot order; how many.
-    pub fn slots(&self, out: &mut [Slot; LEAF]) -> usize {
-        let n = self.len();
-        for (i, head) in self.heads(n).iter().enumerate() {
-            out[i] = Slot::new(*head, self.record(i));
+    /// Slot `i`, which is published.
+    #[inline]
+    pub fn slot(&self, i: usize) -> Slot {
+        let print = (self.prints[i / 8].load(Ordering::Relaxed) >> (i % 8 * 8)) as u8;
+        Slot { head: self.head(i), record: self.record(i), print }
+    }
+
+    /// Calls `found` with each of the first `len` slots that has this print and head, until it
+    /// answers something.
+    #[inline]
+    pub fn find<T>(
+        &self,
+        len: usize,
+        slot: (u8, u32),
+        mut found: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let (print, head) = slot;
+        for (w, word) in self.prints.iter().enumerate().take(len.div_ceil(8)) {
+            // The bytes that are equal have their highest bit set afterwards, and only they.
+            let x = word.load(Ordering::Relaxed) ^ (ONES * u64::from(print));
+            let mut equal = !(((x & !(ONES << 7)) + (ONES * 0x7f)) | x) & (ONES << 7);
+            while equal != 0 {
+                let i = w * 8 + equal.trailing_zeros() as usize / 8;
+                equal &= equal - 1;
+                if i < len
+                    && self.head(i) == head
+                    && let Some(t) = found(i)
+                {
+                    return Some(t);
+                }
+            }
         }
-        n
+        None
+    }
+
+    /// The numbers of the first `len` slots, each behind its head, in the order of the heads: equal
+    /// ones are not ordered any further.
+    pub fn order(&self, len: usize) -> [u64; LEAF] {
+        let mut out = [0; LEAF];
+        let mut tail = [0; LEAF];
+        let word = |i: usize| u64::from(self.head(i)) << 32 | i as u64;
+        let sorted = self.sorted().min(len);
+        let tail = &mut tail[..len - sorted];
+        for (j, slot) in tail.iter_mut().enumerate() {
+            *slot = word(sorted + j);
+        }
+        tail.sort_unstable();
+        let (mut i, mut j) = (0, 0);
+        for slot in &mut out[..len] {
+            let a = if i < sorted { word(i) } else { u64::MAX };
+            let b = tail.get(j).copied().unwrap_or(u64::MAX);
+            let first = a <= b;
+            *slot = if first { a } else { b };
+            i += usize::from(first);
+            j += usize::from(!first);
+        }
+        out
     }
 
     /// Adds a slot and publishes it.
@@ -240,8 +270,11 @@ impl Leaf {
     /// # Safety
     /// Only for the one writer, while `len() < LEAF`.
     #[inline]
-    pub unsafe fn push(&self, head: u32, record: Ref) {
+    pub unsafe fn push(&self, slot: Slot) {
         let n = self.len();
+        let Slot { head, record, print } = slot;
+        let word = &self.prints[n / 8];
+        word.store(word.load(Ordering::Relaxed) | u64::from(print) << (n % 8 * 8), Ordering::Relaxed);
         #[cfg(not(loom))]
         // SAFETY: no reader looks at a head at or above the count, and there is one writer.
         unsafe {
@@ -282,8 +315,8 @@ impl Inner {
                 count: AtomicU16::new(0),
             },
             // Padding counts as greater than all.
-            heads: std::array::from_fn(|i| at(i).map_or(u32::MAX, |s| s.head())),
-            separators: std::array::from_fn(|i| at(i).map_or(0, |s| s.record().get())),
+            heads: std::array::from_fn(|i| at(i).map_or(u32::MAX, |s| s.head)),
+            separators: std::array::from_fn(|i| at(i).map_or(0, |s| s.record.get())),
             children: std::array::from_fn(|i| AtomicPtr::new(children.get(i).copied().unwrap_or(null_mut()))),
         };
         let to = allocator.node::<Inner>(arena);
@@ -343,7 +376,9 @@ impl Inner {
 
     /// The separators with their heads, and the children.
     pub fn parts(&self) -> (Vec<Slot>, Vec<NodePtr>) {
-        let separators = (0..self.len()).map(|i| Slot::new(self.heads[i], self.separator(i))).collect();
+        let separators = (0..self.len())
+            .map(|i| Slot { head: self.heads[i], record: self.separator(i), print: 0 })
+            .collect();
         let children = (0..=self.len()).map(|i| self.child(i)).collect();
         (separators, children)
     }

@@ -5,7 +5,7 @@
 //! as they were, so it finds at least what had been published when it started.
 
 use super::arena::{Allocator, Arena, Record, Ref};
-use super::node::{FAN, Inner, LEAF, Leaf, Node, NodePtr, Slot, Top, head, node, position};
+use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
 use crate::key::Trailer;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
 use std::cmp::Ordering;
@@ -176,26 +176,20 @@ impl Tree {
 
     /// The slot of `key` in its leaf, and the newest version of it.
     #[inline]
-    pub fn find<'a>(&'a self, leaf: &Leaf, key: &[u8]) -> Option<(usize, Ref, Record<'a>)> {
-        let heads = leaf.heads(leaf.len());
+    pub fn find<'a>(&'a self, leaf: &Leaf, key: &[u8], hash: u64) -> Option<(usize, Ref, Record<'a>)> {
+        // A key that lacks the leaf's prefix is not in it, whatever its head: the full key decides.
         let head = head(key, usize::from(leaf.prefix().skip));
-        let mut from = 0;
-        while let Some(i) = position(&heads, head, from) {
+        leaf.find(leaf.len(), (print(hash), head), |i| {
             let r = leaf.record(i);
             let record = self.record(r);
-            if record.key() == key {
-                return Some((i, r, record));
-            }
-            from = i + 1;
-        }
-        None
+            (record.key() == key).then_some((i, r, record))
+        })
     }
 
     /// The newest version of `key`.
     #[inline]
-    pub fn newest(&self, key: &[u8]) -> Option<(Ref, Record<'_>)> {
-        // A key without the leaf's prefix is not in the leaf, whatever its head: full keys decide.
-        let (_, r, record) = self.find(self.leaf(key)?, key)?;
+    pub fn newest(&self, key: &[u8], hash: u64) -> Option<(Ref, Record<'_>)> {
+        let (_, r, record) = self.find(self.leaf(key)?, key, hash)?;
         Some((r, record))
     }
 
@@ -228,16 +222,16 @@ impl Tree {
         None
     }
 
-    /// The published slots of a leaf in key order; how many.
-    pub fn sorted(&self, leaf: &Leaf, out: &mut [Slot; LEAF]) -> usize {
-        let n = leaf.slots(out);
-        if leaf.sorted() < n {
-            out[..n].sort_by(|a, b| {
-                a.head()
-                    .cmp(&b.head())
-                    .then_with(|| self.record(a.record()).key().cmp(self.record(b.record()).key()))
-            });
+    /// The published slots of a leaf in key order: how many, and for each its head and number.
+    pub fn sorted(&self, leaf: &Leaf) -> (usize, [u64; LEAF]) {
+        let n = leaf.len();
+        let mut order = leaf.order(n);
+        let key = |word: u64| self.record(leaf.record(word as u32 as usize)).key();
+        for run in order[..n].chunk_by_mut(|a, b| a >> 32 == b >> 32) {
+            if run.len() > 1 {
+                run.sort_by(|a, b| key(*a).cmp(key(*b)));
+            }
         }
-        n
+        (n, order)
     }
 }
