@@ -1,153 +1,237 @@
-//! A first, simple memtable: an ordered map behind a lock.
+//! Reading the tree: descent, lookup in a leaf, versions of a key.
+//!
+//! A reader descends from the root through child pointers, each loaded once, and never waits or
+//! tries again. What it meets may be replaced by the writer meanwhile; nodes that were replaced stay
+//! as they were, so it finds at least what had been published when it started.
 
-use super::ranges::{RangeSets, Ranges};
-use crate::ids::Seq;
-use crate::key::{Found, Kind, Trailer};
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::tombstones::RangeTombstones;
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::Arc;
+use super::arena::{Allocator, Arena, Record, Ref};
+use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
+use crate::key::Trailer;
+use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
+use std::cmp::Ordering;
 
-pub(super) type Map = BTreeMap<(Box<[u8]>, Reverse<Trailer>), Box<[u8]>>;
-
-/// The readers' side of a memtable. Shared as `Arc<Memtable>`.
-pub(crate) struct Memtable {
-    pub(super) map: Mutex<Map>,
-    ranges: Ranges,
-    len: AtomicUsize,
-    deletes: AtomicUsize,
-    bytes: AtomicUsize,
-    min_seq: AtomicU64,
-    max_seq: AtomicU64,
+/// The tree of one memtable, shared by its writer and its readers.
+#[repr(align(64))]
+pub(super) struct Tree {
+    pub(super) arena: Arena,
+    root: AtomicPtr<Top>,
 }
 
-/// The writer's side of a memtable: the only way to insert.
-pub(crate) struct Writer {
-    mem: Arc<Memtable>,
+/// Where a descent goes.
+#[derive(Clone, Copy)]
+pub(super) enum Toward<'k> {
+    First,
+    Last,
+    /// To the leaf whose range holds the key.
+    At(&'k [u8]),
+    /// To the leaf that holds the last entry before the key.
+    Before(&'k [u8]),
 }
 
-/// An empty memtable. Takes a few hundred bytes until the first insert.
-pub(crate) fn new() -> (Writer, Arc<Memtable>) {
-    let mem = Arc::new(Memtable {
-        map: Mutex::new(Map::new()),
-        ranges: Ranges::default(),
-        len: AtomicUsize::new(0),
-        deletes: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-        min_seq: AtomicU64::new(Seq::MAX.get()),
-        max_seq: AtomicU64::new(0),
-    });
-    (Writer { mem: mem.clone() }, mem)
+/// The separators a leaf lies between; `None` at the edges of the tree. The lower one is the first
+/// key of the leaf.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Fences {
+    pub low: Option<Ref>,
+    pub high: Option<Ref>,
 }
 
-impl Writer {
-    /// Adds an entry; readers see it when this returns. The trailers of one key must come in
-    /// ascending order of their sequence numbers.
-    pub fn insert(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) {
-        self.mem.map.lock().insert((key.into(), Reverse(trailer)), value.into());
-        self.count(trailer.seq(), trailer.kind() == Kind::Delete, key.len() + value.len() + 64);
-    }
-
-    /// Adds the delete of the keys `start..end` (`None`: to the last key).
-    pub fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>, seq: Seq) {
-        let grown = self.mem.ranges.insert(start, end, seq);
-        self.count(seq, true, 0);
-        let bytes = self.mem.bytes.load(Ordering::Relaxed).saturating_add_signed(grown);
-        self.mem.bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    pub fn memtable(&self) -> &Arc<Memtable> {
-        &self.mem
-    }
-
-    fn count(&mut self, seq: Seq, delete: bool, bytes: usize) {
-        let m = &*self.mem;
-        m.len.fetch_add(1, Ordering::Relaxed);
-        m.deletes.fetch_add(usize::from(delete), Ordering::Relaxed);
-        m.bytes.fetch_add(bytes, Ordering::Relaxed);
-        m.min_seq.fetch_min(seq.get(), Ordering::Relaxed);
-        m.max_seq.fetch_max(seq.get(), Ordering::Relaxed);
-    }
-}
-
-impl Memtable {
-    /// The newest entry of `key` at or below `read`. Range deletes are asked apart.
-    pub fn get(&self, key: &[u8], read: Seq) -> Option<Found<'_>> {
-        let map = self.map.lock();
-        let from = (Box::from(key), Reverse(Trailer::newest(read)));
-        let ((found, trailer), value) = map.range((Bound::Included(from), Bound::Unbounded)).next()?;
-        if **found != *key {
-            return None;
-        }
-        // SAFETY: nothing is ever removed from the map or replaced in it before the memtable is
-        // dropped, and the boxed bytes do not move.
-        let value = unsafe { std::slice::from_raw_parts(value.as_ptr(), value.len()) };
-        Some(Found { trailer: trailer.0, value, owner: None })
-    }
-
-    /// The newest range delete at or below `read` that covers `key`.
+impl Fences {
+    /// Narrows the fences to those of child `i`.
     #[inline]
-    pub fn newest_cover(&self, key: &[u8], read: Seq) -> Option<Seq> {
-        self.ranges.newest_cover(key, read)
+    pub fn enter(&mut self, inner: &Inner, i: usize) {
+        if i > 0 {
+            self.low = Some(inner.separator(i - 1));
+        }
+        if i < inner.len() {
+            self.high = Some(inner.separator(i));
+        }
+    }
+}
+
+impl Tree {
+    pub fn new() -> (Tree, Allocator) {
+        let (arena, allocator) = Arena::new();
+        (Tree { arena, root: AtomicPtr::new(std::ptr::null_mut()) }, allocator)
     }
 
-    /// All range deletes so far, as one set. Linear in its fragments: for a flush. A scan takes
-    /// [`range_sets`](Memtable::range_sets).
-    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
-        self.ranges.load().combined()
+    #[inline]
+    pub fn root(&self) -> NodePtr {
+        self.root.load(Memory::Acquire)
     }
 
-    /// All range deletes so far, as the few sets they are kept in: cheap.
-    pub fn range_sets(&self) -> Arc<RangeSets> {
-        self.ranges.load()
+    /// Publishes a new root. Only for the writer.
+    pub fn set_root(&self, root: NodePtr) {
+        self.root.store(root, Memory::Release);
     }
 
-    /// Whether `key` was written, or covered by a range delete, after `since`.
-    pub fn changed_since(&self, key: &[u8], since: Seq) -> bool {
-        self.get(key, Seq::MAX).is_some_and(|f| f.trailer.seq() > since)
-            || self.newest_cover(key, Seq::MAX).is_some_and(|seq| seq > since)
+    /// The record at `r`, which a node or a record of this tree named.
+    #[inline]
+    pub fn record(&self, r: Ref) -> Record<'_> {
+        // SAFETY: references come from this tree's nodes and records only (nothing hands them from
+        // one tree to another), and those were reached by acquiring loads.
+        unsafe { self.arena.record(r) }
     }
 
-    /// Whether a key of `start..end` was written, or covered by a range delete, after `since`.
-    /// Linear in the entries of the range.
-    pub fn range_changed_since(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
-        let map = self.map.lock();
-        let from = (Box::from(start), Reverse(Trailer::newest(Seq::MAX)));
-        map.range(from..)
-            .take_while(|((key, _), _)| end.is_none_or(|end| **key < *end))
-            .any(|((_, trailer), _)| trailer.0.seq() > since)
-            || self.ranges.changed_since(start, end, since)
+    /// The node at `ptr`, which is this tree's root or a child in it.
+    #[inline]
+    fn node(&self, ptr: NodePtr) -> Option<Node<'_>> {
+        // SAFETY: the root and all children point to nodes of this tree's arena, released when they
+        // were stored and acquired when they were loaded.
+        unsafe { node(ptr) }
     }
 
-    /// The memory this memtable takes: what counts against the budget.
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+    /// Descends to a leaf; `choose` says which child to enter. `None` while the tree is empty.
+    #[inline]
+    pub fn descend(&self, mut choose: impl FnMut(&'_ Inner) -> usize) -> Option<&Leaf> {
+        let mut at = self.root();
+        loop {
+            match self.node(at)? {
+                Node::Leaf(leaf) => return Some(leaf),
+                Node::Inner(inner) => at = inner.child(choose(inner)),
+            }
+        }
     }
 
-    /// Entries and range deletes.
-    pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+    /// The leaf in whose range `key` lies.
+    #[inline]
+    pub fn leaf(&self, key: &[u8]) -> Option<&Leaf> {
+        self.descend(|inner| self.pick(inner, key, false))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// The leaf where `toward` leads, and what it lies between.
+    pub fn find_leaf(&self, toward: Toward<'_>) -> Option<(&Leaf, Fences)> {
+        let mut fences = Fences::default();
+        let leaf = self.descend(|inner| {
+            let i = match toward {
+                Toward::First => 0,
+                Toward::Last => inner.len(),
+                Toward::At(key) => self.pick(inner, key, false),
+                Toward::Before(key) => self.pick(inner, key, true),
+            };
+            fences.enter(inner, i);
+            i
+        })?;
+        Some((leaf, fences))
     }
 
-    /// Tombstones: deletes of one key and of ranges.
-    pub fn deletes(&self) -> usize {
-        self.deletes.load(Ordering::Relaxed)
+    /// The inner nodes from the root down to `key`'s leaf, each with the child taken, and the leaf.
+    pub fn path(&self, key: &[u8]) -> Option<(Vec<(&Inner, usize)>, &Leaf)> {
+        let mut path = Vec::with_capacity(8);
+        let mut at = self.root();
+        loop {
+            match self.node(at)? {
+                Node::Leaf(leaf) => return Some((path, leaf)),
+                Node::Inner(inner) => {
+                    let i = self.pick(inner, key, false);
+                    path.push((inner, i));
+                    at = inner.child(i);
+                }
+            }
+        }
     }
 
-    /// The largest sequence number inserted; zero while empty.
-    pub fn max_seq(&self) -> Seq {
-        Seq::new(self.max_seq.load(Ordering::Relaxed)).unwrap_or(Seq::MAX)
+    /// Which child of `inner` holds `key`: as many as there are separators at or below it, or,
+    /// `before` it, strictly below.
+    #[inline]
+    fn pick(&self, inner: &Inner, key: &[u8], before: bool) -> usize {
+        let prefix = inner.prefix();
+        let skip = usize::from(prefix.skip);
+        if prefix.open {
+            match self.compare_prefix(key, inner.separator(0), skip) {
+                Ordering::Less => return 0,
+                Ordering::Greater => return inner.len(),
+                Ordering::Equal => {}
+            }
+        }
+        let (mut low, mut high) = inner.search(head(key, skip));
+        while low < high {
+            let middle = (low + high) / 2;
+            let order = self.record(inner.separator(middle)).key().cmp(key);
+            if order == Ordering::Less || order == Ordering::Equal && !before {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
-    /// The smallest sequence number inserted; [`Seq::MAX`] while empty.
-    pub fn min_seq(&self) -> Seq {
-        Seq::new(self.min_seq.load(Ordering::Relaxed)).unwrap_or(Seq::MAX)
+    /// How `key` compares to the first `skip` bytes of a record's key: equal if it starts with them.
+    #[inline]
+    fn compare_prefix(&self, key: &[u8], with: Ref, skip: usize) -> Ordering {
+        let prefix = self.record(with).key();
+        key[..key.len().min(skip)].cmp(&prefix[..skip.min(prefix.len())])
+    }
+
+    /// How `key` compares to the prefix of a leaf's keys.
+    #[inline]
+    pub fn compare_leaf(&self, leaf: &Leaf, key: &[u8]) -> Ordering {
+        let prefix = leaf.prefix();
+        if !prefix.open || prefix.skip == 0 {
+            return Ordering::Equal;
+        }
+        self.compare_prefix(key, leaf.record(0), usize::from(prefix.skip))
+    }
+
+    /// The slot of `key` in its leaf, and the newest version of it.
+    #[inline]
+    pub fn find<'a>(&'a self, leaf: &Leaf, key: &[u8], hash: u64) -> Option<(usize, Ref, Record<'a>)> {
+        // A key that lacks the leaf's prefix is not in it, whatever its head: the full key decides.
+        let head = head(key, usize::from(leaf.prefix().skip));
+        leaf.find(leaf.len(), (print(hash), head), |i| {
+            let r = leaf.record(i);
+            let record = self.record(r);
+            (record.key() == key).then_some((i, r, record))
+        })
+    }
+
+    /// The newest version of `key`.
+    #[inline]
+    pub fn newest(&self, key: &[u8], hash: u64) -> Option<(Ref, Record<'_>)> {
+        let (_, r, record) = self.find(self.leaf(key)?, key, hash)?;
+        Some((r, record))
+    }
+
+    /// The newest version at or below `trailer`, of the key whose newest version is given.
+    #[inline]
+    pub fn version<'a>(&'a self, newest: (Ref, Record<'a>), trailer: Trailer) -> Option<(Ref, Record<'a>)> {
+        let (mut r, mut record) = newest;
+        while record.trailer() > trailer {
+            let chain = record.chain()?;
+            let jump = self.record(chain.jump);
+            (r, record) = match jump.trailer() > trailer {
+                true => (chain.jump, jump),
+                false => (chain.older, self.record(chain.older)),
+            };
+        }
+        Some((r, record))
+    }
+
+    /// The version after `r`, of the key whose newest version is given; `None` after the newest.
+    pub fn newer(&self, newest: Ref, r: Ref) -> Option<Ref> {
+        let trailer = self.record(r).trailer();
+        let mut at = newest;
+        while at != r {
+            let chain = self.record(at).chain()?;
+            if chain.older == r {
+                return Some(at);
+            }
+            at = if self.record(chain.jump).trailer() > trailer { chain.jump } else { chain.older };
+        }
+        None
+    }
+
+    /// The published slots of a leaf in key order: how many, and for each its head and number.
+    pub fn sorted(&self, leaf: &Leaf) -> (usize, [u64; LEAF]) {
+        let n = leaf.len();
+        let mut order = leaf.order(n);
+        let key = |word: u64| self.record(leaf.record(word as u32 as usize)).key();
+        for run in order[..n].chunk_by_mut(|a, b| a >> 32 == b >> 32) {
+            if run.len() > 1 {
+                run.sort_by(|a, b| key(*a).cmp(key(*b)));
+            }
+        }
+        (n, order)
     }
 }
