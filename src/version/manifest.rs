@@ -147,7 +147,7 @@ impl Manifest {
 
     /// The file's contents are unknown from here on.
     fn fail(&mut self, e: Error) -> Error {
-        self.failed.get_or_insert(e).clone()
+        self.failed.get_or_insert(no_retry(e)).clone()
     }
 
     pub fn no(&self) -> FileNo {
@@ -197,6 +197,12 @@ impl Blank {
         fs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
         Ok(Manifest { no, path, file, salt, end: bytes.len() as u64, space, failed: None })
     }
+}
+
+/// A disk that is found full only when allocated space is written (where files are copied on
+/// write) has failed for good, and must not say that a retry could help.
+pub(super) fn no_retry(e: Error) -> Error {
+    if e.is_retryable() { Error::new(ErrorKind::Io, e.to_string()) } else { e }
 }
 
 /// The bytes of the record that will hold this payload.
@@ -322,11 +328,8 @@ fn read_file(fs: &dyn Fs, path: &Path, len: u64) -> Result<Vec<u8>> {
         return Err(Error::corruption(format!("no manifest is {len} bytes long")).in_file(path));
     }
     let file = fs.open_read(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    usize::try_from(len)
-        .ok()
-        .and_then(|len| bytes.try_reserve_exact(len).ok().map(|()| bytes.resize(len, 0)))
-        .ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+    let mut bytes =
+        vec![0; usize::try_from(len).map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?];
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read_at(&mut bytes[filled..], filled as u64) {
@@ -420,11 +423,20 @@ fn cut_short(space: u64) -> String {
 /// What is left behind the last edit: nothing, or zero bytes, or an edit whose write was cut short.
 fn torn_tail(bytes: &[u8], salt: u64, end: usize) -> Result<Torn, (u64, Error)> {
     let rest = bytes.get(end..).unwrap_or_default();
-    let Some(last) = rest.iter().rposition(|&b| b != 0) else {
+    let len = rest.len() - zeros_at_end(rest);
+    if len == 0 {
         return Ok(None);
-    };
+    }
     check_unvouched(bytes, salt, end, end + ALIGN, "an edit is damaged")?;
-    Ok(Some((end as u64, last as u64 + 1)))
+    Ok(Some((end as u64, len as u64)))
+}
+
+/// How many zero bytes end these: most of a manifest is space that was never written.
+fn zeros_at_end(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 512] = [0; 512];
+    let blocks = bytes.rchunks(ZEROS.len()).take_while(|block| **block == ZEROS[..block.len()]).count();
+    let rest = &bytes[..bytes.len().saturating_sub(blocks * ZEROS.len())];
+    bytes.len() - rest.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1)
 }
 
 fn record_at(bytes: &[u8], salt: u64, at: usize) -> Option<(record::Header, &[u8])> {

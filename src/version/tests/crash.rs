@@ -3,6 +3,7 @@
 use super::{Random, check, edit};
 use crate::error::{Error, ErrorKind};
 use crate::fs::Fs;
+use crate::fs::fault::{Fault, FaultFs, Op, Rule};
 use crate::fs::names::Name;
 use crate::fs::sim::SimFs;
 use crate::ids::FileNo;
@@ -41,7 +42,7 @@ fn load(fs: &dyn Fs) -> Result<Option<Loaded>, Error> {
 }
 
 /// What opening a database does with its manifests. The set rolls often.
-fn open(fs: &SimFs, salt: u64) -> Result<VersionSet, Error> {
+fn open<F: Fs + Clone + 'static>(fs: &F, salt: u64) -> Result<VersionSet, Error> {
     let old = manifests(fs);
     let mut state = match manifest::load(fs, dir(), &old)? {
         Some(loaded) => loaded.state,
@@ -101,6 +102,20 @@ impl History {
     }
 }
 
+impl History {
+    /// Should the newest manifest be destroyed, an older one that is still there must not lack what
+    /// was acknowledged.
+    fn judge_older(&self, disk: &SimFs, op: u64, message: &str) {
+        let mut left = manifests(disk);
+        left.sort();
+        left.pop();
+        if let Some(loaded) = manifest::load(disk, dir(), &left).unwrap() {
+            let acknowledged = self.durable.partition_point(|&at| at <= op);
+            assert!(loaded.state.edit as usize + 1 >= acknowledged, "{message}: {} is stale", loaded.no);
+        }
+    }
+}
+
 /// Opens, and applies so many edits.
 fn run(fs: &SimFs, edits: u64, seed: u64, history: &mut History) -> VersionSet {
     let mut random = Random(seed);
@@ -125,7 +140,10 @@ fn after_power_loss_at_any_operation_a_prefix_with_all_that_was_acknowledged_is_
     let mut judged = 0;
     for op in 2..=fs.ops() {
         for choice in 0..fs.states_at(op).min(20) {
-            history.judge(&fs.crash_at(op, choice), op, &format!("op {op}, choice {choice}"));
+            let message = format!("op {op}, choice {choice}");
+            let crashed = fs.crash_at(op, choice);
+            history.judge(&crashed, op, &message);
+            history.judge_older(&crashed, op, &message);
             judged += 1;
         }
     }
@@ -237,4 +255,95 @@ fn an_edit_that_contradicts_the_state_is_refused_before_anything_is_written() {
     assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains("no table"), "{error}");
     assert_eq!((fs.ops(), set.last_edit()), (ops, 0));
     set.apply(&edit("flushed k1 7")).unwrap();
+}
+
+/// Runs the same edits with the `nth` operation failing. Returns whether that came to pass.
+fn run_with_fault(kind: Fault, nth: u64) -> bool {
+    let sim = disk(3);
+    let fs = FaultFs::new(Arc::new(sim.clone()));
+    fs.fail(Rule { op: Op::Any, nth, kind, forever: false });
+    let message = format!("{kind:?} at {nth}");
+    let (mut history, mut random) = (History::default(), Random(11));
+    let mut set = match open(&fs, 1) {
+        Ok(set) => set,
+        // The next try finds what the first one left.
+        Err(_) => open(&fs, 2).unwrap_or_else(|e| panic!("{message}: {e}")),
+    };
+    history.add(&sim, &set);
+    let mut attempted = None;
+    for _ in 0..12 {
+        let edit = any_edit(&mut random, &mut set);
+        let before = set.state().clone();
+        if let Err(error) = set.apply(&edit) {
+            assert_eq!(*set.state(), before, "{message}");
+            if set.failed().is_some() {
+                assert!(!error.is_retryable(), "{message}: {error}");
+                let mut after = before;
+                after.apply(after.next_counters(), &edit).unwrap();
+                attempted = Some(after);
+                break;
+            }
+            set.apply(&edit).unwrap_or_else(|e| panic!("{message}: again: {e}"));
+        }
+        history.add(&sim, &set);
+        if set.failed().is_some() {
+            break;
+        }
+    }
+    if let Some(first) = set.failed().map(|e| e.to_string()) {
+        let ops = sim.ops();
+        let error = set.apply(&Edit::default()).unwrap_err();
+        assert_eq!((error.to_string(), sim.ops()), (first, ops), "{message}");
+    }
+    // Whether the failed edit is there is unknown; nothing else is.
+    history.states.extend(attempted);
+    history.judge(&sim, sim.ops(), &format!("{message}: reopened"));
+    for choice in 0..sim.states_at(sim.ops()).min(8) {
+        history.judge(&sim.crash(choice), sim.ops(), &format!("{message}, then power loss {choice}"));
+    }
+    nth <= fs.count(Op::Any)
+}
+
+#[test]
+fn whatever_fails_nothing_acknowledged_is_lost() {
+    for kind in [Fault::Io, Fault::IoAfter, Fault::Full, Fault::Interrupted, Fault::Short, Fault::Forget] {
+        // The first is the listing of the directory, which is the test's own.
+        let mut nth = 2;
+        while run_with_fault(kind, nth) {
+            nth += 1;
+        }
+        assert!(nth > 35, "{kind:?}: {nth}");
+    }
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    let fs = FaultFs::new(Arc::new(disk(1)));
+    let mut set = open(&fs, 1).unwrap();
+    set.apply(&edit("flushed k1 7")).unwrap();
+    fs.fail(Rule { op: Op::Sync, nth: 1, kind: Fault::Io, forever: false });
+    let first = set.apply(&edit("flushed k1 8")).unwrap_err();
+    let second = set.apply(&edit("flushed k1 8")).unwrap_err();
+    assert_eq!((first.kind(), first.to_string()), (ErrorKind::Io, second.to_string()));
+    assert_eq!(set.failed().map(|e| e.to_string()), Some(first.to_string()));
+    assert_eq!(set.last_edit(), 1);
+}
+
+#[test]
+fn a_failed_allocation_is_not() {
+    for kind in [Fault::Io, Fault::Full] {
+        let fs = FaultFs::new(Arc::new(disk(1)));
+        let mut set = open(&fs, 1).unwrap();
+        set.set_roll_rule(|_| u64::MAX);
+        fs.fail(Rule { op: Op::Allocate, nth: 1, kind, forever: true });
+        let (edit, _error) = loop {
+            let edit = endless(&mut set);
+            if let Err(e) = set.apply(&edit) {
+                break (edit, e);
+            }
+        };
+        fs.clear();
+        set.apply(&edit).unwrap();
+        assert_eq!(load(&fs).unwrap().unwrap().state, *set.state());
+    }
 }
