@@ -103,7 +103,7 @@ impl Default for Options {
             workers: std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8),
             read_only: false,
             keyspaces: KeyspaceOptions::default(),
-            fs: Arc::new(OsFs::default()),
+            fs: Arc::new(OsFs),
         }
     }
 }
