@@ -418,7 +418,8 @@ fn a_lost_commit_would_be_noticed() {
     assert_eq!((cuts.least(ops, false), cuts.most(ops)), (2, 2));
     // The state before the last operations is not one with both commits.
     let early = Arc::new(world.sim.crash_at(world.calls[1].0, 0));
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cuts.open(&early, 2, 2, "control").1));
+    let opened =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cuts.open(&early, 2, 2, "control").1));
     assert!(opened.is_err());
     assert!(Path::new(DIR).is_absolute());
 }

@@ -84,7 +84,12 @@ impl Attempt {
     }
 
     /// Takes down what became of a commit. `Err`: there is no going on.
-    fn note(&mut self, db: &Db, result: esker::Result<esker::Seq>, changes: Vec<Change>) -> esker::Result<()> {
+    fn note(
+        &mut self,
+        db: &Db,
+        result: esker::Result<esker::Seq>,
+        changes: Vec<Change>,
+    ) -> esker::Result<()> {
         let before = self.model.seq(self.model.now());
         match result {
             Ok(seq) => {
@@ -125,7 +130,8 @@ fn every_operation_fails_once() {
                 faults.fail(Rule { op: Op::Any, nth, kind, forever });
                 let attempt = Attempt::run(&options.clone().fs(Arc::new(faults)));
                 met += usize::from(attempt.errors > 0);
-                let what = format!("operation {nth} of {ops}: {kind:?}, forever: {forever}, mapped: {mapped}");
+                let what =
+                    format!("operation {nth} of {ops}: {kind:?}, forever: {forever}, mapped: {mapped}");
                 check_after(&sim, attempt, &options, &what);
             }
         }
@@ -151,8 +157,11 @@ fn check_after(sim: &SimFs, mut attempt: Attempt, options: &Options, what: &str)
 fn a_full_disk_stops_nothing_for_good() {
     for (workers, mapped) in [(0, false), (0, true), (1, false), (1, true)] {
         let sim = SimFs::new(1);
-        let options =
-            small().workers(workers).mapped(mapped).durability(Durability::Buffered).fs(Arc::new(sim.clone()));
+        let options = small()
+            .workers(workers)
+            .mapped(mapped)
+            .durability(Durability::Buffered)
+            .fs(Arc::new(sim.clone()));
         let db = Db::open(DIR, options.clone()).unwrap();
         let a = db.keyspace("a").unwrap();
         let value = [7; 500];
