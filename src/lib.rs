@@ -32,6 +32,8 @@ mod memtable;
 mod table;
 // == which files ==
 mod version;
+// == what a keyspace is at a moment ==
+mod view;
 // == jobs ==
 mod job;
 // == the database ==
