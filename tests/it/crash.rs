@@ -6,6 +6,7 @@
 
 use crate::model::{Bytes, Change, Model, Range, State};
 use crate::rng::Rng;
+use crate::state::{small, state};
 use esker::fs::sim::SimFs;
 use esker::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options};
 use std::ops::Bound;
@@ -151,27 +152,6 @@ fn value(seed: usize, len: usize) -> Bytes {
     (0..len).map(|_| rng.next() as u8).collect()
 }
 
-/// Everything the database shows, after checking that all ways to read agree.
-fn state(db: &Db) -> State {
-    let mut out = State::new();
-    for (name, _) in db.names().unwrap() {
-        let keyspace = db.keyspace(&name).unwrap();
-        let row = |e: esker::Result<esker::Entry>| {
-            let e = e.unwrap();
-            (e.key().to_vec(), e.value().to_vec())
-        };
-        let rows: Vec<(Bytes, Bytes)> = keyspace.iter().map(row).collect();
-        let mut back: Vec<(Bytes, Bytes)> = keyspace.iter().rev().map(row).collect();
-        back.reverse();
-        assert_eq!(rows, back, "forward and backward differ in {name}");
-        for (key, value) in &rows {
-            assert_eq!(keyspace.get(key).unwrap().as_deref(), Some(&value[..]), "get {key:?} of {name}");
-        }
-        out.insert(name, rows.into_iter().collect());
-    }
-    out
-}
-
 /// The check of one finished workload.
 struct Cuts<'a> {
     name: &'a str,
@@ -281,18 +261,6 @@ fn cut_everywhere(name: &str, world: World, budget: usize) {
         cuts.nested,
         world.model.now()
     );
-}
-
-/// Small everything, and no thread but the test's: a run is the same each time.
-fn small() -> Options {
-    Options::default()
-        .workers(0)
-        .memtable_bytes(4 << 10)
-        .segment_bytes(16 << 10)
-        .journal_bytes(64 << 10)
-        .table_bytes(4 << 10)
-        .cache_bytes(16 << 10)
-        .mapped(false)
 }
 
 /// The ways to write a journal.
@@ -450,7 +418,8 @@ fn a_lost_commit_would_be_noticed() {
     assert_eq!((cuts.least(ops, false), cuts.most(ops)), (2, 2));
     // The state before the last operations is not one with both commits.
     let early = Arc::new(world.sim.crash_at(world.calls[1].0, 0));
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cuts.open(&early, 2, 2, "control").1));
+    let opened =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cuts.open(&early, 2, 2, "control").1));
     assert!(opened.is_err());
     assert!(Path::new(DIR).is_absolute());
 }

@@ -30,7 +30,11 @@ fn writer() {
     let first = a.iter().count() as u64;
     for n in first.. {
         let mut batch = db.batch();
-        batch.put(&a, n.to_be_bytes(), [n as u8; 100]).put(&b, n.to_be_bytes(), "").put(&b, "last", n.to_be_bytes());
+        batch.put(&a, n.to_be_bytes(), [n as u8; 100]).put(&b, n.to_be_bytes(), "").put(
+            &b,
+            "last",
+            n.to_be_bytes(),
+        );
         batch.commit().unwrap();
         println!("wrote {n}");
         std::io::stdout().flush().unwrap();

@@ -111,7 +111,13 @@ fn later_operations_of_a_batch_win() {
     let (_dir, db) = fresh();
     let a = db.keyspace("a").unwrap();
     let mut batch = db.batch();
-    batch.put(&a, "k", "1").delete_range(&a, ..).put(&a, "l", "2").put(&a, "l", "3").put(&a, "m", "4").delete(&a, "m");
+    batch
+        .put(&a, "k", "1")
+        .delete_range(&a, ..)
+        .put(&a, "l", "2")
+        .put(&a, "l", "3")
+        .put(&a, "m", "4")
+        .delete(&a, "m");
     assert_eq!(batch.len(), 6);
     assert!(batch.bytes() > 0);
     batch.commit().unwrap();
@@ -208,7 +214,10 @@ fn names_of_keyspaces() {
     let b = db.keyspace("b").unwrap();
     db.keyspace("a").unwrap();
     b.put("k", "v").unwrap();
-    assert_eq!(db.names().unwrap(), [("a".into(), esker::Kind::Keyspace), ("b".into(), esker::Kind::Keyspace)]);
+    assert_eq!(
+        db.names().unwrap(),
+        [("a".into(), esker::Kind::Keyspace), ("b".into(), esker::Kind::Keyspace)]
+    );
     // The same name is the same keyspace.
     assert_eq!(db.keyspace("b").unwrap().get("k").unwrap().unwrap(), "v");
     fails(db.keyspace(""), ErrorKind::Invalid);

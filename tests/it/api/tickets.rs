@@ -63,7 +63,8 @@ fn a_ticket_is_kept_once_the_commit_is_durable() {
 fn tickets_are_kept_in_the_order_of_commits() {
     let (_dir, db) = fresh();
     let a = db.keyspace("a").unwrap();
-    let tickets: Vec<_> = (0..50u64).map(|i| db.batch().put(&a, i.to_be_bytes(), "v").submit().unwrap()).collect();
+    let tickets: Vec<_> =
+        (0..50u64).map(|i| db.batch().put(&a, i.to_be_bytes(), "v").submit().unwrap()).collect();
     tickets[49].wait().unwrap();
     assert!(tickets.iter().all(|t| t.is_done()));
     assert!(tickets.windows(2).all(|w| w[0].seq() < w[1].seq()));

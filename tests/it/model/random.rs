@@ -6,7 +6,8 @@ use super::{Bytes, Change, Model, Range, empty};
 use crate::rng::Rng;
 use esker::fs::sim::SimFs;
 use esker::{
-    Batch, Compression, Db, Durability, ErrorKind, Expect, Keyspace, KeyspaceView, KeyspaceOptions, Options, Snapshot, Value,
+    Batch, Compression, Db, Durability, ErrorKind, Expect, Keyspace, KeyspaceOptions, KeyspaceView, Options,
+    Snapshot, Value,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -66,7 +67,7 @@ struct Run {
     rng: Rng,
     dir: PathBuf,
     /// `None`: the real file system.
-    sim: Option<Arc<SimFs>>,
+    sim: Option<SimFs>,
     db: Option<Db>,
     model: Model,
     /// Live keyspaces by name, with their numbers in the model.
@@ -93,7 +94,7 @@ impl Drop for Run {
 const NAMES: [&str; 4] = ["alpha", "beta", "gamma", "a rather long name for a keyspace"];
 
 impl Run {
-    fn new(seed: u64, dir: &Path, sim: Option<Arc<SimFs>>) -> Run {
+    fn new(seed: u64, dir: &Path, sim: Option<SimFs>) -> Run {
         let mut run = Run {
             seed,
             rng: Rng::new(seed),
@@ -108,6 +109,7 @@ impl Run {
             steps: 0,
         };
         run.open();
+        run.resume();
         run
     }
 
@@ -122,7 +124,7 @@ impl Run {
         self.trail.push_back(step);
     }
 
-    /// Opens the database with options drawn anew, and checks that everything is as it was.
+    /// Opens the database with options drawn anew.
     fn open(&mut self) {
         let rng = &mut self.rng;
         let segment = 16 << (10 + rng.below(4));
@@ -135,17 +137,20 @@ impl Run {
             .cache_bytes(*rng.pick(&[0, 4 << 10, 1 << 20]))
             .mapped(rng.one_in(2))
             .workers(*rng.pick(&[0, 0, 2]));
-        if let Some(sim) = &self.sim {
-            options = options.fs(sim.clone());
-        }
         self.note(format!("open {options:?}"));
+        if let Some(sim) = &self.sim {
+            options = options.fs(Arc::new(sim.clone()));
+        }
         self.db = Some(Db::open(&self.dir, options).unwrap());
+    }
+
+    /// Takes up the handles after opening, and checks that everything is as the model has it.
+    fn resume(&mut self) {
         let now = self.model.now();
         assert_eq!(self.db().visible_seq().get(), self.model.seq(now));
         let names: Vec<String> = self.db().names().unwrap().into_iter().map(|(name, _)| name).collect();
         let expected = self.model.names(now);
         assert_eq!(names, expected.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
-        self.live.clear();
         for (name, space) in expected {
             let handle = self.db().keyspace(&name).unwrap();
             self.live.insert(name, (handle, space));
@@ -153,17 +158,40 @@ impl Run {
         self.check_all();
     }
 
-    fn reopen(&mut self) {
-        self.note("close".into());
+    fn let_go(&mut self) -> Db {
         self.kept.clear();
         self.dropped.clear();
         self.live.clear();
-        let db = self.db.take().unwrap();
+        self.db.take().unwrap()
+    }
+
+    fn reopen(&mut self) {
+        self.note("close".into());
+        let db = self.let_go();
         if self.rng.one_in(2) {
             db.close().unwrap();
         }
         drop(db);
         self.open();
+        self.resume();
+    }
+
+    /// The power goes, and comes back: what is there is a prefix of the commits, and all that was
+    /// durable.
+    fn cut_power(&mut self) {
+        let Some(sim) = self.sim.clone() else { return self.reopen() };
+        let durable = self.db().durable_seq().get();
+        let choice = self.rng.below(sim.states_at(sim.ops()) as usize + 1) as u64;
+        self.note(format!("cut with {durable} durable, choice {choice}"));
+        self.sim = Some(sim.crash(choice));
+        drop(self.let_go());
+        self.open();
+        let found = self.db().visible_seq().get();
+        let at = (0..=self.model.now()).find(|&at| self.model.seq(at) == found);
+        let at = at.unwrap_or_else(|| panic!("no commit ended with {found}"));
+        assert!(found >= durable, "{found} is visible, {durable} was durable");
+        self.model.cut(at);
+        self.resume();
     }
 
     /// Every row of every keyspace, forward and backward.
@@ -208,6 +236,7 @@ impl Run {
                 self.db().verify().unwrap();
                 self.check_all();
             }
+            98 if self.rng.one_in(2) => self.cut_power(),
             99 if self.rng.one_in(2) => self.reopen(),
             _ => self.write(),
         }
@@ -342,7 +371,8 @@ impl Run {
                 assert_eq!(buf, *expected);
             }
         }
-        let found: Vec<_> = reader.multi_get(&keys).unwrap().into_iter().map(|v| v.map(Value::into_vec)).collect();
+        let found: Vec<_> =
+            reader.multi_get(&keys).unwrap().into_iter().map(|v| v.map(Value::into_vec)).collect();
         assert_eq!(found, expected, "multi_get {keys:?}");
     }
 
@@ -550,7 +580,7 @@ fn prefix_range(prefix: &[u8]) -> Range {
     (Bound::Included(prefix.to_vec()), Bound::Unbounded)
 }
 
-fn run(seed: u64, ops: usize, dir: &Path, sim: Option<Arc<SimFs>>) {
+fn run(seed: u64, ops: usize, dir: &Path, sim: Option<SimFs>) {
     let mut run = Run::new(seed, dir, sim);
     for _ in 0..ops {
         run.step();
@@ -574,7 +604,7 @@ pub fn ops(few: usize) -> usize {
 #[test]
 fn random_operations_on_the_simulated_disk() {
     for seed in seeds(6) {
-        run(seed, ops(400), Path::new("/db"), Some(Arc::new(SimFs::new(seed))));
+        run(seed, ops(400), Path::new("/db"), Some(SimFs::new(seed)));
     }
 }
 
