@@ -452,7 +452,7 @@ fn random_lives(seed: u64, effort: Effort) -> Counts {
     counts
 }
 
-fn seeds(few: u64) -> std::ops::Range<u64> {
+pub fn seeds(few: u64) -> std::ops::Range<u64> {
     let Ok(asked) = std::env::var("ESKER_SEEDS") else { return 0..few };
     let parsed = asked.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
     parsed.unwrap_or_else(|| panic!("ESKER_SEEDS is {asked:?}, not a..b"))

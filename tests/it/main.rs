@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crash;
+mod faults;
 mod rng;
 mod state;
 mod tidy;

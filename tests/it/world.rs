@@ -3,6 +3,7 @@
 
 use crate::rng::Rng;
 use crate::state::{Bytes, State};
+use esker::fs::Fs;
 use esker::fs::sim::SimFs;
 use esker::{Batch, Compression, Db, Durability, KeyspaceOptions, Options, Snapshot, Ticket};
 use std::sync::Arc;
@@ -50,18 +51,24 @@ pub enum Step {
     Release,
 }
 
-/// What a call did to the state.
-pub fn apply(state: &mut State, step: &Step) {
+/// What a call does to the state. Answers how many operations that are.
+fn apply(state: &mut State, step: &Step) -> u64 {
     match step {
         Step::Create(name) => drop(state.insert(name.to_string(), Default::default())),
         Step::Drop(name) => drop(state.remove(*name)),
         Step::Replace(name, staging) => {
             let rows = state.remove(*staging).expect("a live staging keyspace");
             state.insert(name.to_string(), rows);
+            return 2;
         }
-        Step::Commit(_, writes) => writes.iter().for_each(|write| apply_write(state, write)),
-        _ => {}
+        Step::Commit(_, writes) => {
+            writes.iter().for_each(|write| apply_write(state, write));
+            let nothing = |w: &&Write| matches!(w, Write::DeleteRange(_, from, to) if from >= to);
+            return writes.iter().filter(|w| !nothing(w)).count() as u64;
+        }
+        _ => return 0,
     }
+    1
 }
 
 fn apply_write(state: &mut State, write: &Write) {
@@ -98,6 +105,7 @@ pub struct World {
     pub sim: SimFs,
     /// Without a file system.
     pub options: Options,
+    fs: Arc<dyn Fs>,
     pub db: Option<Db>,
     /// The state after so many commits, those of an earlier life included.
     pub states: Vec<State>,
@@ -113,6 +121,9 @@ pub struct World {
     durable: Vec<(u64, usize)>,
     tickets: Vec<Ticket>,
     snapshot: Option<Snapshot>,
+    /// The sequence number and the state behind a commit that has failed, and the database with it:
+    /// whether it was made only the next opening tells.
+    pub unknown: Option<(u64, State)>,
     /// Cuts before this operation are not worth the time.
     pub dull: u64,
 }
@@ -130,14 +141,36 @@ impl World {
         let base = states.len() - 1;
         let (begun, kept, durable) = (Vec::new(), vec![(0, base)], vec![(0, base)]);
         let (db, tickets, snapshot) = (None, Vec::new(), None);
-        World { sim, options, db, states, seqs, base, begun, kept, durable, tickets, snapshot, dull: 0 }
+        let (fs, unknown) = (Arc::new(sim.clone()), None);
+        World {
+            sim,
+            options,
+            fs,
+            unknown,
+            db,
+            states,
+            seqs,
+            base,
+            begun,
+            kept,
+            durable,
+            tickets,
+            snapshot,
+            dull: 0,
+        }
     }
 
     pub fn open(&mut self) {
-        let fs = Arc::new(self.sim.clone());
-        self.db = Some(Db::open(DIR, self.options.clone().fs(fs)).unwrap());
+        self.try_open(Arc::new(self.sim.clone())).unwrap();
+    }
+
+    /// Opens the database through `fs`, which leads to the disk.
+    pub fn try_open(&mut self, fs: Arc<dyn Fs>) -> esker::Result<()> {
+        self.fs = fs;
+        self.db = Some(Db::open(DIR, self.options.clone().fs(self.fs.clone()))?);
         assert_eq!(self.db().visible_seq().get(), self.seqs[self.now()], "after opening");
         self.note_durable();
+        Ok(())
     }
 
     pub fn db(&self) -> &Db {
@@ -172,36 +205,47 @@ impl World {
     }
 
     pub fn run(&mut self, step: &Step) {
+        self.try_run(step).unwrap_or_else(|e| panic!("{step:?}: {e:?}"));
+    }
+
+    /// Makes one call, and takes down what became of it. After an error the database may be closed
+    /// or read-only.
+    pub fn try_run(&mut self, step: &Step) -> esker::Result<()> {
         let began = self.sim.ops();
-        let committed = self.call(step).unwrap_or_else(|e| panic!("{step:?}: {e:?}"));
         let mut next = self.state().clone();
-        if committed {
-            apply(&mut next, step);
+        let operations = apply(&mut next, step);
+        let seq = self.seqs[self.now()] + operations;
+        let result = self.call(step);
+        let Some(db) = &self.db else { return result };
+        // A commit whose sync has failed is visible, and acknowledged it is not.
+        if operations > 0 && db.visible_seq().get() == seq {
             self.states.push(next);
-            self.seqs.push(self.db().visible_seq().get());
+            self.seqs.push(seq);
             self.begun.push(began);
-            let (now, ops) = (self.now(), self.sim.ops());
-            if !matches!(step, Step::Commit(How::Submit, _)) {
-                self.kept.push((ops, now));
+            if result.is_ok() && !matches!(step, Step::Commit(How::Submit, _)) {
+                self.kept.push((self.sim.ops(), self.now()));
+            }
+        } else {
+            assert!(operations == 0 || result.is_err(), "{step:?} has done nothing");
+            assert_eq!(db.visible_seq().get(), self.seqs[self.now()], "{step:?}");
+            if operations > 0 && db.batch().commit().is_err() {
+                self.unknown = Some((seq, next));
             }
         }
-        if matches!(step, Step::Commit(How::Sync, _) | Step::Sync | Step::Reopen) {
-            assert_eq!(self.db().durable_seq().get(), self.seqs[self.now()], "{step:?}");
+        if matches!(step, Step::Commit(How::Sync, _) | Step::Sync | Step::Reopen) && result.is_ok() {
+            assert_eq!(db.durable_seq().get(), self.seqs[self.now()], "{step:?}");
         }
         self.note_durable();
+        result
     }
 
     pub fn run_all(&mut self, steps: &[Step]) {
         steps.iter().for_each(|step| self.run(step));
     }
 
-    /// Makes the call. Answers whether it was a commit.
-    fn call(&mut self, step: &Step) -> esker::Result<bool> {
+    fn call(&mut self, step: &Step) -> esker::Result<()> {
         match step {
-            Step::Commit(how, writes) => {
-                self.tickets.extend(commit(self.db(), *how, writes)?);
-                return Ok(!writes.is_empty());
-            }
+            Step::Commit(how, writes) => self.tickets.extend(commit(self.db(), *how, writes)?),
             Step::Wait if self.tickets.is_empty() => {}
             Step::Wait => {
                 let ticket = self.tickets.remove(0);
@@ -212,38 +256,39 @@ impl World {
                 self.tickets.clear();
                 self.snapshot = None;
                 self.db.take().unwrap().close()?;
-                self.open();
+                self.try_open(self.fs.clone())?;
             }
             Step::Snapshot => self.snapshot = Some(self.db().snapshot()),
             Step::Release => self.snapshot = None,
-            other => return call(self.db(), other),
+            other => call(self.db(), other)?,
         }
-        Ok(false)
+        Ok(())
     }
 }
 
-/// Makes one of the calls that need nothing but the database. Answers whether it was a commit.
-pub fn call(db: &Db, step: &Step) -> esker::Result<bool> {
+/// Makes one of the calls that need nothing but the database.
+fn call(db: &Db, step: &Step) -> esker::Result<()> {
     match step {
         Step::Create(name) => {
             let options = KeyspaceOptions::default().block_bytes(256).compression(Compression::None);
             let options = if *name == "b" { options.compression(Compression::Lz4) } else { options };
-            db.keyspace_with(name, options).map(|_| true)
+            db.keyspace_with(name, options).map(|_| ())
         }
-        Step::Drop(name) => db.drop_keyspace(name).map(|()| true),
+        Step::Drop(name) => db.drop_keyspace(name),
         Step::Replace(name, staging) => {
             let (to, from) = (db.keyspace(name)?, db.keyspace(staging)?);
-            db.batch().replace(&to, &from).commit().map(|_| true)
+            db.batch().replace(&to, &from).commit().map(|_| ())
         }
-        Step::Commit(how, writes) => commit(db, *how, writes).map(|_| !writes.is_empty()),
-        Step::Sync => db.sync().map(|()| false),
-        Step::Flush => db.flush().map(|()| false),
-        Step::Work => db.step().map(|_| false),
+        Step::Sync => db.sync(),
+        Step::Flush => db.flush(),
+        Step::Work => db.step().map(|_| ()),
         Step::Settle => {
             while db.step()? {}
-            Ok(false)
+            Ok(())
         }
-        Step::Wait | Step::Reopen | Step::Snapshot | Step::Release => panic!("{step:?} needs a world"),
+        Step::Commit(..) | Step::Wait | Step::Reopen | Step::Snapshot | Step::Release => {
+            panic!("{step:?} needs a world")
+        }
     }
 }
 
@@ -303,7 +348,7 @@ pub fn random_step(rng: &mut Rng, state: &State) -> Step {
 }
 
 fn one(rng: &mut Rng, names: &[Name]) -> Name {
-    *rng.pick(names)
+    names[rng.below(names.len())]
 }
 
 fn random_write(rng: &mut Rng, live: &[Name]) -> Write {
