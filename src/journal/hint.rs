@@ -126,3 +126,81 @@ pub(crate) fn dump(bytes: &[u8]) -> String {
     }
     d.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::sim::SimFs;
+
+    const DIR: &str = "/";
+    const DB: u64 = 9;
+
+    fn hint(fs: &SimFs) -> Option<u64> {
+        read_hint(fs, Path::new(DIR), DB).map(|p| p.0)
+    }
+
+    #[test]
+    fn the_last_store_is_read_back_and_nothing_is_created_by_reading() {
+        let fs = SimFs::new(1);
+        assert_eq!((hint(&fs), fs.files().len()), (None, 0));
+        for round in 0..3 {
+            // An open hint goes on where the last one stopped.
+            let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+            for n in 1..=3 {
+                open.store(Position(round * 10 + n));
+                assert_eq!(hint(&fs), Some(round * 10 + n));
+            }
+            open.store(Position(round));
+            assert_eq!(hint(&fs), Some(round * 10 + 3));
+        }
+        assert_eq!(read_hint(&fs, Path::new(DIR), DB + 1), None);
+        // Another database in this place starts from nothing.
+        let mut other = Hint::open(&fs, Path::new(DIR), DB + 1).unwrap();
+        other.store(Position(1));
+        assert_eq!(read_hint(&fs, Path::new(DIR), DB + 1), Some(Position(1)));
+    }
+
+    #[test]
+    fn damage_leaves_the_other_slot_or_nothing() {
+        let fs = SimFs::new(1);
+        let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+        open.store(Position(100));
+        open.store(Position(200));
+        let path = Name::Hint.path(Path::new(DIR));
+        let bytes = fs.read(&path).unwrap();
+        assert_eq!(bytes.len(), 512 + 32);
+        for bit in (0..32 * 8).chain(512 * 8..544 * 8) {
+            fs.damage(&path, |b| b[bit / 8] ^= 1 << (bit % 8)).unwrap();
+            // Counter 2 stands in the first slot.
+            assert_eq!(hint(&fs), Some(if bit < 512 * 8 { 100 } else { 200 }), "{bit}");
+            fs.damage(&path, |b| b.copy_from_slice(&bytes)).unwrap();
+        }
+        for cut in 0..bytes.len() {
+            fs.damage(&path, |b| b.truncate(cut)).unwrap();
+            assert_eq!(hint(&fs), if cut < 32 { None } else { Some(200) }, "{cut}");
+            fs.damage(&path, |b| b.clone_from(&bytes)).unwrap();
+        }
+        // A slot is bound to its place.
+        fs.damage(&path, |b| b.copy_within(..32, 512)).unwrap();
+        fs.damage(&path, |b| b[..32].fill(0)).unwrap();
+        assert_eq!(hint(&fs), None);
+        // And it can be used again.
+        let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+        open.store(Position(50));
+        assert_eq!(hint(&fs), Some(50));
+    }
+
+    #[test]
+    fn whatever_a_crash_leaves_was_true() {
+        let fs = SimFs::new(1);
+        let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+        fs.sync_dir(Path::new(DIR)).unwrap();
+        for n in 1..=4 {
+            open.store(Position(n * 1000));
+        }
+        for choice in 0..fs.states_at(fs.ops()) {
+            let found = hint(&fs.crash(choice));
+            assert!(found.is_none_or(|p| p % 1000 == 0 && p <= 4000), "{choice}: {found:?}");
+        }
+    }
+}

@@ -279,7 +279,7 @@ impl<'a, 'v> Chain<'a, 'v> {
             );
         }
         // A crash explains a segment whose predecessor lost its end, not one that names another.
-        if let Some(last) = self.parts.last().filter(|p| p.end == header.start && p.no != header.previous) {
+        if let Some(last) = self.parts.last().filter(|p| p.header.is_some() && p.no != header.previous) {
             let (named, last) = (header.previous, last.no);
             return broken(format!("the segment names {named} as the one before it, which is {last}"), 48);
         }

@@ -87,10 +87,8 @@ impl Writer {
 
         let window = match mode {
             Mode::Positioned => None,
-            Mode::Mapped => {
-                let window = segment.file().window(segment.capacity());
-                window.map_err(|e| Error::io("mapping a journal segment", segment.path(), e))?
-            }
+            // Whatever a mapping fails for, positioned writes go on, and report what is truly wrong.
+            Mode::Mapped => segment.file().window(segment.capacity()).ok().flatten(),
         };
         let sink = match window {
             Some(window) => Sink::Window { window, populated: 0 },
