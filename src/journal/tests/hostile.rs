@@ -194,13 +194,17 @@ fn witnesses_decide() {
         collect(Recover { segments: &both[..1], start: start2, ..rig.input() }).unwrap().1,
         rig.up_to(start2)
     );
+    fn at<'a>(rig: &'a Rig, segments: &'a [Announced], start: Position) -> Recover<'a> {
+        Recover { segments, start, ..rig.input() }
+    }
+    // All is sealed, and something behind it is missing.
+    let e = collect(Recover { hint: Some(past), ..at(&rig, &both, end) }).unwrap_err();
+    assert!(e.is_corruption() && e.file() == Some(rig.dir), "{e}");
+    assert!(e.to_string().contains("commits after sequence number 14 are affected"), "{e}");
     let mixed = [both[0], rig.announced[1]];
     let (report, got) = collect(Recover { segments: &mixed, start: start2, ..rig.input() }).unwrap();
     assert_eq!((report.ends.len(), got), (2, all.clone()));
     // Sealed segments hold exactly what the manifest says.
-    fn at<'a>(rig: &'a Rig, segments: &'a [Announced], start: Position) -> Recover<'a> {
-        Recover { segments, start, ..rig.input() }
-    }
     fails(
         at(&rig, &sealed(Position(start2.0 - 8), start2), end),
         "24 bytes were sealed",
@@ -542,4 +546,50 @@ fn an_error_of_the_visitor_stops_recovery_and_gets_a_place() {
     let e = result.unwrap_err();
     assert_eq!((seen, e.offset(), e.file()), (2, Some(8192 + 40), Some(&*rig.path(1))));
     assert!(e.to_string().starts_with("refused 2"), "{e}");
+}
+
+/// Whatever is thrown together: an error or a prefix, never a panic, never wrong data.
+#[test]
+fn pieces_thrown_together_never_pass_for_data() {
+    let fs = SimFs::new(0);
+    let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let old: Vec<_> = [1, 2].map(|no| bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)))).into();
+    let mut x = 7u64;
+    let mut random = |n: usize| {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (x >> 33) as usize % n
+    };
+    // Mostly where something stands.
+    let place = |random: &mut dyn FnMut(usize) -> usize| match random(4) {
+        0 => random(84),
+        1 => 4096 + random(84),
+        _ => 8192 + random(400),
+    };
+    let mut outcomes = [0; 2];
+    for round in 0..1500 {
+        let mut new = old.clone();
+        for _ in 0..1 + random(4) {
+            let (from, to) = (random(2), random(2));
+            let (at, len) = (place(&mut random), 1 + random(100));
+            match random(4) {
+                0 => new[to][at] = random(256) as u8,
+                1 => new[to][at..at + len].fill([0, 0xff, 1][random(3)]),
+                2 => {
+                    let piece = old[from][at..at + len].to_vec();
+                    let aligned = place(&mut random) / 8 * 8 + at % 8;
+                    new[to][aligned..aligned + len].copy_from_slice(&piece);
+                }
+                _ => new[to].truncate(at.max(random(9000))),
+            }
+            new[to].resize(8192 + 512, 0);
+        }
+        for (no, bytes) in [1, 2].into_iter().zip(&new) {
+            write_all_at(&*fs.open_write(&rig.path(no)).unwrap(), bytes, 0).unwrap();
+            assert!(dump(&bytes[..random(bytes.len())]).starts_with("# journal segment"));
+        }
+        let result = error_or_prefix(&rig, rig.input(), Position(0), &round);
+        outcomes[usize::from(result.is_none())] += 1;
+    }
+    assert!(outcomes[0] > 100 && outcomes[1] > 100, "{outcomes:?}");
 }
