@@ -337,21 +337,31 @@ impl<'a> Block<'a> {
                 && self.trailer(row) <= Trailer::newest(read)
                 && equal(self.prefix(), prefix)
         };
-        let marks = self.slice(HEADER_LEN, HEADER_LEN + self.at.rows);
         let mark = fingerprint(hash);
-        let (chunks, tail) = marks.as_chunks::<8>();
-        for (i, chunk) in chunks.iter().enumerate() {
-            let mut hits = equal_bytes(u64::from_le_bytes(*chunk), mark);
+        for first in (0..self.at.rows).step_by(8) {
+            let mut hits = equal_bytes(self.marks(first), mark);
             while hits != 0 {
-                let row = i * 8 + hits.trailing_zeros() as usize / 8;
+                let row = first + hits.trailing_zeros() as usize / 8;
+                if row >= self.at.rows {
+                    return None;
+                }
                 if wanted(row) {
                     return Some(row);
                 }
                 hits &= hits - 1;
             }
         }
-        let first = chunks.len() * 8;
-        tail.iter().zip(first..).find(|&(&m, row)| m == mark && wanted(row)).map(|(_, row)| row)
+        None
+    }
+
+    /// Eight fingerprints from `row` on; behind the last stands anything.
+    #[inline]
+    fn marks(&self, row: usize) -> u64 {
+        let at = HEADER_LEN + row;
+        u64_at(self.bytes, at).unwrap_or_else(|| {
+            let left = self.slice(at, self.bytes.len());
+            left.iter().rev().fold(0, |word, &mark| word << 8 | u64::from(mark))
+        })
     }
 
     #[inline]
