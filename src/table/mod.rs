@@ -5,11 +5,14 @@
 
 // == the file as a whole ==
 mod format;
+mod search;
 // == its parts ==
 mod block;
 mod codec;
 mod filter;
 mod index;
+// == a data block from rows ==
+mod builder;
 // == one table ==
 mod dump;
 mod reader;
