@@ -5,12 +5,15 @@
 
 // == the file as a whole ==
 mod format;
+mod search;
 // == its parts ==
 mod block;
 mod codec;
 mod filter;
 // == where they are ==
 mod index;
+// == a data block from rows ==
+mod builder;
 // == one table ==
 mod dump;
 mod reader;

@@ -287,6 +287,25 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn small_rows_do_not_cross_pages() {
+    let entries: Entries =
+        (0..2000u64).map(|i| (i.wrapping_mul(i).to_be_bytes().to_vec(), put(i), vec![7; 90])).collect();
+    let mut entries = entries;
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    let options = WriteOptions { block_bytes: 4096, compression: Compression::None, filter_bits: 10 };
+    let (bytes, _) = write(&entries, &RangeTombstones::default(), options);
+    let table = open(&bytes, true, &Cache::new(0)).unwrap();
+    for i in 0..table.index().len() {
+        assert_eq!(table.index().block(i).unwrap().offset, 4096 * i as u64);
+    }
+    // Larger rows waste no space on borders.
+    let entries: Entries = (0..300u64).map(|i| (i.to_be_bytes().to_vec(), put(i), vec![7; 1000])).collect();
+    let (bytes, summary) = write(&entries, &RangeTombstones::default(), options);
+    assert!(summary.size < summary.raw_bytes * 103 / 100);
+    open(&bytes, true, &Cache::new(0)).unwrap().verify().unwrap();
+}
+
+#[test]
 fn range_tombstones_widen_the_table() {
     let delete = |start: &[u8], end: Option<&[u8]>, n| RangeDelete {
         start: start.into(),
