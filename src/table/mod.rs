@@ -1,1 +1,36 @@
-//! (being written)
+//! Sorted tables: immutable files of internal entries, written once by a flush or a compaction.
+//!
+//! The file as a whole is described in [`format`], its parts in [`block`], [`index`] and
+//! [`filter`].
+
+// == the file as a whole ==
+mod format;
+// == its parts ==
+mod block;
+mod codec;
+mod filter;
+// == where they are ==
+mod index;
+// == one table ==
+mod dump;
+mod reader;
+mod writer;
+// == its users ==
+mod cursor;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+#[allow(unused_imports)]
+pub(crate) use cursor::TableCursor;
+#[allow(unused_imports)]
+pub(crate) use dump::dump;
+#[allow(unused_imports)]
+pub(crate) use format::Properties;
+#[allow(unused_imports)]
+pub(crate) use reader::{Pin, ReadOptions, Table};
+#[allow(unused_imports)]
+pub(crate) use store::{Handle, Store};
+#[allow(unused_imports)]
+pub(crate) use writer::{Summary, WriteOptions, Writer};

@@ -2,7 +2,8 @@
 //!
 //! # Format
 //!
-//! The payload of an edit record of the manifest (and, behind the database's id, of a snapshot
+//! The payload of an edit record of the manifest (and, behind the database's id and where the
+//! next segment starts, of a snapshot
 //! record: the edit that makes the state from nothing). Numbers are varints unless a width is
 //! given; `bytes` is a length and that many bytes.
 //!
@@ -72,6 +73,13 @@ pub(crate) enum Change {
     SegmentGone {
         no: FileNo,
     },
+}
+
+impl Edit {
+    /// Whether the edit adds table `no`.
+    pub fn adds(&self, no: FileNo) -> bool {
+        self.changes.iter().any(|c| matches!(c, Change::AddTable { table, .. } if table.no == no))
+    }
 }
 
 /// Changes that become durable together.

@@ -477,7 +477,7 @@ pub(crate) fn dump(bytes: &[u8]) -> String {
         d.title(format_args!("{kind:?} {first_seq}"));
         record_header(&mut d);
         let mut fixed = 0;
-        for (len, what) in [(SPACE_FIELD, "file length"), (8, "database id")] {
+        for (len, what) in [(SPACE_FIELD, "file length"), (8, "database id"), (8, "next segment starts at")] {
             if what == "file length" || kind == RecordKind::Snapshot {
                 d.number(len.min(payload.len() - fixed), what);
                 fixed = payload.len().min(fixed + len);

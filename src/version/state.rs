@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub durable: Position,
     /// The newest sequence number that was durable then.
     pub last_seq: Seq,
+    /// Where the last sealed segment ended, also if it is gone: where the next one starts.
+    pub sealed_end: Position,
     /// No file has this number or a larger one.
     pub next_file: FileNo,
     /// No keyspace has this id or a larger one.
@@ -69,6 +71,7 @@ pub(super) struct Undo {
     counters: Counters,
     durable: Position,
     last_seq: Seq,
+    sealed_end: Position,
     steps: Vec<Step>,
 }
 
@@ -91,6 +94,7 @@ impl State {
             edit: 0,
             durable: Position(0),
             last_seq: Seq::ZERO,
+            sealed_end: Position(0),
             next_file: FileNo(1),
             next_keyspace: 1,
             keyspaces: BTreeMap::new(),
@@ -152,6 +156,7 @@ impl State {
             counters: self.counters(),
             durable: self.durable,
             last_seq: self.last_seq,
+            sealed_end: self.sealed_end,
             steps: Vec::with_capacity(edit.changes.len()),
         };
         self.edit = counters.number;
@@ -290,6 +295,7 @@ impl State {
                     return refuse(no, "its positions are reversed");
                 }
                 self.segments.insert(no, SegmentState::Sealed { start, end });
+                self.sealed_end = self.sealed_end.max(end);
             }
             Change::SegmentGone { no } if self.segments.remove(&no).is_none() => {
                 return refuse(no, "gone, but it was not there");
@@ -306,6 +312,7 @@ impl State {
         self.next_keyspace = undo.counters.next_keyspace;
         self.durable = undo.durable;
         self.last_seq = undo.last_seq;
+        self.sealed_end = undo.sealed_end;
         for step in undo.steps.into_iter().rev() {
             self.step_back(step);
         }
@@ -347,10 +354,12 @@ impl State {
         }
     }
 
-    /// Appends the payload of a snapshot record: the database's id, and the edit that makes this
+    /// Appends the payload of a snapshot record: the database's id, where the next segment starts, and
+    /// the edit that makes this
     /// state from nothing. Returns the number of changes.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> usize {
         out.extend_from_slice(&self.db.to_le_bytes());
+        out.extend_from_slice(&self.sealed_end.0.to_le_bytes());
         edit::encode_head(out, self.counters(), self.durable, self.last_seq);
         let mut count = 0;
         for (&keyspace, k) in &self.keyspaces {
@@ -378,6 +387,7 @@ impl State {
     pub(super) fn decode(payload: &[u8], number: u64, count: u32) -> Result<State> {
         let mut r = Reader::new(payload);
         let mut state = State::new(r.u64()?);
+        state.sealed_end = Position(r.u64()?);
         let (counters, edit) = Edit::decode(&payload[r.at()..], number, count)?;
         let _done = state.change_to(counters, &edit).map_err(|e| e.context("snapshot"))?;
         Ok(state)

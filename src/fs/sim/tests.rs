@@ -80,7 +80,7 @@ struct Known {
 
 #[test]
 fn random_runs_never_lose_what_is_certain() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         let mut rng = content::Rng(seed);
         let fs = SimFs::new(seed);
         let mut files = Vec::<(Arc<dyn File>, Known)>::new();
@@ -125,7 +125,7 @@ fn random_runs_never_lose_what_is_certain() {
                 assert_eq!(fs.read(p(&i.to_string())).unwrap(), known.live);
                 assert_eq!(file.len().unwrap(), known.live.len() as u64);
             }
-            let choices = (0..6).chain((0..6).map(|_| 6 + rng.next() % 4200));
+            let choices = (0..6).chain((0..4).map(|_| 6 + rng.next() % 4200));
             for choice in choices {
                 let disk = fs.crash(choice);
                 for (i, (_, known)) in files.iter().enumerate() {
@@ -198,20 +198,18 @@ fn sectors_survive_out_of_order_in_one_file_and_between_files() {
 
 #[test]
 fn length_and_data_survive_apart() {
-    let (fs, file) = with_file(5, &[1; 512]);
-    write(&file, 512, &[2; 512]);
+    let (fs, file) = with_file(5, &[1; 700]);
+    write(&file, 700, &[2; 900]);
     let found = |what: fn(&[u8]) -> bool| occurs(&fs, |disk| what(&disk.read(p("f")).unwrap()));
-    assert!(found(|bytes| bytes.len() == 512), "length lost");
-    assert!(found(|bytes| bytes.len() == 1024 && bytes[512..] == [0; 512]), "zeros");
-    assert!(found(|bytes| bytes.len() == 1024 && ![0, 2].contains(&bytes[600])), "garbage");
-    assert!(found(|bytes| bytes.len() == 1024 && bytes[512..] == [2; 512]), "both");
+    assert!(found(|bytes| bytes.len() == 700), "length lost");
+    assert!(found(|bytes| bytes.len() == 1600 && bytes[700..] == [0; 900]), "zeros");
+    assert!(found(|bytes| bytes.len() == 1600 && ![0, 2].contains(&bytes[1100])), "garbage");
+    assert!(found(|bytes| bytes.len() == 1600 && bytes[700..] == [2; 900]), "both");
     // Data without the length is not seen even when the file grows again.
-    let (fs, choice) = (0..200)
-        .map(|choice| (fs.crash(choice), choice))
-        .find(|(disk, choice)| *choice != 0 && disk.read(p("f")).unwrap().len() == 512)
-        .unwrap();
-    fs.open_write(&p("f")).unwrap().allocate(1024).unwrap();
-    assert_eq!(fs.read(p("f")).unwrap()[512..], [0; 512], "choice {choice}");
+    for disk in states(&fs).filter(|disk| disk.read(p("f")).unwrap().len() == 700) {
+        disk.open_write(&p("f")).unwrap().allocate(1600).unwrap();
+        assert_eq!(disk.read(p("f")).unwrap()[700..], [0; 900]);
+    }
 }
 
 #[test]
@@ -245,9 +243,12 @@ fn a_sector_is_found_as_it_was_in_between() {
     for value in 1..=3 {
         write(&file, 0, &[value; 8192]);
     }
+    let at = |disk: &SimFs, no: usize| disk.read(p("f")).unwrap()[no * 512];
     for value in 0..=3 {
-        assert!(occurs(&fs, |disk| disk.read(p("f")).unwrap()[512..1024] == [value; 512]), "{value}");
+        assert!(occurs(&fs, |disk| at(disk, 1) == value), "{value}");
     }
+    // Each sector on its own: older before newer is not what a write torn in order shows.
+    assert!(occurs(&fs, |disk| (1..16).any(|no| (at(disk, no - 1), at(disk, no)) == (1, 2))));
 }
 
 #[test]
@@ -258,7 +259,7 @@ fn names_are_lost_come_back_and_show_moments_between() {
     fs.create(&p("brief")).unwrap().sync().unwrap();
     fs.remove(&p("brief")).unwrap();
     let has = |disk: &SimFs| ["f", "new", "brief"].map(|name| disk.read(p(name)).is_ok());
-    let all: BTreeSet<_> = states(&fs).map(|disk| has(&disk)).collect();
+    let all: BTreeSet<_> = (6..6 + 8).map(|choice| has(&fs.crash(choice))).collect();
     assert_eq!(all.len(), 8, "every subset of the names");
     assert!(states(&fs).all(|disk| disk.read(p("f")).is_ok_and(|b| b == b"kept") || !has(&disk)[0]));
     fs.sync_dir(Path::new(ROOT)).unwrap();
@@ -295,7 +296,10 @@ fn a_directory_is_a_name_too() {
     assert!(occurs(&fs, |disk| disk.list(&p("a/b")).is_err()));
     assert!(occurs(&fs, |disk| disk.list(&p("a")).is_ok_and(|names| names.is_empty())));
     assert!(occurs(&fs, |disk| disk.read(p("a/b/f")).is_ok()));
+    let lost = |disk: &SimFs| disk.list(&p("a")).is_err();
+    assert!(states(&fs).filter(lost).all(|disk| disk.files().is_empty() && disk.list(&p("a/b")).is_err()));
     fs.sync_dir(&p("a")).unwrap();
+    assert!(states(&fs).all(|disk| lost(&disk) || disk.read(p("a/b/f")).is_ok()));
     fs.sync_dir(Path::new(ROOT)).unwrap();
     assert!(states(&fs).all(|disk| disk.read(p("a/b/f")).is_ok()));
 }
@@ -418,7 +422,7 @@ fn the_same_seed_gives_the_same_states_in_any_order_of_asking() {
     assert_eq!(contents(&a), contents(&b));
     let mut rng = content::Rng(3);
     let mut differs = 0;
-    let points: Vec<(u64, u64)> = (0..80).map(|_| (rng.next() % 301, rng.next() % 70)).collect();
+    let points: Vec<(u64, u64)> = (0..40).map(|_| (rng.next() % 301, rng.next() % 70)).collect();
     let mut sorted = points.clone();
     sorted.sort();
     let found: BTreeMap<_, _> =
@@ -431,7 +435,7 @@ fn the_same_seed_gives_the_same_states_in_any_order_of_asking() {
         assert_eq!(again(&a), again(&b));
         differs += u32::from(contents(&other.crash_at(op, choice)) != found[&point]);
     }
-    assert!(differs > 40);
+    assert!(differs > 20);
     assert_eq!(a.ops(), 300, "looking changes nothing");
 }
 
@@ -454,16 +458,14 @@ fn a_crash_in_the_past_is_the_crash_that_would_have_been() {
 }
 
 #[test]
-fn thousands_of_crashes_are_affordable() {
+fn a_thousand_crashes_are_affordable() {
     let fs = busy(6, 1000);
     let mut bytes = 0;
     for op in 0..=1000 {
-        for choice in [0, 1, 7] {
-            let disk = fs.crash_at(op, choice);
-            bytes += disk.files().iter().map(|(_, len)| len).sum::<u64>();
-            if let Some((path, _)) = disk.files().first() {
-                write(&disk.open_write(path).unwrap(), 0, b"recovered");
-            }
+        let disk = fs.crash_at(op, op % 9);
+        bytes += disk.files().iter().map(|(_, len)| len).sum::<u64>();
+        if let Some((path, _)) = disk.files().first() {
+            write(&disk.open_write(path).unwrap(), 0, b"recovered");
         }
     }
     assert!(bytes > 0);
@@ -539,6 +541,9 @@ fn a_full_disk_fails_growth_and_nothing_else() {
     assert_eq!(kind(other.write_at(b"x", 0)), ErrorKind::StorageFull);
     drop(file);
     write(&other, 0, b"x");
+    fs.set_capacity(Some(0));
+    write(&other, 0, b"y");
+    other.allocate(1).unwrap();
     fs.set_capacity(None);
     write(&other, 0, &[0; 5000]);
 }
