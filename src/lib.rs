@@ -10,7 +10,6 @@ mod ids;
 // == materials ==
 mod coding;
 mod dump;
-mod metrics;
 mod sync;
 // == files ==
 mod cache;
@@ -38,7 +37,8 @@ mod view;
 mod job;
 // == the database ==
 mod db;
-mod inspect;
+// == beside it ==
+pub mod inspect;
 
 pub use catalog::Kind;
 pub use db::handle::{Db, Keyspace};
