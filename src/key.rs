@@ -119,6 +119,14 @@ pub(crate) struct Found<'a> {
     pub owner: Option<&'a SharedBytes>,
 }
 
+/// An error unless `key` may be a key.
+pub(crate) fn check_len(key: &[u8]) -> Result<()> {
+    if key.len() > MAX_KEY_LEN {
+        return Err(Error::invalid(format!("a key of {} bytes exceeds {MAX_KEY_LEN}", key.len())));
+    }
+    Ok(())
+}
+
 /// The smallest key greater than every key that starts with `prefix`; `None` if there is none
 /// (the prefix is empty or all 0xff).
 pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {

@@ -1,1 +1,209 @@
-//! (being written)
+//! The memtable: the newest entries of one keyspace, sorted, in memory.
+//!
+//! One writer inserts, any number of readers read at the same time without ever waiting. Entries
+//! live in a tree of small nodes over an arena: a descent compares four-byte heads of keys that lie
+//! next to each other, and touches the records themselves once, at the end. Nothing that was
+//! published changes in place: leaves fill behind a count, inner nodes are replaced by copies.
+//! Versions of one key share one slot, newest first, so that overwriting does not grow the tree.
+
+#![allow(unused_imports)]
+
+mod arena;
+#[cfg(test)]
+mod bench;
+mod cursor;
+mod grow;
+mod node;
+mod ranges;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub(crate) use cursor::MemCursor;
+pub(crate) use ranges::RangeSets;
+
+use crate::ids::Seq;
+use crate::key::{self, Found, Kind, Trailer};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::tombstones::RangeTombstones;
+use arena::Allocator;
+use grow::Grower;
+use ranges::Ranges;
+use tree::{Toward, Tree};
+
+/// The readers' side of a memtable. Shared as `Arc<Memtable>`.
+pub(crate) struct Memtable {
+    tree: Tree,
+    ranges: Ranges,
+    stats: Stats,
+}
+
+/// What the writer counts. On cache lines of its own: readers of the tree do not wait for it.
+#[repr(align(64))]
+struct Stats {
+    len: AtomicUsize,
+    deletes: AtomicUsize,
+    bytes: AtomicUsize,
+    min_seq: AtomicU64,
+    max_seq: AtomicU64,
+}
+
+/// The writer's side of a memtable: the only way to insert.
+pub(crate) struct Writer {
+    mem: Arc<Memtable>,
+    allocator: Allocator,
+    /// Bytes of range deletes.
+    range_bytes: usize,
+}
+
+/// An empty memtable. Takes a few hundred bytes until the first insert.
+pub(crate) fn new() -> (Writer, Arc<Memtable>) {
+    let (tree, allocator) = Tree::new();
+    let stats = Stats {
+        len: AtomicUsize::new(0),
+        deletes: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(size_of::<Memtable>()),
+        min_seq: AtomicU64::new(Seq::MAX.get()),
+        max_seq: AtomicU64::new(0),
+    };
+    let mem = Arc::new(Memtable { tree, ranges: Ranges::default(), stats });
+    (Writer { mem: mem.clone(), allocator, range_bytes: 0 }, mem)
+}
+
+impl Writer {
+    /// Adds an entry; readers see it when this returns. The trailers of one key must come in
+    /// ascending order of their sequence numbers: panics otherwise.
+    #[inline]
+    pub fn insert(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) {
+        Grower { tree: &self.mem.tree, allocator: &mut self.allocator }.insert(
+            key,
+            key::hash(key),
+            trailer,
+            value,
+        );
+        self.count(trailer.seq(), trailer.kind() == Kind::Delete);
+    }
+
+    /// Adds the delete of the keys `start..end` (`None`: to the last key).
+    pub fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>, seq: Seq) {
+        let grown = self.mem.ranges.insert(start, end, seq);
+        self.range_bytes = self.range_bytes.saturating_add_signed(grown);
+        self.count(seq, true);
+    }
+
+    pub fn memtable(&self) -> &Arc<Memtable> {
+        &self.mem
+    }
+
+    #[inline]
+    fn count(&mut self, seq: Seq, delete: bool) {
+        // There is one writer: plain stores will do.
+        let s = &self.mem.stats;
+        let relaxed = Ordering::Relaxed;
+        if s.len.load(relaxed) == 0 {
+            s.min_seq.store(seq.get(), relaxed);
+        }
+        s.len.store(s.len.load(relaxed) + 1, relaxed);
+        s.deletes.store(s.deletes.load(relaxed) + usize::from(delete), relaxed);
+        s.bytes.store(size_of::<Memtable>() + self.allocator.bytes() + self.range_bytes, relaxed);
+        s.min_seq.store(seq.get().min(s.min_seq.load(relaxed)), relaxed);
+        s.max_seq.store(seq.get().max(s.max_seq.load(relaxed)), relaxed);
+    }
+}
+
+impl Memtable {
+    /// The newest entry of `key` at or below `read`. Range deletes are asked apart.
+    #[inline]
+    pub fn get(&self, key: &[u8], read: Seq) -> Option<Found<'_>> {
+        self.get_hashed(key, key::hash(key), read)
+    }
+
+    /// [`get`](Memtable::get) with the key's hash ([`key::hash`]) at hand.
+    #[inline]
+    pub fn get_hashed(&self, key: &[u8], hash: u64, read: Seq) -> Option<Found<'_>> {
+        let newest = self.tree.newest(key, hash)?;
+        let (_, record) = self.tree.version(newest, Trailer::newest(read))?;
+        Some(Found { trailer: record.trailer(), value: record.value(), owner: None })
+    }
+
+    /// The newest range delete at or below `read` that covers `key`.
+    #[inline]
+    pub fn newest_cover(&self, key: &[u8], read: Seq) -> Option<Seq> {
+        self.ranges.newest_cover(key, read)
+    }
+
+    /// All range deletes so far, as one set. Linear in its fragments: for a flush. A scan takes
+    /// [`range_sets`](Memtable::range_sets).
+    pub fn range_tombstones(&self) -> std::sync::Arc<RangeTombstones> {
+        self.ranges.load().combined()
+    }
+
+    /// All range deletes so far, as the few sets they are kept in: cheap.
+    pub fn range_sets(&self) -> std::sync::Arc<RangeSets> {
+        self.ranges.load()
+    }
+
+    /// Whether `key` was written, or covered by a range delete, after `since`.
+    pub fn changed_since(&self, key: &[u8], since: Seq) -> bool {
+        self.tree.newest(key, key::hash(key)).is_some_and(|(_, record)| record.trailer().seq() > since)
+            || self.newest_cover(key, Seq::MAX).is_some_and(|seq| seq > since)
+    }
+
+    /// Whether a key of `start..end` was written, or covered by a range delete, after `since`.
+    /// Linear in the entries of the range.
+    pub fn range_changed_since(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
+        self.ranges.changed_since(start, end, since) || self.any_newer(start, end, since)
+    }
+
+    fn any_newer(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
+        if self.max_seq() <= since {
+            return false;
+        }
+        let mut from = start;
+        // Leaf by leaf, each slot's newest version, in whatever order.
+        while let Some((leaf, fences)) = self.tree.find_leaf(Toward::At(from)) {
+            let newer = (0..leaf.len()).map(|i| self.tree.record(leaf.record(i))).any(|record| {
+                let key = record.key();
+                record.trailer().seq() > since && key >= start && end.is_none_or(|end| key < end)
+            });
+            if newer {
+                return true;
+            }
+            match fences.high.map(|high| self.tree.record(high).key()) {
+                Some(high) if end.is_none_or(|end| high < end) => from = high,
+                _ => break,
+            }
+        }
+        false
+    }
+
+    /// The memory this memtable takes: what counts against the budget.
+    pub fn bytes(&self) -> usize {
+        self.stats.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Entries and range deletes.
+    pub fn len(&self) -> usize {
+        self.stats.len.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tombstones: deletes of one key and of ranges.
+    pub fn deletes(&self) -> usize {
+        self.stats.deletes.load(Ordering::Relaxed)
+    }
+
+    /// The largest sequence number inserted; zero while empty.
+    pub fn max_seq(&self) -> Seq {
+        Seq::new(self.stats.max_seq.load(Ordering::Relaxed)).unwrap_or(Seq::MAX)
+    }
+
+    /// The smallest sequence number inserted; [`Seq::MAX`] while empty.
+    pub fn min_seq(&self) -> Seq {
+        Seq::new(self.stats.min_seq.load(Ordering::Relaxed)).unwrap_or(Seq::MAX)
+    }
+}

@@ -10,6 +10,7 @@ mod search;
 mod block;
 mod codec;
 mod filter;
+// == where they are ==
 mod index;
 // == a data block from rows ==
 mod builder;

@@ -1,1 +1,31 @@
-//! (being written)
+//! Which files make up the database: levels of tables, the edits that change them, and the
+//! manifest that keeps the edits.
+//!
+//! Data flows one way: a job answers with an [`Edit`], [`VersionSet::apply`] writes it to the
+//! manifest, and only then does the [`State`] change.
+
+// The layers, lowest first, as in the crate's root.
+// == tables in order ==
+mod levels;
+// == changes ==
+mod edit;
+// == what the changes add up to ==
+mod state;
+// == where they are kept ==
+mod manifest;
+// == the one place that applies them ==
+mod set;
+
+#[allow(unused_imports)]
+pub(crate) use edit::{Change, Counters, Edit};
+#[allow(unused_imports)]
+pub(crate) use levels::{Levels, MAX_LEVELS, Run, Span, TableMeta};
+#[allow(unused_imports)]
+pub(crate) use manifest::{Loaded, Manifest, dump, load};
+#[allow(unused_imports)]
+pub(crate) use set::VersionSet;
+#[allow(unused_imports)]
+pub(crate) use state::{KeyspaceState, SegmentState, State};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,385 @@
+//! The memory of a memtable: records and tree nodes, bump-allocated, freed together when the
+//! memtable is dropped.
+//!
+//! Memory comes in chunks. Small memtables take small chunks, each twice as large as the one before
+//! up to [`MAX_CHUNK`]; a record too large for its share of a chunk gets one of its own. Records are
+//! named by 32 bits ([`Ref`]), looked up in a table of chunks; nodes by their address.
+//!
+//! ```text
+//! record, at a multiple of eight:
+//! offset  size  field
+//!      0     8  trailer
+//!      8     4  key length; the highest bit says that an older version follows
+//!     12     4  value length
+//!     16    16  only with an older version: older, jump, depth, oldest (see `Chain`)
+//!      -     -  key, value
+//! ```
+
+use crate::key::{Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
+use crate::sync::atomic::{AtomicPtr, Ordering};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::ptr::{self, NonNull};
+
+/// The largest chunk that records share.
+const MAX_CHUNK: usize = 1 << 20;
+/// The first chunk of records.
+const MIN_CHUNK: usize = 1 << 10;
+/// Every chunk and every node starts at a multiple of this.
+const LINE: usize = 64;
+/// Records start at multiples of this many bytes; a [`Ref`] counts them.
+const GRAIN: usize = 8;
+/// Bits of a [`Ref`] that say where in its chunk a record starts; the others are the chunk's.
+const OFFSET_BITS: u32 = (MAX_CHUNK / GRAIN).trailing_zeros();
+/// As many chunks of records as a [`Ref`] can name: at least 8 GiB of records, far above any budget.
+const MAX_CHUNKS: usize = 1 << (32 - OFFSET_BITS);
+/// Marks the key length of a record that has an older version.
+const OLDER: u32 = 1 << 31;
+
+/// What every chunk starts with.
+#[repr(C, align(64))]
+struct Chunk {
+    /// The chunk made before this one.
+    next: *mut Chunk,
+    /// Of the whole chunk, in bytes.
+    size: usize,
+}
+
+/// The readers' side: resolves [`Ref`]s, and frees everything in the end.
+pub(super) struct Arena {
+    /// The addresses of the record chunks. Replaced by a larger copy when full.
+    table: AtomicPtr<*const u8>,
+    /// Every allocation, newest first.
+    chunks: AtomicPtr<Chunk>,
+}
+
+/// The writer's side: allocates. There is one for each arena.
+pub(super) struct Allocator {
+    records: Bump,
+    nodes: Bump,
+    /// The number of the chunk that records come from.
+    current: usize,
+    /// The newest table of the arena, how many chunks it names, and how many it could.
+    table: *mut *const u8,
+    named: usize,
+    capacity: usize,
+    /// Bytes in use, and those given up at the ends of chunks.
+    bytes: usize,
+}
+
+// SAFETY: the pointers lead into memory of the arena that only this allocator hands out.
+unsafe impl Send for Allocator {}
+
+/// The unused rest of a chunk.
+struct Bump {
+    base: *mut u8,
+    at: usize,
+    end: usize,
+    /// The chunk after this one.
+    next_size: usize,
+}
+
+/// Where a record lies: chunk and offset. Means something only to the arena that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(super) struct Ref(NonZeroU32);
+
+impl Ref {
+    #[inline]
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// What [`Ref::get`] gave away, back again.
+    #[inline]
+    pub fn from_u32(n: u32) -> Ref {
+        // The first bytes of each chunk are its own: no record lies at zero.
+        Ref(NonZeroU32::new(n).expect("a slot that was published holds a record"))
+    }
+}
+
+#[repr(C)]
+struct RecordTop {
+    /// Lets loom see who wrote and who reads this record.
+    #[cfg(loom)]
+    track: loom::cell::UnsafeCell<()>,
+    trailer: u64,
+    key_len: u32,
+    value_len: u32,
+}
+
+/// How a record leads to the older versions of its key. A first version has none.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Chain {
+    /// The version before this one.
+    pub older: Ref,
+    /// Some version further back, chosen by depth so that any version is found in logarithmic time
+    /// (Myers' random-access list).
+    pub jump: Ref,
+    /// How many versions are older.
+    pub depth: u32,
+    /// The first version.
+    pub oldest: Ref,
+}
+
+/// An entry, written once.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a> {
+    top: NonNull<RecordTop>,
+    arena: PhantomData<&'a Arena>,
+}
+
+impl<'a> Record<'a> {
+    #[inline]
+    fn top(self) -> &'a RecordTop {
+        // SAFETY: a `Record` is only made for a record that is completely written; it does not
+        // change and lives as long as the arena.
+        unsafe { self.top.as_ref() }
+    }
+
+    #[inline]
+    pub fn trailer(self) -> Trailer {
+        let word = self.top().trailer;
+        let kind = if word as u8 == 0 { Kind::Delete } else { Kind::Put };
+        Trailer::new(crate::ids::Seq::new(word >> 8).unwrap_or(crate::ids::Seq::MAX), kind)
+    }
+
+    /// The bytes `from..from + len` of the record.
+    #[inline]
+    fn bytes(self, from: usize, len: usize) -> &'a [u8] {
+        // SAFETY: the callers pass what `Allocator::record` wrote with these lengths.
+        unsafe { std::slice::from_raw_parts(self.top.as_ptr().cast::<u8>().add(from), len) }
+    }
+
+    #[inline]
+    fn key_at(self) -> (usize, usize) {
+        let len = self.top().key_len;
+        let chain = if len & OLDER == 0 { 0 } else { size_of::<Chain>() };
+        (size_of::<RecordTop>() + chain, (len & !OLDER) as usize)
+    }
+
+    #[inline]
+    pub fn key(self) -> &'a [u8] {
+        let (from, len) = self.key_at();
+        self.bytes(from, len)
+    }
+
+    #[inline]
+    pub fn value(self) -> &'a [u8] {
+        let (from, len) = self.key_at();
+        self.bytes(from + len, self.top().value_len as usize)
+    }
+
+    #[inline]
+    pub fn chain(self) -> Option<Chain> {
+        if self.top().key_len & OLDER == 0 {
+            return None;
+        }
+        // SAFETY: the bit says that `Allocator::record` wrote a chain right behind the top, which
+        // is aligned for it.
+        Some(unsafe { self.top.add(1).cast::<Chain>().read() })
+    }
+}
+
+impl Arena {
+    /// An arena and the only allocator for it. Allocates nothing yet.
+    pub fn new() -> (Arena, Allocator) {
+        let arena = Arena { table: AtomicPtr::new(ptr::null_mut()), chunks: AtomicPtr::new(ptr::null_mut()) };
+        let bump = |next_size| Bump { base: ptr::null_mut(), at: 0, end: 0, next_size };
+        let allocator = Allocator {
+            records: bump(MIN_CHUNK),
+            nodes: bump(MIN_CHUNK),
+            current: 0,
+            table: ptr::null_mut(),
+            named: 0,
+            capacity: 0,
+            bytes: 0,
+        };
+        (arena, allocator)
+    }
+
+    /// The record at `r`.
+    ///
+    /// # Safety
+    /// `r` was made by this arena's allocator, and reached this thread by an acquiring load of what
+    /// the writer released after making it.
+    #[inline]
+    pub unsafe fn record(&self, r: Ref) -> Record<'_> {
+        let (chunk, offset) = (r.get() >> OFFSET_BITS, r.get() & ((1 << OFFSET_BITS) - 1));
+        let table = self.table.load(Ordering::Acquire);
+        // SAFETY: the table that names the chunk was stored before `r` was published, so this load
+        // sees it or a longer one; its entries do not change once named. The offset lies in the
+        // chunk, at a record's start.
+        let top = unsafe {
+            let base = *table.add(chunk as usize);
+            NonNull::new_unchecked(base.add(offset as usize * GRAIN).cast_mut().cast::<RecordTop>())
+        };
+        let record = Record { top, arena: PhantomData };
+        #[cfg(loom)]
+        record.top().track.with(|_| ());
+        record
+    }
+
+    /// Allocates a chunk of `size` bytes, its header included.
+    fn chunk(&self, size: usize) -> *mut u8 {
+        let layout = Layout::from_size_align(size, LINE).expect("chunks are far smaller than memory");
+        // SAFETY: the size is not zero: every caller asks for more than the header.
+        let chunk = unsafe { alloc(layout) }.cast::<Chunk>();
+        if chunk.is_null() {
+            handle_alloc_error(layout);
+        }
+        // SAFETY: just allocated with room and alignment for a header.
+        unsafe { chunk.write(Chunk { next: self.chunks.load(Ordering::Relaxed), size }) };
+        // Only the writer comes here, and only the drop reads the list.
+        self.chunks.store(chunk, Ordering::Release);
+        chunk.cast()
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let mut chunk = self.chunks.load(Ordering::Acquire);
+        while !chunk.is_null() {
+            // SAFETY: the list holds each chunk once, allocated with this layout; nobody else has
+            // the arena anymore.
+            chunk = unsafe {
+                let Chunk { next, size } = chunk.read();
+                dealloc(chunk.cast(), Layout::from_size_align_unchecked(size, LINE));
+                next
+            };
+        }
+    }
+}
+
+impl Bump {
+    /// Room for `size` bytes at a multiple of `align`; `None` if the chunk is too small.
+    #[inline]
+    fn take(&mut self, size: usize, align: usize) -> Option<usize> {
+        let at = self.at.next_multiple_of(align);
+        if self.end < at + size {
+            return None;
+        }
+        self.at = at + size;
+        Some(at)
+    }
+
+    /// Takes up a new chunk with room for `size` bytes at least.
+    #[cold]
+    fn refill(&mut self, arena: &Arena, size: usize) {
+        let size = self.next_size.max((size_of::<Chunk>() + size).next_power_of_two());
+        self.base = arena.chunk(size);
+        (self.at, self.end) = (size_of::<Chunk>(), size);
+        self.next_size = (size * 2).min(MAX_CHUNK);
+    }
+}
+
+impl Allocator {
+    /// Bytes in use.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes a record. Readers do not see it before its reference is published.
+    #[inline]
+    pub fn record(
+        &mut self,
+        arena: &Arena,
+        key: &[u8],
+        trailer: Trailer,
+        value: &[u8],
+        chain: Option<Chain>,
+    ) -> Ref {
+        assert!(key.len() <= MAX_KEY_LEN && value.len() <= MAX_VALUE_LEN, "the batch checked the limits");
+        let chain_len = if chain.is_some() { size_of::<Chain>() } else { 0 };
+        let size = size_of::<RecordTop>() + chain_len + key.len() + value.len();
+        let size = size.next_multiple_of(GRAIN);
+        let (base, chunk, at) = match self.records.take(size, GRAIN) {
+            Some(at) => (self.records.base, self.current, at),
+            None => self.more_records(arena, size),
+        };
+        self.bytes += size;
+        let older = if chain.is_some() { OLDER } else { 0 };
+        let top = RecordTop {
+            #[cfg(loom)]
+            track: loom::cell::UnsafeCell::new(()),
+            trailer: trailer.get(),
+            key_len: key.len() as u32 | older,
+            value_len: value.len() as u32,
+        };
+        // SAFETY: `size` bytes at `at` of the chunk were just taken for this record alone.
+        unsafe {
+            let to = base.add(at);
+            to.cast::<RecordTop>().write(top);
+            #[cfg(loom)]
+            (*to.cast::<RecordTop>()).track.with_mut(|_| ());
+            let mut to = to.add(size_of::<RecordTop>());
+            if let Some(chain) = chain {
+                to.cast::<Chain>().write(chain);
+                to = to.add(chain_len);
+            }
+            ptr::copy_nonoverlapping(key.as_ptr(), to, key.len());
+            ptr::copy_nonoverlapping(value.as_ptr(), to.add(key.len()), value.len());
+        }
+        Ref::from_u32((chunk << OFFSET_BITS) as u32 | (at / GRAIN) as u32)
+    }
+
+    /// Room for a record of `size` bytes in a new chunk: the chunk, its number, the offset in it.
+    #[cold]
+    fn more_records(&mut self, arena: &Arena, size: usize) -> (*mut u8, usize, usize) {
+        let header = size_of::<Chunk>();
+        if size > MAX_CHUNK / 16 && size > self.records.next_size / 4 {
+            // A chunk of its own; the current one goes on being filled.
+            let base = arena.chunk(header + size);
+            return (base, self.name(arena, base), header);
+        }
+        self.bytes += self.records.end - self.records.at;
+        self.records.refill(arena, size);
+        self.current = self.name(arena, self.records.base);
+        let at = self.records.take(size, GRAIN).expect("the new chunk has room");
+        (self.records.base, self.current, at)
+    }
+
+    /// Gives a chunk of records the next number.
+    fn name(&mut self, arena: &Arena, base: *mut u8) -> usize {
+        assert!(self.named < MAX_CHUNKS, "a memtable is flushed long before it holds 8 GiB");
+        if self.named == self.capacity {
+            let capacity = (self.capacity * 2).max(8);
+            let size = size_of::<Chunk>() + capacity * size_of::<*const u8>();
+            // SAFETY: the new table has room for all of the old one's entries; they do not overlap.
+            // Readers of the old table find it as it was: it is freed with the arena.
+            unsafe {
+                let table = arena.chunk(size).add(size_of::<Chunk>()).cast::<*const u8>();
+                if self.named > 0 {
+                    ptr::copy_nonoverlapping(self.table, table, self.named);
+                }
+                self.table = table;
+            }
+            self.capacity = capacity;
+            self.bytes += size;
+        }
+        // SAFETY: below the capacity. No reader looks at this entry before a record in the chunk is
+        // published.
+        unsafe { self.table.add(self.named).write(base) };
+        arena.table.store(self.table, Ordering::Release);
+        self.named += 1;
+        self.named - 1
+    }
+
+    /// Uninitialized memory for one `T` (a tree node), for as long as the arena lives. `T` is not
+    /// dropped.
+    pub fn node<T>(&mut self, arena: &Arena) -> NonNull<T> {
+        const { assert!(align_of::<T>() <= LINE) };
+        let (size, align) = (size_of::<T>(), align_of::<T>());
+        let at = self.nodes.take(size, align).unwrap_or_else(|| {
+            self.bytes += self.nodes.end - self.nodes.at;
+            self.nodes.refill(arena, size);
+            self.nodes.take(size, align).expect("the new chunk has room")
+        });
+        self.bytes += size;
+        // SAFETY: inside of the chunk, so not null.
+        unsafe { NonNull::new_unchecked(self.nodes.base.add(at).cast()) }
+    }
+}

@@ -1,0 +1,225 @@
+//! How the tree grows: leaves and inner nodes are copied, split and linked in, and published with
+//! one store each time.
+
+use super::arena::{Allocator, Chain, Ref};
+use super::node::{FAN, Inner, LEAF, Leaf, NodePtr, Prefix, Slot, head, print, shared};
+use super::tree::{Fences, Tree};
+use crate::key::Trailer;
+use std::cmp::Ordering;
+
+/// The writer at work on its tree.
+pub(super) struct Grower<'a> {
+    pub tree: &'a Tree,
+    pub allocator: &'a mut Allocator,
+}
+
+type Path<'a> = [(&'a Inner, usize)];
+
+impl<'a> Grower<'a> {
+    /// Adds a record and publishes it.
+    pub fn insert(&mut self, key: &[u8], hash: u64, trailer: Trailer, value: &[u8]) {
+        let arena = &self.tree.arena;
+        loop {
+            let Some(leaf) = self.tree.leaf(key) else {
+                let r = self.allocator.record(arena, key, trailer, value, None);
+                let skip = key.len().saturating_sub(4).min(u16::MAX.into()) as u16;
+                let leaf = self.one(Prefix { skip, open: true }, key, hash, r);
+                return self.tree.set_root(leaf.ptr());
+            };
+            if let Some((i, newest, record)) = self.tree.find(leaf, key, hash) {
+                assert!(record.trailer() < trailer, "versions of a key come in commit order");
+                let chain = self.chain(newest);
+                let r = self.allocator.record(arena, key, trailer, value, Some(chain));
+                return leaf.supersede(i, r);
+            }
+            if leaf.len() == LEAF {
+                if self.ends(leaf, key) {
+                    let r = self.allocator.record(arena, key, trailer, value, None);
+                    return self.append(key, hash, r);
+                }
+                self.split(key);
+            } else if self.tree.compare_leaf(leaf, key) != Ordering::Equal {
+                self.widen(key);
+            } else {
+                let r = self.allocator.record(arena, key, trailer, value, None);
+                let slot = Slot { head: head(key, leaf.prefix().skip.into()), record: r, print: print(hash) };
+                // SAFETY: this is the writer, and the leaf has room.
+                return unsafe { leaf.push(slot) };
+            }
+        }
+    }
+
+    /// A leaf of one entry.
+    fn one(&mut self, prefix: Prefix, key: &[u8], hash: u64, r: Ref) -> &'a Leaf {
+        let slot = Slot { head: head(key, prefix.skip.into()), record: r, print: print(hash) };
+        Leaf::new(&self.tree.arena, self.allocator, prefix, &[slot], 1)
+    }
+
+    /// What leads from a new version to the older ones.
+    fn chain(&self, older: Ref) -> Chain {
+        // A first version is its own jump.
+        let of =
+            |r: Ref| self.tree.record(r).chain().unwrap_or(Chain { older: r, jump: r, depth: 0, oldest: r });
+        let old = of(older);
+        let jump = of(old.jump);
+        let far = of(jump.jump);
+        let even = old.depth - jump.depth == jump.depth - far.depth;
+        Chain { older, jump: if even { jump.jump } else { older }, depth: old.depth + 1, oldest: old.oldest }
+    }
+
+    /// Whether a full leaf seems to be filled in ascending order, and `key` goes on with that.
+    fn ends(&self, leaf: &Leaf, key: &[u8]) -> bool {
+        let last = leaf.head(LEAF - 1);
+        (1..LEAF).all(|i| leaf.head(i - 1) <= leaf.head(i))
+            && (0..LEAF)
+                .rev()
+                .take_while(|&i| leaf.head(i) == last)
+                .all(|i| self.tree.record(leaf.record(i)).key() < key)
+    }
+
+    fn key(&self, r: Ref) -> &'a [u8] {
+        self.tree.record(r).key()
+    }
+
+    /// Settles on a prefix for a node between `fences` that will hold `slots`, which are in order
+    /// and have heads behind the prefix `old`, if any; gives them heads behind the new one.
+    fn settle(&self, slots: &mut [Slot], fences: Fences, old: Option<Prefix>) -> Prefix {
+        let (first, last) = (self.key(slots[0].record), self.key(slots[slots.len() - 1].record));
+        let open = Prefix { skip: shared(first, last), open: true };
+        let (Some(low), Some(high)) = (fences.low, fences.high) else {
+            self.rehead(slots, old, open);
+            return open;
+        };
+        let closed = Prefix { skip: shared(self.key(low), self.key(high)), open: false };
+        self.rehead(slots, old, closed);
+        // A check of each key that comes pays if heads can tell more keys apart then.
+        if open.skip <= closed.skip || slots.windows(2).all(|w| w[0].head < w[1].head) {
+            return closed;
+        }
+        self.rehead(slots, Some(closed), open);
+        open
+    }
+
+    /// Takes the heads of `slots` anew where the prefix is another.
+    fn rehead(&self, slots: &mut [Slot], old: Option<Prefix>, new: Prefix) {
+        if old.is_none_or(|old| old.skip != new.skip) {
+            for slot in slots {
+                slot.head = head(self.key(slot.record), new.skip.into());
+            }
+        }
+    }
+
+    /// Splits `key`'s leaf.
+    fn split(&mut self, key: &[u8]) {
+        let Some((path, leaf)) = self.tree.path(key) else { return };
+        let (n, order) = self.tree.sorted(leaf);
+        let mut slots: Vec<Slot> = order[..n].iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
+        let (left, right) = slots.split_at_mut(cut(&order[..n]));
+        let separator = right[0].record;
+        let fences = fences(&path);
+        let left = self.half(left, Fences { high: Some(separator), ..fences }, leaf.prefix());
+        let right = self.half(right, Fences { low: Some(separator), ..fences }, leaf.prefix());
+        self.link(&path, left.ptr(), separator, right.ptr(), 1);
+    }
+
+    fn half(&mut self, slots: &mut [Slot], fences: Fences, old: Prefix) -> &'a Leaf {
+        let prefix = self.settle(slots, fences, Some(old));
+        Leaf::new(&self.tree.arena, self.allocator, prefix, slots, slots.len())
+    }
+
+    /// Puts a record behind `key`'s full leaf, as the first of a new one.
+    fn append(&mut self, key: &[u8], hash: u64, r: Ref) {
+        let Some((path, leaf)) = self.tree.path(key) else { return };
+        // As many keys to come share with this one what it shares with as many before; where those
+        // begin with the end of another stream, what it shares with the last ones, but for a digit.
+        let whole = shared(self.key(leaf.record(0)), key);
+        let near = shared(self.key(leaf.record(LEAF - LEAF / 8)), key).saturating_sub(1);
+        let right = self.one(Prefix { skip: whole.max(near), open: true }, key, hash, r);
+        self.link(&path, leaf.ptr(), r, right.ptr(), 1);
+    }
+
+    /// Copies `key`'s leaf so that its prefix is one that `key` has too.
+    fn widen(&mut self, key: &[u8]) {
+        let Some((path, leaf)) = self.tree.path(key) else { return };
+        let old = leaf.prefix();
+        let skip = old.skip.min(shared(self.key(leaf.record(0)), key));
+        let prefix = Prefix { skip, ..old };
+        let mut slots: Vec<Slot> = (0..leaf.len()).map(|i| leaf.slot(i)).collect();
+        self.rehead(&mut slots, Some(old), prefix);
+        let copy = Leaf::new(&self.tree.arena, self.allocator, prefix, &slots, leaf.sorted());
+        self.replace(&path, copy.ptr());
+    }
+
+    /// Publishes a copy in the place that `path` leads to.
+    fn replace(&self, path: &Path<'a>, copy: NodePtr) {
+        match path.last() {
+            None => self.tree.set_root(copy),
+            Some((parent, i)) => parent.replace(*i, copy),
+        }
+    }
+
+    /// Publishes two nodes in the place of the one that `path` leads to. The left one may be that
+    /// node itself. `level` is that of their parent.
+    fn link(&mut self, path: &Path<'a>, left: NodePtr, separator: Ref, right: NodePtr, level: u8) {
+        let Some(((parent, i), above)) = path.split_last() else {
+            let slots = &mut [Slot { head: 0, record: separator, print: 0 }];
+            let root = self.inner(level, slots, &[left, right], Fences::default(), None);
+            return self.tree.set_root(root.ptr());
+        };
+        let fences = fences(above);
+        if parent.len() == FAN && *i == FAN && parent.child(*i) == left {
+            // An ascending stream: the parent stays as it is, full, and a new one begins.
+            let next = self.inner(level, &mut [], &[right], Fences::default(), None);
+            return self.link(above, parent.ptr(), separator, next.ptr(), level + 1);
+        }
+        let (mut slots, mut children) = parent.parts();
+        let head = head(self.tree.record(separator).key(), parent.prefix().skip.into());
+        slots.insert(*i, Slot { head, record: separator, print: 0 });
+        children[*i] = left;
+        children.insert(*i + 1, right);
+        let old = Some(parent.prefix());
+        if slots.len() <= FAN {
+            let copy = self.inner(level, &mut slots, &children, fences, old);
+            return self.replace(above, copy.ptr());
+        }
+        let middle = slots.len() / 2;
+        let up = slots[middle].record;
+        let (low, high) = (Fences { high: Some(up), ..fences }, Fences { low: Some(up), ..fences });
+        let left = self.inner(level, &mut slots[..middle], &children[..=middle], low, old);
+        let right = self.inner(level, &mut slots[middle + 1..], &children[middle + 1..], high, old);
+        self.link(above, left.ptr(), up, right.ptr(), level + 1);
+    }
+
+    /// An inner node whose heads were taken behind the prefix `old`, or must be taken anew.
+    fn inner(
+        &mut self,
+        level: u8,
+        slots: &mut [Slot],
+        children: &[NodePtr],
+        fences: Fences,
+        old: Option<Prefix>,
+    ) -> &'a Inner {
+        let prefix = match slots.is_empty() {
+            true => Prefix { skip: 0, open: false },
+            false => self.settle(slots, fences, old),
+        };
+        Inner::new(&self.tree.arena, self.allocator, level, prefix, slots, children)
+    }
+}
+
+/// What the node lies between that `path` leads to.
+fn fences(path: &Path<'_>) -> Fences {
+    let mut fences = Fences::default();
+    path.iter().for_each(|(inner, i)| fences.enter(inner, *i));
+    fences
+}
+
+/// Where to cut slots in two: near the middle, where the heads differ earliest, so that both halves
+/// share long prefixes.
+fn cut(order: &[u64]) -> usize {
+    let middle = order.len() / 2;
+    let window = order.len() / 6;
+    let same = |i: usize| ((order[i - 1] ^ order[i]) >> 32 << 32).leading_zeros() / 8;
+    let near = |i: &usize| (same(*i), i.abs_diff(middle));
+    (middle - window..=middle + window).filter(|&i| i > 0).min_by_key(near).unwrap_or(middle)
+}

@@ -1,0 +1,392 @@
+//! The nodes of the tree, as they lie in the arena.
+//!
+//! A node orders its keys by *heads*: four bytes of each key, as a big-endian number, taken after a
+//! prefix that all keys of the node share. `head(a) < head(b)` implies `a < b`; equal heads decide
+//! nothing, and the keys themselves are compared.
+//!
+//! Which prefix: a node that lies between two separators holds only keys with the prefix these two
+//! share; that needs no check. A node at the edge of the tree (`open`) takes the prefix its present
+//! keys share, and every key that comes is checked against it.
+//!
+//! An inner node never changes but for its child pointers. A leaf's slots are written once, in the
+//! order of arrival behind a sorted part, and published by its count; but a slot may come to lead to
+//! a newer version of the same key.
+
+use super::arena::{Allocator, Arena, Ref};
+use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::ptr::null_mut;
+
+/// Entries of a leaf.
+pub(super) const LEAF: usize = if cfg!(loom) { 4 } else { 56 };
+const WORDS: usize = LEAF.div_ceil(8);
+/// Separators of an inner node, which has one more child.
+pub(super) const FAN: usize = if cfg!(loom) { 3 } else { 30 };
+/// Heads of an inner node are searched all at once: padded to whole vectors.
+const PADDED: usize = FAN.next_multiple_of(8);
+
+#[cfg(not(loom))]
+type Cell = std::cell::UnsafeCell<u32>;
+#[cfg(loom)]
+type Cell = loom::cell::UnsafeCell<u32>;
+
+/// What every node starts with.
+#[repr(C)]
+pub(super) struct Top {
+    /// 0: a leaf.
+    level: u8,
+    /// Whether keys that lack the prefix may come here.
+    open: bool,
+    /// How many bytes of each key the heads leave out.
+    skip: u16,
+    /// Leaf: how many of the slots are in order, from the first on. Inner node: separators.
+    fixed: u16,
+    /// Leaf: how many slots are published.
+    count: AtomicU16,
+}
+
+#[repr(C, align(64))]
+pub(super) struct Leaf {
+    top: Top,
+    /// A byte of each key's hash: finds an equal key without an order, all in one cache line.
+    prints: [AtomicU64; WORDS],
+    heads: [Cell; LEAF],
+    refs: [AtomicU32; LEAF],
+}
+
+// SAFETY: a head is written by the one writer before the count that covers it is released, and read
+// only below an acquired count.
+unsafe impl Sync for Leaf {}
+
+#[repr(C, align(64))]
+pub(super) struct Inner {
+    top: Top,
+    heads: [u32; PADDED],
+    separators: [u32; FAN],
+    children: [AtomicPtr<Top>; FAN + 1],
+}
+
+/// The address of a node. Null only in an empty tree's root.
+pub(super) type NodePtr = *mut Top;
+
+/// A node by its kind.
+pub(super) enum Node<'a> {
+    Leaf(&'a Leaf),
+    Inner(&'a Inner),
+}
+
+/// How a node's heads are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Prefix {
+    pub skip: u16,
+    pub open: bool,
+}
+
+/// The node at `ptr`; `None` if it is null.
+///
+/// # Safety
+/// `ptr` was made by [`Leaf::ptr`] or [`Inner::ptr`] of a node in an arena that outlives `'a`, and
+/// reached this thread by an acquiring load of what the writer released after making it.
+#[inline]
+pub(super) unsafe fn node<'a>(ptr: NodePtr) -> Option<Node<'a>> {
+    // SAFETY: by the caller's promise; `Top` is the first field of both kinds.
+    unsafe {
+        match ptr.as_ref()?.level {
+            0 => Some(Node::Leaf(&*ptr.cast::<Leaf>())),
+            _ => Some(Node::Inner(&*ptr.cast::<Inner>())),
+        }
+    }
+}
+
+/// Four bytes of `key` from `skip` on, as a number that orders like them.
+#[inline]
+pub(super) fn head(key: &[u8], skip: usize) -> u32 {
+    match key.get(skip..).unwrap_or_default() {
+        [a, b, c, d, ..] => u32::from_be_bytes([*a, *b, *c, *d]),
+        [a, b, c] => u32::from_be_bytes([*a, *b, *c, 0]),
+        [a, b] => u32::from_be_bytes([*a, *b, 0, 0]),
+        [a] => u32::from_be_bytes([*a, 0, 0, 0]),
+        [] => 0,
+    }
+}
+
+/// How many bytes `a` and `b` share from the start on, as far as a node can say.
+pub(super) fn shared(a: &[u8], b: &[u8]) -> u16 {
+    a.iter().zip(b).take(usize::from(u16::MAX)).take_while(|(a, b)| a == b).count() as u16
+}
+
+/// The byte of a key's hash that a leaf keeps.
+#[inline]
+pub(super) fn print(hash: u64) -> u8 {
+    hash as u8
+}
+
+/// A slot of a leaf, or a separator.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot {
+    pub head: u32,
+    pub record: Ref,
+    pub print: u8,
+}
+
+impl Leaf {
+    /// A leaf that holds `slots`, the first `sorted` of which are in order. Not published yet.
+    pub fn new<'a>(
+        arena: &'a Arena,
+        allocator: &mut Allocator,
+        prefix: Prefix,
+        slots: &[Slot],
+        sorted: usize,
+    ) -> &'a Leaf {
+        debug_assert!(sorted <= slots.len() && slots.len() <= LEAF);
+        let mut words = [0u64; WORDS];
+        for (i, slot) in slots.iter().enumerate() {
+            words[i / 8] |= u64::from(slot.print) << (i % 8 * 8);
+        }
+        let at = |i: usize| slots.get(i);
+        let leaf = Leaf {
+            top: Top {
+                level: 0,
+                open: prefix.open,
+                skip: prefix.skip,
+                fixed: sorted as u16,
+                count: AtomicU16::new(slots.len() as u16),
+            },
+            prints: words.map(AtomicU64::new),
+            heads: std::array::from_fn(|i| Cell::new(at(i).map_or(0, |s| s.head))),
+            refs: std::array::from_fn(|i| AtomicU32::new(at(i).map_or(0, |s| s.record.get()))),
+        };
+        let to = allocator.node::<Leaf>(arena);
+        // SAFETY: the memory was just allocated for one leaf, and lives as long as the arena.
+        unsafe {
+            to.write(leaf);
+            to.as_ref()
+        }
+    }
+
+    #[inline]
+    pub fn ptr(&self) -> NodePtr {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[inline]
+    pub fn prefix(&self) -> Prefix {
+        self.top.prefix()
+    }
+
+    /// How many slots are published.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.top.count.load(Ordering::Acquire)).min(LEAF)
+    }
+
+    /// How many slots, from the first on, are in order.
+    #[inline]
+    pub fn sorted(&self) -> usize {
+        usize::from(self.top.fixed)
+    }
+
+    /// The head of slot `i`, which is published.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn head(&self, i: usize) -> u32 {
+        // SAFETY: a published head never changes.
+        unsafe { *self.heads[i].get() }
+    }
+
+    #[cfg(loom)]
+    pub fn head(&self, i: usize) -> u32 {
+        // SAFETY: a published head never changes; loom checks that.
+        self.heads[i].with(|h| unsafe { *h })
+    }
+
+    /// The newest record of a published slot.
+    #[inline]
+    pub fn record(&self, i: usize) -> Ref {
+        Ref::from_u32(self.refs[i].load(Ordering::Acquire))
+    }
+
+    /// Slot `i`, which is published.
+    #[inline]
+    pub fn slot(&self, i: usize) -> Slot {
+        let print = (self.prints[i / 8].load(Ordering::Relaxed) >> (i % 8 * 8)) as u8;
+        Slot { head: self.head(i), record: self.record(i), print }
+    }
+
+    /// Calls `found` with each of the first `len` slots that has this print and head, until it
+    /// answers something.
+    #[inline]
+    pub fn find<T>(
+        &self,
+        len: usize,
+        slot: (u8, u32),
+        mut found: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
+        const ONES: u64 = 0x0101_0101_0101_0101;
+        let (print, head) = slot;
+        for (w, word) in self.prints.iter().enumerate().take(len.div_ceil(8)) {
+            // The bytes that are equal have their highest bit set afterwards, and only they.
+            let x = word.load(Ordering::Relaxed) ^ (ONES * u64::from(print));
+            let mut equal = !(((x & !(ONES << 7)) + (ONES * 0x7f)) | x) & (ONES << 7);
+            while equal != 0 {
+                let i = w * 8 + equal.trailing_zeros() as usize / 8;
+                equal &= equal - 1;
+                if i < len
+                    && self.head(i) == head
+                    && let Some(t) = found(i)
+                {
+                    return Some(t);
+                }
+            }
+        }
+        None
+    }
+
+    /// The numbers of the first `len` slots, each behind its head, in the order of the heads: equal
+    /// ones are not ordered any further.
+    pub fn order(&self, len: usize) -> [u64; LEAF] {
+        let mut out = [0; LEAF];
+        let mut tail = [0; LEAF];
+        let word = |i: usize| u64::from(self.head(i)) << 32 | i as u64;
+        let sorted = self.sorted().min(len);
+        let tail = &mut tail[..len - sorted];
+        for (j, slot) in tail.iter_mut().enumerate() {
+            *slot = word(sorted + j);
+        }
+        tail.sort_unstable();
+        let (mut i, mut j) = (0, 0);
+        for slot in &mut out[..len] {
+            let a = if i < sorted { word(i) } else { u64::MAX };
+            let b = tail.get(j).copied().unwrap_or(u64::MAX);
+            let first = a <= b;
+            *slot = if first { a } else { b };
+            i += usize::from(first);
+            j += usize::from(!first);
+        }
+        out
+    }
+
+    /// Adds a slot and publishes it.
+    ///
+    /// # Safety
+    /// Only for the one writer, while `len() < LEAF`.
+    #[inline]
+    pub unsafe fn push(&self, slot: Slot) {
+        let n = self.len();
+        let Slot { head, record, print } = slot;
+        let word = &self.prints[n / 8];
+        word.store(word.load(Ordering::Relaxed) | u64::from(print) << (n % 8 * 8), Ordering::Relaxed);
+        #[cfg(not(loom))]
+        // SAFETY: no reader looks at a head at or above the count, and there is one writer.
+        unsafe {
+            *self.heads[n].get() = head;
+        }
+        #[cfg(loom)]
+        // SAFETY: likewise; loom checks that.
+        self.heads[n].with_mut(|h| unsafe { *h = head });
+        self.refs[n].store(record.get(), Ordering::Relaxed);
+        self.top.count.store(n as u16 + 1, Ordering::Release);
+    }
+
+    /// Puts a newer version of the same key into a slot.
+    #[inline]
+    pub fn supersede(&self, i: usize, record: Ref) {
+        self.refs[i].store(record.get(), Ordering::Release);
+    }
+}
+
+impl Inner {
+    /// An inner node. Not published yet.
+    pub fn new<'a>(
+        arena: &'a Arena,
+        allocator: &mut Allocator,
+        level: u8,
+        prefix: Prefix,
+        separators: &[Slot],
+        children: &[NodePtr],
+    ) -> &'a Inner {
+        debug_assert!(separators.len() <= FAN && children.len() == separators.len() + 1 && level > 0);
+        let at = |i: usize| separators.get(i);
+        let inner = Inner {
+            top: Top {
+                level,
+                open: prefix.open,
+                skip: prefix.skip,
+                fixed: separators.len() as u16,
+                count: AtomicU16::new(0),
+            },
+            // Padding counts as greater than all.
+            heads: std::array::from_fn(|i| at(i).map_or(u32::MAX, |s| s.head)),
+            separators: std::array::from_fn(|i| at(i).map_or(0, |s| s.record.get())),
+            children: std::array::from_fn(|i| AtomicPtr::new(children.get(i).copied().unwrap_or(null_mut()))),
+        };
+        let to = allocator.node::<Inner>(arena);
+        // SAFETY: the memory was just allocated for one inner node, and lives as long as the arena.
+        unsafe {
+            to.write(inner);
+            to.as_ref()
+        }
+    }
+
+    #[inline]
+    pub fn ptr(&self) -> NodePtr {
+        std::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    #[inline]
+    pub fn prefix(&self) -> Prefix {
+        self.top.prefix()
+    }
+
+    #[inline]
+    pub fn level(&self) -> u8 {
+        self.top.level
+    }
+
+    /// How many separators there are: one less than children.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.top.fixed)
+    }
+
+    /// How many heads are less than `head`, and how many are not greater.
+    #[inline]
+    pub fn search(&self, head: u32) -> (usize, usize) {
+        let (mut below, mut up_to) = (0u32, 0u32);
+        for &h in &self.heads {
+            below += u32::from(h < head);
+            up_to += u32::from(h <= head);
+        }
+        (below as usize, (up_to as usize).min(self.len()))
+    }
+
+    #[inline]
+    pub fn separator(&self, i: usize) -> Ref {
+        Ref::from_u32(self.separators[i])
+    }
+
+    #[inline]
+    pub fn child(&self, i: usize) -> NodePtr {
+        self.children[i].load(Ordering::Acquire)
+    }
+
+    /// Puts a copy of a child in its place. Only for the writer.
+    pub fn replace(&self, i: usize, child: NodePtr) {
+        self.children[i].store(child, Ordering::Release);
+    }
+
+    /// The separators with their heads, and the children.
+    pub fn parts(&self) -> (Vec<Slot>, Vec<NodePtr>) {
+        let separators = (0..self.len())
+            .map(|i| Slot { head: self.heads[i], record: self.separator(i), print: 0 })
+            .collect();
+        let children = (0..=self.len()).map(|i| self.child(i)).collect();
+        (separators, children)
+    }
+}
+
+impl Top {
+    #[inline]
+    fn prefix(&self) -> Prefix {
+        Prefix { skip: self.skip, open: self.open }
+    }
+}

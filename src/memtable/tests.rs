@@ -1,0 +1,338 @@
+//! The memtable against a sorted map of versions, and readers beside its writer.
+
+use super::{MemCursor, Memtable, new};
+use crate::cursor::Cursor;
+use crate::ids::Seq;
+use crate::key::{Kind, Trailer};
+use crate::tombstones::RangeDelete;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+type InternalKey = (Vec<u8>, Reverse<Trailer>);
+type Model = BTreeMap<InternalKey, Vec<u8>>;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let x = self.0 ^ self.0 >> 33;
+        x.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 16
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+fn seq(n: u64) -> Seq {
+    Seq::new(n).unwrap()
+}
+
+fn put(n: u64) -> Trailer {
+    Trailer::new(seq(n), Kind::Put)
+}
+
+/// How keys are drawn: each a shape that a tree of key heads might get wrong.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// Up to three letters of two: many versions of few keys, the empty key among them.
+    Tiny,
+    /// Random bytes of random length.
+    Bytes,
+    /// A shared prefix, then decimal digits.
+    Users,
+    /// Ascending numbers behind several prefixes.
+    Streams,
+    /// Zero and 0xff bytes, so that heads are equal where keys are not.
+    Edges,
+    /// Equal in the first 40 bytes or nearly all of 64 KiB.
+    Long,
+}
+
+const SHAPES: [Shape; 6] =
+    [Shape::Tiny, Shape::Bytes, Shape::Users, Shape::Streams, Shape::Edges, Shape::Long];
+
+fn key(shape: Shape, r: &mut Random, i: u64) -> Vec<u8> {
+    match shape {
+        Shape::Tiny => (0..r.below(4)).map(|_| b'a' + r.below(2) as u8).collect(),
+        Shape::Bytes => (0..r.below(20)).map(|_| r.next() as u8).collect(),
+        Shape::Users => format!("user:{:08}", r.below(3000)).into_bytes(),
+        Shape::Streams => format!("stream/{}/{:05}", r.below(5), i).into_bytes(),
+        Shape::Edges => (0..r.below(14)).map(|_| [0, 0, 0, 1, 0xff][r.below(5) as usize]).collect(),
+        Shape::Long => {
+            let n = [40, 41, 300, 65_534][r.below(400).saturating_sub(396) as usize];
+            let mut key = vec![b'x'; n];
+            key.extend_from_slice(&(r.below(500) as u16).to_le_bytes());
+            key
+        }
+    }
+}
+
+/// A memtable and the model it must agree with.
+fn build(shape: Shape, seed: u64, n: u64) -> (Arc<Memtable>, Model) {
+    let mut r = Random(seed);
+    let (mut writer, mem) = new();
+    let mut model = Model::new();
+    for i in 1..=n {
+        let key = key(shape, &mut r, i);
+        let kind = if r.below(8) == 0 { Kind::Delete } else { Kind::Put };
+        let trailer = Trailer::new(seq(i * 2), kind);
+        let value: Vec<u8> = i.to_le_bytes()[..r.below(9) as usize].to_vec();
+        writer.insert(&key, trailer, &value);
+        model.insert((key, Reverse(trailer)), value);
+    }
+    assert_eq!(mem.len() as u64, n);
+    assert_eq!(mem.deletes(), model.keys().filter(|k| k.1.0.kind() == Kind::Delete).count());
+    (mem, model)
+}
+
+type Entry<'a> = Option<(&'a [u8], Trailer, &'a [u8])>;
+
+fn entry<'a>(at: Option<(&'a InternalKey, &'a Vec<u8>)>) -> Entry<'a> {
+    at.map(|((k, t), v)| (&k[..], t.0, &v[..]))
+}
+
+fn at(c: &MemCursor) -> Entry<'_> {
+    c.valid().then(|| (c.key(), c.trailer(), c.value()))
+}
+
+#[test]
+fn gets_agree_with_the_model() {
+    for (shape, n) in SHAPES.into_iter().flat_map(|s| [(s, 5), (s, 70), (s, 3000)]) {
+        let (mem, model) = build(shape, n, n);
+        let mut r = Random(99);
+        for round in 0..2000 {
+            let i = 1 + r.below(n);
+            let key = key(shape, &mut r, i);
+            let read = seq(if round % 2 == 0 { Seq::MAX.get() } else { r.below(2 * n + 2) });
+            let from = (key.clone(), Reverse(Trailer::newest(read)));
+            let expect = model.range(from..).next().filter(|((k, _), _)| *k == key);
+            let found = mem.get(&key, read);
+            let found = found.as_ref().map(|f| (&key[..], f.trailer, f.value));
+            assert_eq!(found, entry(expect), "{shape:?} {n} {key:?} {read}");
+            let since = seq(r.below(2 * n + 2));
+            let newest = model.range((key.clone(), Reverse(Trailer::newest(Seq::MAX)))..).next();
+            let changed = newest.is_some_and(|((k, t), _)| *k == key && t.0.seq() > since);
+            assert_eq!(mem.changed_since(&key, since), changed);
+        }
+    }
+}
+
+#[test]
+fn scans_agree_with_the_model_both_ways() {
+    for (shape, n) in SHAPES.into_iter().flat_map(|s| [(s, 0), (s, 1), (s, 70), (s, 2500)]) {
+        let (mem, model) = build(shape, n + 7, n);
+        let mut c = MemCursor::new(mem);
+        assert!(!c.valid());
+        c.seek_first().unwrap();
+        for e in model.iter() {
+            assert_eq!(at(&c), entry(Some(e)), "{shape:?} {n}");
+            c.next().unwrap();
+        }
+        assert!(!c.valid());
+        c.seek_last().unwrap();
+        for e in model.iter().rev() {
+            assert_eq!(at(&c), entry(Some(e)), "{shape:?} {n}");
+            c.prev().unwrap();
+        }
+        assert!(!c.valid());
+    }
+}
+
+#[test]
+fn seeks_and_turns_agree_with_the_model() {
+    for (shape, n) in SHAPES.into_iter().flat_map(|s| [(s, 3), (s, 70), (s, 2000)]) {
+        let (mem, model) = build(shape, n + 21, n);
+        let mut c = MemCursor::new(mem);
+        let mut r = Random(5);
+        for _ in 0..600 {
+            let i = 1 + r.below(n);
+            let key = key(shape, &mut r, i);
+            let mut expect = if r.below(2) == 0 {
+                let trailer = Trailer::newest(seq(r.below(2 * n + 2)));
+                c.seek(&key, trailer).unwrap();
+                model.range((key.clone(), Reverse(trailer))..).next()
+            } else {
+                c.seek_before(&key).unwrap();
+                model.range(..(key.clone(), Reverse(Trailer::newest(Seq::MAX)))).next_back()
+            };
+            for _ in 0..r.below(12) {
+                assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");
+                let Some((stand, _)) = expect else { break };
+                if r.below(3) > 0 {
+                    c.next().unwrap();
+                    expect = model.range((Bound::Excluded(stand), Bound::Unbounded)).next();
+                } else {
+                    c.prev().unwrap();
+                    expect = model.range(..stand).next_back();
+                }
+            }
+            assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");
+        }
+    }
+}
+
+#[test]
+fn changed_ranges_agree_with_the_model() {
+    for shape in [Shape::Tiny, Shape::Users, Shape::Edges] {
+        let n = 400;
+        let (mem, model) = build(shape, 3, n);
+        let mut r = Random(17);
+        for _ in 0..500 {
+            let (a, b) = (key(shape, &mut r, 1), key(shape, &mut r, 1));
+            let end = (r.below(5) > 0).then_some(&b);
+            let since = seq(2 * n - r.below(2 * n).min(r.below(2 * n)));
+            let expect =
+                model.keys().any(|(k, t)| *k >= a && end.is_none_or(|end| k < end) && t.0.seq() > since);
+            assert_eq!(mem.range_changed_since(&a, end.map(|e| &e[..]), since), expect, "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn a_key_with_many_versions_is_read_at_each() {
+    let (mut writer, mem) = new();
+    let n = 2000;
+    for i in 1..=n {
+        writer.insert(b"hot", put(i * 3), &i.to_le_bytes());
+        if i % 10 == 0 {
+            writer.insert(format!("hot{i}").as_bytes(), put(i * 3 + 1), b"");
+        }
+    }
+    for read in 0..3 * n + 3 {
+        let got = mem.get(b"hot", seq(read)).map(|f| f.trailer);
+        assert_eq!(got, (read >= 3).then(|| put(read / 3 * 3)));
+    }
+    let mut c = MemCursor::new(mem);
+    for read in (0..3 * n + 3).step_by(7) {
+        c.seek(b"hot", Trailer::newest(seq(read))).unwrap();
+        let expect = if read >= 3 { (&b"hot"[..], put(read / 3 * 3)) } else { (&b"hot10"[..], put(31)) };
+        assert_eq!((c.key(), c.trailer()), expect);
+    }
+    c.seek_before(b"hot1").unwrap();
+    assert_eq!((c.key(), c.trailer()), (&b"hot"[..], put(3)));
+    for i in 2..=n {
+        c.prev().unwrap();
+        assert_eq!(c.trailer(), put(i * 3));
+    }
+    c.prev().unwrap();
+    assert!(!c.valid());
+}
+
+#[test]
+fn sizes_up_to_the_limits() {
+    let (mut writer, mem) = new();
+    assert!(mem.is_empty() && mem.bytes() < 1024 && mem.max_seq() == Seq::ZERO);
+    let long = vec![7; crate::key::MAX_KEY_LEN];
+    let large: Vec<u8> = (0..3 << 20).map(|i| (i * 31) as u8).collect();
+    writer.insert(&long, put(4), &large);
+    writer.insert(b"", put(5), b"");
+    writer.insert(&long[1..], put(6), b"short");
+    writer.insert(b"", Trailer::new(seq(8), Kind::Delete), b"");
+    assert!(mem.get(&long, Seq::MAX).unwrap().value == large);
+    assert_eq!(mem.get(&long[1..], Seq::MAX).unwrap().value, b"short");
+    assert_eq!(mem.get(b"", seq(7)).unwrap().trailer.kind(), Kind::Put);
+    assert_eq!(mem.get(b"", seq(8)).unwrap().trailer.kind(), Kind::Delete);
+    assert!(mem.bytes() > 3 << 20 && mem.bytes() < 5 << 20);
+    assert_eq!((mem.min_seq(), mem.max_seq(), mem.len(), mem.deletes()), (seq(4), seq(8), 4, 1));
+}
+
+#[test]
+fn range_deletes_agree_with_asking_each() {
+    for rounds in [1u64, 2, 3, 40, 200] {
+        let mut r = Random(rounds);
+        let (mut writer, mem) = new();
+        let mut deletes: Vec<RangeDelete> = Vec::new();
+        for i in 1..=rounds {
+            let (a, b) = (r.below(30) as u8, r.below(32) as u8);
+            // Half of them nested, as a queue deletes its front again and again.
+            let start: &[u8] = if rounds == 200 && i % 2 == 0 { &[] } else { &[a] };
+            let end = (b < 31).then_some([b]);
+            writer.delete_range(start, end.as_ref().map(|e| &e[..]), seq(i * 2));
+            let end = end.map(|e| Box::from(&e[..]));
+            deletes.push(RangeDelete { start: start.into(), end, seq: seq(i * 2) });
+        }
+        let combined = mem.range_tombstones();
+        let sets = mem.range_sets();
+        for key in 0..33u8 {
+            let covers =
+                |d: &&RangeDelete| *d.start <= [key][..] && d.end.as_ref().is_none_or(|e| **e > [key][..]);
+            for read in 0..2 * rounds + 2 {
+                let expect = deletes.iter().filter(covers).map(|d| d.seq).filter(|&s| s <= seq(read)).max();
+                assert_eq!(mem.newest_cover(&[key], seq(read)), expect);
+                assert_eq!(combined.newest_cover(&[key], seq(read)), expect);
+                assert_eq!(sets.newest_cover(&[key], seq(read)), expect);
+            }
+            let newest = deletes.iter().filter(covers).map(|d| d.seq).max();
+            for since in 0..2 * rounds + 2 {
+                let changed = newest.is_some_and(|s| s > seq(since));
+                assert_eq!(mem.changed_since(&[key], seq(since)), changed);
+                assert_eq!(mem.range_changed_since(&[key], Some(&[key, 0]), seq(since)), changed);
+            }
+        }
+        assert_eq!((mem.len() as u64, mem.deletes() as u64), (rounds, rounds));
+    }
+}
+
+#[test]
+fn nested_range_deletes_stay_linear() {
+    let (mut writer, mem) = new();
+    for i in 1..=3000u32 {
+        writer.delete_range(b"", Some(&i.to_be_bytes()), seq(i.into()));
+    }
+    assert!(mem.bytes() < 3000 * 1000, "{}", mem.bytes());
+    assert_eq!(mem.newest_cover(&2998u32.to_be_bytes(), Seq::MAX), Some(seq(3000)));
+    assert_eq!(mem.newest_cover(&3000u32.to_be_bytes(), Seq::MAX), None);
+    assert_eq!(mem.newest_cover(&10u32.to_be_bytes(), seq(12)), Some(seq(12)));
+}
+
+/// Readers run beside the writer: whatever was announced is found, whole, and stays.
+#[test]
+fn readers_see_everything_announced() {
+    let n = 30_000u64;
+    let key = |i: u64| format!("k{:07}", i.wrapping_mul(7919) % 1_000_003).into_bytes();
+    let value = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes().repeat(1 + (i % 3) as usize);
+    let (mut writer, mem) = new();
+    let done = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        for t in 0..2u64 {
+            let (done, stop, mem) = (&done, &stop, mem.clone());
+            s.spawn(move || {
+                let mut r = Random(t);
+                let mut c = MemCursor::new(mem.clone());
+                while !stop.load(Ordering::Relaxed) {
+                    let seen = done.load(Ordering::Acquire);
+                    if seen == 0 {
+                        continue;
+                    }
+                    let i = 1 + r.below(seen);
+                    let found = mem.get(&key(i), seq(seen)).unwrap();
+                    assert_eq!((found.trailer, found.value), (put(i), &value(i)[..]));
+                    if t == 1 && r.below(100) == 0 {
+                        // A scan sees each announced entry once, in order.
+                        let (mut count, mut last) = (0, Vec::new());
+                        c.seek_first().unwrap();
+                        while c.valid() {
+                            count += u64::from(c.trailer().seq() <= seq(seen));
+                            assert!(last.is_empty() || *last < *c.key());
+                            last = c.key().to_vec();
+                            c.next().unwrap();
+                        }
+                        assert_eq!(count, seen);
+                    }
+                }
+            });
+        }
+        for i in 1..=n {
+            writer.insert(&key(i), put(i), &value(i));
+            done.store(i, Ordering::Release);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(mem.len() as u64, n);
+}

@@ -1,0 +1,237 @@
+//! Reading the tree: descent, lookup in a leaf, versions of a key.
+//!
+//! A reader descends from the root through child pointers, each loaded once, and never waits or
+//! tries again. What it meets may be replaced by the writer meanwhile; nodes that were replaced stay
+//! as they were, so it finds at least what had been published when it started.
+
+use super::arena::{Allocator, Arena, Record, Ref};
+use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
+use crate::key::Trailer;
+use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
+use std::cmp::Ordering;
+
+/// The tree of one memtable, shared by its writer and its readers.
+#[repr(align(64))]
+pub(super) struct Tree {
+    pub(super) arena: Arena,
+    root: AtomicPtr<Top>,
+}
+
+/// Where a descent goes.
+#[derive(Clone, Copy)]
+pub(super) enum Toward<'k> {
+    First,
+    Last,
+    /// To the leaf whose range holds the key.
+    At(&'k [u8]),
+    /// To the leaf that holds the last entry before the key.
+    Before(&'k [u8]),
+}
+
+/// The separators a leaf lies between; `None` at the edges of the tree. The lower one is the first
+/// key of the leaf.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Fences {
+    pub low: Option<Ref>,
+    pub high: Option<Ref>,
+}
+
+impl Fences {
+    /// Narrows the fences to those of child `i`.
+    #[inline]
+    pub fn enter(&mut self, inner: &Inner, i: usize) {
+        if i > 0 {
+            self.low = Some(inner.separator(i - 1));
+        }
+        if i < inner.len() {
+            self.high = Some(inner.separator(i));
+        }
+    }
+}
+
+impl Tree {
+    pub fn new() -> (Tree, Allocator) {
+        let (arena, allocator) = Arena::new();
+        (Tree { arena, root: AtomicPtr::new(std::ptr::null_mut()) }, allocator)
+    }
+
+    #[inline]
+    pub fn root(&self) -> NodePtr {
+        self.root.load(Memory::Acquire)
+    }
+
+    /// Publishes a new root. Only for the writer.
+    pub fn set_root(&self, root: NodePtr) {
+        self.root.store(root, Memory::Release);
+    }
+
+    /// The record at `r`, which a node or a record of this tree named.
+    #[inline]
+    pub fn record(&self, r: Ref) -> Record<'_> {
+        // SAFETY: references come from this tree's nodes and records only (nothing hands them from
+        // one tree to another), and those were reached by acquiring loads.
+        unsafe { self.arena.record(r) }
+    }
+
+    /// The node at `ptr`, which is this tree's root or a child in it.
+    #[inline]
+    fn node(&self, ptr: NodePtr) -> Option<Node<'_>> {
+        // SAFETY: the root and all children point to nodes of this tree's arena, released when they
+        // were stored and acquired when they were loaded.
+        unsafe { node(ptr) }
+    }
+
+    /// Descends to a leaf; `choose` says which child to enter. `None` while the tree is empty.
+    #[inline]
+    pub fn descend(&self, mut choose: impl FnMut(&'_ Inner) -> usize) -> Option<&Leaf> {
+        let mut at = self.root();
+        loop {
+            match self.node(at)? {
+                Node::Leaf(leaf) => return Some(leaf),
+                Node::Inner(inner) => at = inner.child(choose(inner)),
+            }
+        }
+    }
+
+    /// The leaf in whose range `key` lies.
+    #[inline]
+    pub fn leaf(&self, key: &[u8]) -> Option<&Leaf> {
+        self.descend(|inner| self.pick(inner, key, false))
+    }
+
+    /// The leaf where `toward` leads, and what it lies between.
+    pub fn find_leaf(&self, toward: Toward<'_>) -> Option<(&Leaf, Fences)> {
+        let mut fences = Fences::default();
+        let leaf = self.descend(|inner| {
+            let i = match toward {
+                Toward::First => 0,
+                Toward::Last => inner.len(),
+                Toward::At(key) => self.pick(inner, key, false),
+                Toward::Before(key) => self.pick(inner, key, true),
+            };
+            fences.enter(inner, i);
+            i
+        })?;
+        Some((leaf, fences))
+    }
+
+    /// The inner nodes from the root down to `key`'s leaf, each with the child taken, and the leaf.
+    pub fn path(&self, key: &[u8]) -> Option<(Vec<(&Inner, usize)>, &Leaf)> {
+        let mut path = Vec::with_capacity(8);
+        let mut at = self.root();
+        loop {
+            match self.node(at)? {
+                Node::Leaf(leaf) => return Some((path, leaf)),
+                Node::Inner(inner) => {
+                    let i = self.pick(inner, key, false);
+                    path.push((inner, i));
+                    at = inner.child(i);
+                }
+            }
+        }
+    }
+
+    /// Which child of `inner` holds `key`: as many as there are separators at or below it, or,
+    /// `before` it, strictly below.
+    #[inline]
+    fn pick(&self, inner: &Inner, key: &[u8], before: bool) -> usize {
+        let prefix = inner.prefix();
+        let skip = usize::from(prefix.skip);
+        if prefix.open {
+            match self.compare_prefix(key, inner.separator(0), skip) {
+                Ordering::Less => return 0,
+                Ordering::Greater => return inner.len(),
+                Ordering::Equal => {}
+            }
+        }
+        let (mut low, mut high) = inner.search(head(key, skip));
+        while low < high {
+            let middle = (low + high) / 2;
+            let order = self.record(inner.separator(middle)).key().cmp(key);
+            if order == Ordering::Less || order == Ordering::Equal && !before {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    /// How `key` compares to the first `skip` bytes of a record's key: equal if it starts with them.
+    #[inline]
+    fn compare_prefix(&self, key: &[u8], with: Ref, skip: usize) -> Ordering {
+        let prefix = self.record(with).key();
+        key[..key.len().min(skip)].cmp(&prefix[..skip.min(prefix.len())])
+    }
+
+    /// How `key` compares to the prefix of a leaf's keys.
+    #[inline]
+    pub fn compare_leaf(&self, leaf: &Leaf, key: &[u8]) -> Ordering {
+        let prefix = leaf.prefix();
+        if !prefix.open || prefix.skip == 0 {
+            return Ordering::Equal;
+        }
+        self.compare_prefix(key, leaf.record(0), usize::from(prefix.skip))
+    }
+
+    /// The slot of `key` in its leaf, and the newest version of it.
+    #[inline]
+    pub fn find<'a>(&'a self, leaf: &Leaf, key: &[u8], hash: u64) -> Option<(usize, Ref, Record<'a>)> {
+        // A key that lacks the leaf's prefix is not in it, whatever its head: the full key decides.
+        let head = head(key, usize::from(leaf.prefix().skip));
+        leaf.find(leaf.len(), (print(hash), head), |i| {
+            let r = leaf.record(i);
+            let record = self.record(r);
+            (record.key() == key).then_some((i, r, record))
+        })
+    }
+
+    /// The newest version of `key`.
+    #[inline]
+    pub fn newest(&self, key: &[u8], hash: u64) -> Option<(Ref, Record<'_>)> {
+        let (_, r, record) = self.find(self.leaf(key)?, key, hash)?;
+        Some((r, record))
+    }
+
+    /// The newest version at or below `trailer`, of the key whose newest version is given.
+    #[inline]
+    pub fn version<'a>(&'a self, newest: (Ref, Record<'a>), trailer: Trailer) -> Option<(Ref, Record<'a>)> {
+        let (mut r, mut record) = newest;
+        while record.trailer() > trailer {
+            let chain = record.chain()?;
+            let jump = self.record(chain.jump);
+            (r, record) = match jump.trailer() > trailer {
+                true => (chain.jump, jump),
+                false => (chain.older, self.record(chain.older)),
+            };
+        }
+        Some((r, record))
+    }
+
+    /// The version after `r`, of the key whose newest version is given; `None` after the newest.
+    pub fn newer(&self, newest: Ref, r: Ref) -> Option<Ref> {
+        let trailer = self.record(r).trailer();
+        let mut at = newest;
+        while at != r {
+            let chain = self.record(at).chain()?;
+            if chain.older == r {
+                return Some(at);
+            }
+            at = if self.record(chain.jump).trailer() > trailer { chain.jump } else { chain.older };
+        }
+        None
+    }
+
+    /// The published slots of a leaf in key order: how many, and for each its head and number.
+    pub fn sorted(&self, leaf: &Leaf) -> (usize, [u64; LEAF]) {
+        let n = leaf.len();
+        let mut order = leaf.order(n);
+        let key = |word: u64| self.record(leaf.record(word as u32 as usize)).key();
+        for run in order[..n].chunk_by_mut(|a, b| a >> 32 == b >> 32) {
+            if run.len() > 1 {
+                run.sort_by(|a, b| key(*a).cmp(key(*b)));
+            }
+        }
+        (n, order)
+    }
+}
