@@ -1,6 +1,8 @@
 //! Searches and comparisons of short things, without calls and without branches that cannot be
 //! predicted.
 
+use crate::key;
+use std::cmp::Ordering;
 use std::hint::select_unpredictable;
 use std::ops::Range;
 
@@ -42,6 +44,21 @@ pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
         }
 }
 
+/// The order of two keys, as `Ord` has it.
+#[inline]
+pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let (mut x, mut y) = (a, b);
+    while let (Some((first, a)), Some((second, b))) = (x.split_first_chunk::<8>(), y.split_first_chunk::<8>())
+    {
+        if first != second {
+            return u64::from_be_bytes(*first).cmp(&u64::from_be_bytes(*second));
+        }
+        (x, y) = (a, b);
+    }
+    // Zero-padded and equal: one is the other and zeros behind it.
+    key::head(x).cmp(&key::head(y)).then(a.len().cmp(&b.len()))
+}
+
 /// How many bytes two strings start with in common.
 #[inline]
 pub(crate) fn shared(a: &[u8], b: &[u8]) -> usize {
@@ -77,6 +94,31 @@ mod tests {
             let word = u64::from_le_bytes([byte; 8]);
             assert_eq!(equal_bytes(word, byte), 0x8080_8080_8080_8080);
             assert_eq!(equal_bytes(word, byte ^ 0x10), 0);
+        }
+    }
+
+    #[test]
+    fn keys_compare_as_slices_do() {
+        let mut x = 7u64;
+        let mut random = |n: u64| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            (x >> 20) % n
+        };
+        let mut keys: Vec<Vec<u8>> = (0..300)
+            .map(|_| {
+                let start = [&b""[..], b"sevens.", b"eight...", b"more than eight"][random(4) as usize];
+                let len = random(12);
+                let tail: Vec<u8> = (0..len).map(|_| [0, 0, 1, 0xff][random(4) as usize]).collect();
+                [start, &tail].concat()
+            })
+            .collect();
+        keys.push(Vec::new());
+        for a in &keys {
+            for b in &keys {
+                assert_eq!(compare(a, b), a.cmp(b), "{a:?} {b:?}");
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::table::codec::Compressor;
 use crate::table::filter::Filter;
 use crate::table::format::{self, Codec, Footer, Properties, Section, TRAILER_LEN};
 use crate::table::index;
+use crate::table::search::compare;
 use crate::tombstones::RangeTombstones;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -115,7 +116,7 @@ impl Writer {
             return Err(Error::invalid("a key or a value is too large for a table"));
         }
         let fresh = match self.block.last() {
-            Some((last, before)) => match last.cmp(key) {
+            Some((last, before)) => match compare(last, key) {
                 Ordering::Less => true,
                 Ordering::Equal if before > trailer.get() => false,
                 _ => return Err(Error::invalid("entries of a table must be added in order")),
