@@ -1,7 +1,7 @@
 //! The cursor over a memtable: the sorted slots of one leaf at a time.
 
 use super::Memtable;
-use super::arena::{Record, Ref};
+use super::arena::{Record, Ref, prefetch};
 use super::node::{LEAF, head};
 use super::tree::{Fences, Toward};
 use crate::cursor::Cursor;
@@ -10,6 +10,9 @@ use crate::ids::Seq;
 use crate::key::Trailer;
 use crate::sync::Arc;
 use std::cmp::Ordering;
+
+/// How many entries before its turn a record is fetched.
+const AHEAD: usize = 4;
 
 /// A cursor that owns its share of the memtable. Sees at least what was inserted before its last
 /// seek, and each entry at most once in one direction.
@@ -42,7 +45,7 @@ impl MemCursor {
         let tree = &self.mem.tree;
         let Some((leaf, fences)) = tree.find_leaf(toward) else { return (0, false) };
         self.fences = fences;
-        (self.len, self.slots) = tree.sorted(leaf);
+        self.len = tree.sorted(leaf, &mut self.slots);
         for slot in &mut self.slots[..self.len] {
             *slot = *slot >> 32 << 32 | u64::from(leaf.record(*slot as u32 as usize).get());
         }
@@ -65,6 +68,10 @@ impl MemCursor {
         self.stand = None;
         if at < self.len {
             self.stand = Some(record(self.slots[at]));
+            // Records of neighbours lie anywhere: fetch the ones to come early.
+            if let Some(&ahead) = self.slots[..self.len].get(at + AHEAD) {
+                prefetch(self.mem.tree.record(record(ahead)).address());
+            }
         } else if let Some(high) = self.fences.high.filter(|_| self.len > 0) {
             let mem = self.mem.clone();
             let (first, _) = self.load(Toward::At(mem.tree.record(high).key()));

@@ -12,7 +12,7 @@
 //! order of arrival behind a sorted part, and published by its count; but a slot may come to lead to
 //! a newer version of the same key.
 
-use super::arena::{Allocator, Arena, Ref};
+use super::arena::{Allocator, Arena, Ref, prefetch};
 use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::ptr::null_mut;
 
@@ -222,6 +222,8 @@ impl Leaf {
         mut found: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
         const ONES: u64 = 0x0101_0101_0101_0101;
+        // The reference of a match is needed next: let its line come while the prints are compared.
+        self.refs.chunks(64 / size_of::<u32>()).for_each(|line| prefetch(line.as_ptr()));
         let (print, head) = slot;
         for (w, word) in self.prints.iter().enumerate().take(len.div_ceil(8)) {
             // The bytes that are equal have their highest bit set afterwards, and only they.
@@ -241,28 +243,40 @@ impl Leaf {
         None
     }
 
-    /// The numbers of the first `len` slots, each behind its head, in the order of the heads: equal
-    /// ones are not ordered any further.
-    pub fn order(&self, len: usize) -> [u64; LEAF] {
-        let mut out = [0; LEAF];
-        let mut tail = [0; LEAF];
-        let word = |i: usize| u64::from(self.head(i)) << 32 | i as u64;
-        let sorted = self.sorted().min(len);
-        let tail = &mut tail[..len - sorted];
-        for (j, slot) in tail.iter_mut().enumerate() {
-            *slot = word(sorted + j);
+    /// Puts the numbers of the first `len` slots into `out`, each behind its head, in the order of
+    /// the heads. Answers whether all heads differ: equal ones are not ordered any further.
+    pub fn order(&self, len: usize, out: &mut [u64; LEAF]) -> bool {
+        let word = |head: u32, i: usize| u64::from(head) << 32 | i as u64;
+        if len <= self.sorted() {
+            let mut last = None;
+            return (0..len).fold(true, |distinct, i| {
+                let head = Some(self.head(i));
+                out[i] = word(self.head(i), i);
+                distinct & (std::mem::replace(&mut last, head) != head)
+            });
         }
-        tail.sort_unstable();
-        let (mut i, mut j) = (0, 0);
-        for slot in &mut out[..len] {
-            let a = if i < sorted { word(i) } else { u64::MAX };
-            let b = tail.get(j).copied().unwrap_or(u64::MAX);
-            let first = a <= b;
-            *slot = if first { a } else { b };
-            i += usize::from(first);
-            j += usize::from(!first);
+        // A slot's place is the number of smaller heads: more comparisons than a sort needs, but
+        // vector code without a single branch that could be guessed wrongly.
+        let mut heads = [u32::MAX; WORDS * 8];
+        (0..len).for_each(|i| heads[i] = self.head(i));
+        let mut places = 0;
+        for (i, &head) in heads[..len].iter().enumerate() {
+            let mut below = [0u32; 8];
+            for eight in heads[..len.next_multiple_of(8)].chunks_exact(8) {
+                for (below, h) in below.iter_mut().zip(eight) {
+                    *below += u32::from(*h < head);
+                }
+            }
+            let place = below.iter().sum::<u32>() as usize;
+            places += place;
+            out[place] = word(head, i);
         }
-        out
+        let distinct = places == len * (len - 1) / 2;
+        if !distinct {
+            (0..len).for_each(|i| out[i] = word(heads[i], i));
+            out[..len].sort_unstable();
+        }
+        distinct
     }
 
     /// Adds a slot and publishes it.

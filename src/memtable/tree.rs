@@ -222,16 +222,16 @@ impl Tree {
         None
     }
 
-    /// The published slots of a leaf in key order: how many, and for each its head and number.
-    pub fn sorted(&self, leaf: &Leaf) -> (usize, [u64; LEAF]) {
+    /// Puts the published slots of a leaf into `out` in key order, each slot's number behind its
+    /// head. Answers how many there are.
+    pub fn sorted(&self, leaf: &Leaf, out: &mut [u64; LEAF]) -> usize {
         let n = leaf.len();
-        let mut order = leaf.order(n);
-        let key = |word: u64| self.record(leaf.record(word as u32 as usize)).key();
-        for run in order[..n].chunk_by_mut(|a, b| a >> 32 == b >> 32) {
-            if run.len() > 1 {
+        if !leaf.order(n, out) {
+            let key = |word: u64| self.record(leaf.record(word as u32 as usize)).key();
+            for run in out[..n].chunk_by_mut(|a, b| a >> 32 == b >> 32) {
                 run.sort_by(|a, b| key(*a).cmp(key(*b)));
             }
         }
-        (n, order)
+        n
     }
 }
