@@ -25,7 +25,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)]
 pub(crate) use cursor::TableCursor;
 #[allow(unused_imports)]
 pub(crate) use dump::dump;
@@ -33,7 +32,5 @@ pub(crate) use dump::dump;
 pub(crate) use format::Properties;
 #[allow(unused_imports)]
 pub(crate) use reader::{Pin, ReadOptions, Table};
-#[allow(unused_imports)]
 pub(crate) use store::{Handle, Store};
-#[allow(unused_imports)]
 pub(crate) use writer::{Summary, WriteOptions, Writer};
