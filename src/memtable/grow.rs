@@ -102,10 +102,15 @@ impl<'a> Grower<'a> {
 
     /// Takes the heads of `slots` anew where the prefix is another.
     fn rehead(&self, slots: &mut [Slot], old: Option<Prefix>, new: Prefix) {
-        if old.is_none_or(|old| old.skip != new.skip) {
-            for slot in slots {
-                slot.head = head(self.key(slot.record), new.skip.into());
-            }
+        if old.is_some_and(|old| old.skip == new.skip) {
+            return;
+        }
+        for slot in &mut *slots {
+            slot.head = head(self.key(slot.record), new.skip.into());
+        }
+        if old.is_some_and(|old| old.skip < new.skip) {
+            // What had equal heads, in whatever order, may have others now.
+            slots.sort_by_key(|slot| slot.head);
         }
     }
 
@@ -113,9 +118,14 @@ impl<'a> Grower<'a> {
     fn split(&mut self, key: &[u8]) {
         let Some((path, leaf)) = self.tree.path(key) else { return };
         let mut order = [0; LEAF];
-        let n = self.tree.sorted(leaf, &mut order);
-        let mut slots: Vec<Slot> = order[..n].iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
-        let (left, right) = slots.split_at_mut(cut(&order[..n]));
+        leaf.order(LEAF, |i| i as u32, &mut order);
+        let cut = cut(&order);
+        // Only here does it matter which of those with equal heads comes first.
+        for at in [0, cut - 1, cut, LEAF - 1] {
+            self.tree.settle(&mut order, at, |slot| leaf.record(slot as u32 as usize));
+        }
+        let mut slots: Vec<Slot> = order.iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
+        let (left, right) = slots.split_at_mut(cut);
         let separator = right[0].record;
         let fences = fences(&path);
         let left = self.half(left, Fences { high: Some(separator), ..fences }, leaf.prefix());

@@ -243,40 +243,42 @@ impl Leaf {
         None
     }
 
-    /// Puts the numbers of the first `len` slots into `out`, each behind its head, in the order of
-    /// the heads. Answers whether all heads differ: equal ones are not ordered any further.
-    pub fn order(&self, len: usize, out: &mut [u64; LEAF]) -> bool {
-        let word = |head: u32, i: usize| u64::from(head) << 32 | i as u64;
-        if len <= self.sorted() {
-            let mut last = None;
-            return (0..len).fold(true, |distinct, i| {
-                let head = Some(self.head(i));
-                out[i] = word(self.head(i), i);
-                distinct & (std::mem::replace(&mut last, head) != head)
-            });
+    /// Puts the first `len` slots into `out` in the order of their heads: the head above, what `low`
+    /// says below. Equal heads are not ordered any further.
+    #[inline]
+    pub fn order(&self, len: usize, low: impl Fn(usize) -> u32, out: &mut [u64; LEAF]) {
+        // Compared as signed numbers, which vector code can do on every processor.
+        let mut heads = [0i32; LEAF];
+        for (i, head) in heads[..len].iter_mut().enumerate() {
+            *head = (self.head(i) ^ 1 << 31).cast_signed();
         }
-        // A slot's place is the number of smaller heads: more comparisons than a sort needs, but
-        // vector code without a single branch that could be guessed wrongly.
-        let mut heads = [u32::MAX; WORDS * 8];
-        (0..len).for_each(|i| heads[i] = self.head(i));
-        let mut places = 0;
-        for (i, &head) in heads[..len].iter().enumerate() {
+        let word = |i: usize| u64::from(heads[i].cast_unsigned() ^ 1 << 31) << 32 | u64::from(low(i));
+        let mut sorted = self.sorted().min(len);
+        while sorted < len && (sorted == 0 || heads[sorted - 1] <= heads[sorted]) {
+            sorted += 1;
+        }
+        // Where a slot behind the sorted ones belongs is the number of smaller heads: more
+        // comparisons than a sort needs, but without a branch that could be guessed wrongly.
+        let mut free = u64::MAX;
+        for first in (sorted..len).step_by(8) {
+            let mut eight = [i32::MAX; 8];
+            let n = eight.len().min(len - first);
+            eight[..n].copy_from_slice(&heads[first..first + n]);
             let mut below = [0u32; 8];
-            for eight in heads[..len.next_multiple_of(8)].chunks_exact(8) {
-                for (below, h) in below.iter_mut().zip(eight) {
-                    *below += u32::from(*h < head);
-                }
+            for &head in &heads[..len] {
+                below.iter_mut().zip(&eight).for_each(|(below, h)| *below += u32::from(head < *h));
             }
-            let place = below.iter().sum::<u32>() as usize;
-            places += place;
-            out[place] = word(head, i);
+            for (i, &below) in below[..n].iter().enumerate() {
+                let place = (free >> below).trailing_zeros() + below;
+                out[place as usize] = word(first + i);
+                free &= !(1 << place);
+            }
         }
-        let distinct = places == len * (len - 1) / 2;
-        if !distinct {
-            (0..len).for_each(|i| out[i] = word(heads[i], i));
-            out[..len].sort_unstable();
+        // The sorted ones fill the rest.
+        for i in 0..sorted {
+            out[free.trailing_zeros() as usize] = word(i);
+            free &= free - 1;
         }
-        distinct
     }
 
     /// Adds a slot and publishes it.
