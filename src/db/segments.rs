@@ -15,8 +15,7 @@ impl Core {
     /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
     /// Nothing is durable in it yet; its name is.
     pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
-        let capacity =
-            self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
+        let capacity = self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
         let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
         self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
