@@ -2,4 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod crash;
+mod rng;
+mod state;
 mod tidy;
+mod world;
