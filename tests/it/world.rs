@@ -276,7 +276,7 @@ pub fn random_step(rng: &mut Rng, state: &State) -> Step {
     let live: Vec<Name> = NAMES.into_iter().filter(|name| state.contains_key(*name)).collect();
     let dead: Vec<Name> = NAMES.into_iter().filter(|name| !state.contains_key(*name)).collect();
     if live.is_empty() {
-        return Step::Create(rng.pick(&dead[..]));
+        return Step::Create(rng.pick::<Name>(&dead));
     }
     let how = *rng.pick(&[How::Buffered, How::Buffered, How::Sync, How::Submit]);
     match rng.below(40) {
@@ -292,12 +292,12 @@ pub fn random_step(rng: &mut Rng, state: &State) -> Step {
         33 => Step::Reopen,
         34 => Step::Snapshot,
         35 => Step::Release,
-        36 => Step::Drop(rng.pick(&live[..])),
+        36 => Step::Drop(rng.pick::<Name>(&live)),
         37 if live.len() > 1 => {
             let at = rng.below(live.len());
             Step::Replace(live[at], live[(at + 1 + rng.below(live.len() - 1)) % live.len()])
         }
-        _ if !dead.is_empty() => Step::Create(rng.pick(&dead[..])),
+        _ if !dead.is_empty() => Step::Create(rng.pick::<Name>(&dead)),
         _ => Step::Commit(how, vec![random_write(rng, &live)]),
     }
 }
