@@ -7,19 +7,14 @@ use crate::error::{Error, Result};
 use crate::ids::Position;
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
-use crate::record;
 use crate::version::Change;
 use std::sync::Arc;
-
-/// The header of a segment, and room for marks.
-const OVERHEAD: u64 = 8 << 10;
 
 impl Core {
     /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
     /// Nothing is durable in it yet; its name is.
     pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
-        let capacity =
-            self.options.segment_bytes.max(record::size(len) as u64 + OVERHEAD).next_multiple_of(4096);
+        let capacity = self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
         let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
         self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
@@ -46,7 +41,7 @@ impl Core {
         if fits {
             return Ok(());
         }
-        let enough = |s: &Arc<Segment>| s.capacity() >= record::size(len) as u64 + OVERHEAD;
+        let enough = |s: &Arc<Segment>| s.capacity() >= Segment::capacity_for(len);
         let ready = self.next_segment.lock().take_if(|s| enough(s));
         let segment = match ready {
             Some(segment) => segment,

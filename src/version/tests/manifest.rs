@@ -201,7 +201,13 @@ fn cuts_are_noticed_after_the_file_has_grown() {
     let w = write(&[], &edits);
     let (grown, end) = (w.bytes.len(), *w.ends.last().unwrap());
     assert!(grown > (64 << 10) && end > (64 << 10) && end + 100 < grown, "{grown} {end}");
-    for cut in (w.ends[2]..grown).step_by(501).chain([end, end + 1, 64 << 10, (64 << 10) + 1, grown - 1]) {
+    // Exactly the lengths that the file had once, too.
+    let starts = [RECORDS].into_iter().chain(w.ends.iter().copied()).take(w.ends.len());
+    let mut lengths: Vec<usize> =
+        starts.map(|at| u64::from_le_bytes(*w.bytes[at + 32..].first_chunk().unwrap()) as usize).collect();
+    lengths.dedup();
+    assert!(lengths.len() > 1 && lengths.pop() == Some(grown));
+    for cut in (w.ends[2]..grown).step_by(501).chain(lengths).chain([end, end + 1, grown - 1]) {
         let error = parse(&w.bytes[..cut], NO).expect_err("cut").1;
         assert!(error.is_corruption(), "cut {cut}: {error}");
     }
@@ -256,6 +262,7 @@ fn one_copy_of_the_header_is_enough_where_nothing_proves_damage() {
 
 #[test]
 fn valid_records_that_say_nonsense_are_damage() {
+    use record::RecordKind::{Batch, Edit as EditKind, Snapshot};
     let w = sample();
     // Records with good checksums, put in the place of the first edit.
     let put = |kind, number: u64, count, payload: &[u8]| {
@@ -265,12 +272,27 @@ fn valid_records_that_say_nonsense_are_damage() {
         bytes.resize(w.bytes.len(), 0);
         parse(&bytes, NO).map(|found| found.map(|(s, _)| s.edit))
     };
+    // And in that of the snapshot.
+    let put_snapshot = |db: u64, next_file: u64| {
+        let mut state = w.states[0].clone();
+        state.db = db;
+        state.next_file = FileNo(next_file);
+        let mut payload = (w.bytes.len() as u64).to_le_bytes().to_vec();
+        let count = state.encode(&mut payload) as u32;
+        let meta = record::Meta { kind: Snapshot, first_seq: super::seq(1), count, watermark: 0 };
+        let mut bytes = w.bytes[..RECORDS].to_vec();
+        record::encode(&mut bytes, SALT, RECORDS as u64, meta, &payload);
+        bytes.resize(w.bytes.len(), 0);
+        parse(&bytes, NO).map(|found| found.map(|(s, _)| s.edit))
+    };
     let payload = |edit: &Edit, next_file: u64| {
         let mut payload = (w.bytes.len() as u64).to_le_bytes().to_vec();
         edit.encode(&mut payload, Counters { number: 2, next_file: FileNo(next_file), next_keyspace: 10 });
         payload
     };
-    use record::RecordKind::{Batch, Edit as EditKind, Snapshot};
+    assert_eq!(put_snapshot(77, 1000).unwrap(), Some(1));
+    assert!(put_snapshot(78, 1000).unwrap_err().1.to_string().contains("another database"));
+    assert!(put_snapshot(77, 40).unwrap_err().1.to_string().contains("never given out"));
     let good = payload(&edit("flushed k1 10"), 1000);
     assert_eq!(put(EditKind, 2, 1, &good).unwrap(), Some(2));
     for (kind, number, count, payload, why) in [
