@@ -4,7 +4,6 @@
 use crate::db::core::{Core, Installed};
 use crate::db::stage::Retired;
 use crate::error::{Error, Result};
-use crate::fs::names::Name;
 use crate::ids::Position;
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
@@ -102,21 +101,19 @@ impl Core {
         }
     }
 
-    /// At close: the active segment is sealed, the one prepared after it is given back.
+    /// At close: the active segment is sealed, and given back if no batch is in it; so is the one
+    /// prepared after it. The journal is durable by now.
     pub fn seal_active(&self) -> Result<()> {
-        let (no, start) = {
+        let (no, start, idle) = {
             let commit = self.commit.lock();
             let Some(journal) = &commit.journal else { return Ok(()) };
-            (journal.segment().no(), commit.segment_start)
+            (journal.segment().no(), commit.segment_start, journal.is_empty())
         };
         let end = self.sync.durable_position().0;
         self.sealed.lock().push((no, start, end));
-        let unused = self.next_segment.lock().take().map(|s| s.no());
-        let changes = unused.iter().map(|&no| Change::SegmentGone { no }).collect();
-        self.install(Installed { changes, ..Installed::default() })?;
-        if let Some(no) = unused {
-            self.remove_file(Name::Journal(no));
-        }
-        Ok(())
+        let prepared = self.next_segment.lock().take().map(|s| s.no());
+        let gone = prepared.into_iter().chain(idle.then_some(no));
+        let changes = gone.map(|no| Change::SegmentGone { no }).collect();
+        self.install(Installed { changes, ..Installed::default() }).map(|_| ())
     }
 }

@@ -162,6 +162,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether no batch was appended to this segment.
+    pub fn is_empty(&self) -> bool {
+        self.last_seq == Seq::ZERO
+    }
+
     /// The position behind the last record.
     #[inline]
     pub fn end(&self) -> Position {

@@ -131,6 +131,19 @@ pub(super) struct Record<'a> {
     arena: PhantomData<&'a Arena>,
 }
 
+/// Asks the processor to fetch the line at `at`, if it can; changes nothing.
+#[inline]
+pub(super) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch is a hint: it may be given any address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
 impl<'a> Record<'a> {
     #[inline]
     fn top(self) -> &'a RecordTop {
@@ -170,6 +183,12 @@ impl<'a> Record<'a> {
     pub fn value(self) -> &'a [u8] {
         let (from, len) = self.key_at();
         self.bytes(from + len, self.top().value_len as usize)
+    }
+
+    /// Where the record lies, to prefetch it.
+    #[inline]
+    pub fn address(self) -> *const u8 {
+        self.top.as_ptr().cast_const().cast()
     }
 
     #[inline]

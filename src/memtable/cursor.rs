@@ -1,7 +1,7 @@
 //! The cursor over a memtable: the sorted slots of one leaf at a time.
 
 use super::Memtable;
-use super::arena::{Record, Ref};
+use super::arena::{Record, Ref, prefetch};
 use super::node::{LEAF, head};
 use super::tree::{Fences, Toward};
 use crate::cursor::Cursor;
@@ -11,6 +11,9 @@ use crate::key::Trailer;
 use crate::sync::Arc;
 use std::cmp::Ordering;
 
+/// How many entries before its turn a record is fetched.
+const AHEAD: usize = 4;
+
 /// A cursor that owns its share of the memtable. Sees at least what was inserted before its last
 /// seek, and each entry at most once in one direction.
 pub(crate) struct MemCursor {
@@ -18,6 +21,9 @@ pub(crate) struct MemCursor {
     /// A leaf's slots as they were when the cursor came, in order: heads above, references below.
     slots: [u64; LEAF],
     len: usize,
+    /// Which slots stand where they belong: those with equal heads are put in order when the cursor
+    /// comes to them.
+    settled: u64,
     /// The leaf's place in the tree.
     fences: Fences,
     /// The slot the cursor stands in, and which version in it.
@@ -27,7 +33,7 @@ pub(crate) struct MemCursor {
 
 impl MemCursor {
     pub fn new(mem: Arc<Memtable>) -> MemCursor {
-        MemCursor { mem, slots: [0; LEAF], len: 0, fences: Fences::default(), at: 0, stand: None }
+        MemCursor { mem, slots: [0; LEAF], len: 0, settled: 0, fences: Fences::default(), at: 0, stand: None }
     }
 
     fn record(&self) -> Option<Record<'_>> {
@@ -39,24 +45,38 @@ impl MemCursor {
     fn load(&mut self, toward: Toward<'_>) -> (usize, bool) {
         self.stand = None;
         self.len = 0;
-        let tree = &self.mem.tree;
+        let mem = self.mem.clone();
+        let tree = &mem.tree;
         let Some((leaf, fences)) = tree.find_leaf(toward) else { return (0, false) };
         self.fences = fences;
-        (self.len, self.slots) = tree.sorted(leaf);
-        for slot in &mut self.slots[..self.len] {
-            *slot = *slot >> 32 << 32 | u64::from(leaf.record(*slot as u32 as usize).get());
-        }
+        self.len = leaf.len();
+        self.settled = 0;
+        leaf.order(self.len, |i| leaf.record(i).get(), &mut self.slots);
         let (Toward::At(key) | Toward::Before(key)) = toward else { return (0, false) };
         match tree.compare_leaf(leaf, key) {
             Ordering::Less => return (0, false),
             Ordering::Greater => return (self.len, false),
             Ordering::Equal => {}
         }
-        let slots = &self.slots[..self.len];
         let head = u64::from(head(key, leaf.prefix().skip.into()));
+        let first = self.slots[..self.len].partition_point(|&s| s >> 32 < head);
+        if self.slots[..self.len].get(first).is_none_or(|&s| s >> 32 != head) {
+            return (first, false);
+        }
+        self.settle(first);
+        let slots = &self.slots[..self.len];
         let key_of = |slot: u64| tree.record(record(slot)).key();
-        let i = slots.partition_point(|&s| s >> 32 < head || s >> 32 == head && key_of(s) < key);
+        let i = first + slots[first..].partition_point(|&s| s >> 32 == head && key_of(s) < key);
         (i, slots.get(i).is_some_and(|&s| s >> 32 == head && key_of(s) == key))
+    }
+
+    /// Makes sure that slot `at` is the one that belongs there.
+    #[inline]
+    fn settle(&mut self, at: usize) {
+        if self.settled >> at & 1 == 0 {
+            let run = self.mem.tree.settle(&mut self.slots[..self.len], at, record);
+            run.for_each(|i| self.settled |= 1 << i);
+        }
     }
 
     /// Onto the newest version of slot `at`, or of the first one of the next leaf.
@@ -64,7 +84,12 @@ impl MemCursor {
         self.at = at;
         self.stand = None;
         if at < self.len {
+            self.settle(at);
             self.stand = Some(record(self.slots[at]));
+            // Records of neighbours lie anywhere: fetch the ones to come early.
+            if let Some(&ahead) = self.slots[..self.len].get(at + AHEAD) {
+                prefetch(self.mem.tree.record(record(ahead)).address());
+            }
         } else if let Some(high) = self.fences.high.filter(|_| self.len > 0) {
             let mem = self.mem.clone();
             let (first, _) = self.load(Toward::At(mem.tree.record(high).key()));
@@ -82,6 +107,7 @@ impl MemCursor {
             (before, _) = self.load(Toward::Before(mem.tree.record(low).key()));
         }
         if let Some(i) = before.checked_sub(1) {
+            self.settle(i);
             let newest = record(self.slots[i]);
             self.at = i;
             self.stand = Some(self.mem.tree.record(newest).chain().map_or(newest, |chain| chain.oldest));

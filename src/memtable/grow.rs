@@ -1,7 +1,7 @@
 //! How the tree grows: leaves and inner nodes are copied, split and linked in, and published with
 //! one store each time.
 
-use super::arena::{Allocator, Chain, Ref};
+use super::arena::{Allocator, Chain, Record, Ref};
 use super::node::{FAN, Inner, LEAF, Leaf, NodePtr, Prefix, Slot, head, print, shared};
 use super::tree::{Fences, Tree};
 use crate::key::Trailer;
@@ -28,7 +28,7 @@ impl<'a> Grower<'a> {
             };
             if let Some((i, newest, record)) = self.tree.find(leaf, key, hash) {
                 assert!(record.trailer() < trailer, "versions of a key come in commit order");
-                let chain = self.chain(newest);
+                let chain = self.chain(newest, record);
                 let r = self.allocator.record(arena, key, trailer, value, Some(chain));
                 return leaf.supersede(i, r);
             }
@@ -56,15 +56,15 @@ impl<'a> Grower<'a> {
     }
 
     /// What leads from a new version to the older ones.
-    fn chain(&self, older: Ref) -> Chain {
-        // A first version is its own jump.
-        let of =
-            |r: Ref| self.tree.record(r).chain().unwrap_or(Chain { older: r, jump: r, depth: 0, oldest: r });
-        let old = of(older);
-        let jump = of(old.jump);
-        let far = of(jump.jump);
-        let even = old.depth - jump.depth == jump.depth - far.depth;
-        Chain { older, jump: if even { jump.jump } else { older }, depth: old.depth + 1, oldest: old.oldest }
+    fn chain(&self, older: Ref, record: Record<'_>) -> Chain {
+        let Some(old) = record.chain() else { return Chain { older, jump: older, depth: 1, oldest: older } };
+        let depth = old.depth + 1;
+        // The jump leads to the version before, or to where that one's jump's jump leads.
+        let jump = match stride(depth) {
+            1 => older,
+            _ => self.tree.record(old.jump).chain().map_or(old.jump, |chain| chain.jump),
+        };
+        Chain { older, jump, depth, oldest: old.oldest }
     }
 
     /// Whether a full leaf seems to be filled in ascending order, and `key` goes on with that.
@@ -102,19 +102,30 @@ impl<'a> Grower<'a> {
 
     /// Takes the heads of `slots` anew where the prefix is another.
     fn rehead(&self, slots: &mut [Slot], old: Option<Prefix>, new: Prefix) {
-        if old.is_none_or(|old| old.skip != new.skip) {
-            for slot in slots {
-                slot.head = head(self.key(slot.record), new.skip.into());
-            }
+        if old.is_some_and(|old| old.skip == new.skip) {
+            return;
+        }
+        for slot in &mut *slots {
+            slot.head = head(self.key(slot.record), new.skip.into());
+        }
+        if old.is_some_and(|old| old.skip < new.skip) {
+            // What had equal heads, in whatever order, may have others now.
+            slots.sort_by_key(|slot| slot.head);
         }
     }
 
     /// Splits `key`'s leaf.
     fn split(&mut self, key: &[u8]) {
         let Some((path, leaf)) = self.tree.path(key) else { return };
-        let (n, order) = self.tree.sorted(leaf);
-        let mut slots: Vec<Slot> = order[..n].iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
-        let (left, right) = slots.split_at_mut(cut(&order[..n]));
+        let mut order = [0; LEAF];
+        leaf.order(LEAF, |i| i as u32, &mut order);
+        let cut = cut(&order);
+        // Only here does it matter which of those with equal heads comes first.
+        for at in [0, cut - 1, cut, LEAF - 1] {
+            self.tree.settle(&mut order, at, |slot| leaf.record(slot as u32 as usize));
+        }
+        let mut slots: Vec<Slot> = order.iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
+        let (left, right) = slots.split_at_mut(cut);
         let separator = right[0].record;
         let fences = fences(&path);
         let left = self.half(left, Fences { high: Some(separator), ..fences }, leaf.prefix());
@@ -222,4 +233,15 @@ fn cut(order: &[u64]) -> usize {
     let same = |i: usize| ((order[i - 1] ^ order[i]) >> 32 << 32).leading_zeros() / 8;
     let near = |i: &usize| (same(*i), i.abs_diff(middle));
     (middle - window..=middle + window).filter(|&i| i > 0).min_by_key(near).unwrap_or(middle)
+}
+
+/// How many versions the jump of the one at `depth` passes: the last weight when `depth` is taken
+/// apart into the largest numbers 2^k - 1 that fit.
+fn stride(mut depth: u32) -> u32 {
+    let mut weight = 0;
+    while depth > 0 {
+        weight = (u32::MAX >> 1) >> (depth + 1).leading_zeros();
+        depth -= weight;
+    }
+    weight
 }

@@ -9,6 +9,7 @@ use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
 use crate::key::Trailer;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
 use std::cmp::Ordering;
+use std::ops::Range;
 
 /// The tree of one memtable, shared by its writer and its readers.
 #[repr(align(64))]
@@ -222,16 +223,16 @@ impl Tree {
         None
     }
 
-    /// The published slots of a leaf in key order: how many, and for each its head and number.
-    pub fn sorted(&self, leaf: &Leaf) -> (usize, [u64; LEAF]) {
-        let n = leaf.len();
-        let mut order = leaf.order(n);
-        let key = |word: u64| self.record(leaf.record(word as u32 as usize)).key();
-        for run in order[..n].chunk_by_mut(|a, b| a >> 32 == b >> 32) {
-            if run.len() > 1 {
-                run.sort_by(|a, b| key(*a).cmp(key(*b)));
-            }
+    /// Puts those of `slots` that have the same head as slot `at` in key order; the heads, in the
+    /// upper halves, are in order already. `of` says where a slot's record is. Answers which they are.
+    pub fn settle(&self, slots: &mut [u64], at: usize, of: impl Fn(u64) -> Ref) -> Range<usize> {
+        let same = |slot: &&u64| **slot >> 32 == slots[at] >> 32;
+        let start = at - slots[..at].iter().rev().take_while(same).count();
+        let end = at + slots[at..].iter().take_while(same).count();
+        if end - start > 1 {
+            let key = |slot: u64| self.record(of(slot)).key();
+            slots[start..end].sort_unstable_by(|a, b| key(*a).cmp(key(*b)));
         }
-        (n, order)
+        start..end
     }
 }

@@ -2,4 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod crash;
+mod faults;
+mod rng;
+mod state;
 mod tidy;
+mod world;
