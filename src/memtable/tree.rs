@@ -4,9 +4,10 @@
 //! tries again. What it meets may be replaced by the writer meanwhile; nodes that were replaced stay
 //! as they were, so it finds at least what had been published when it started.
 
-use super::arena::{Allocator, Arena, Record, Ref};
+use super::arena::{Allocator, Arena, Pool, Record, Ref};
 use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
 use crate::key::Trailer;
+use crate::sync::Arc;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -51,8 +52,8 @@ impl Fences {
 }
 
 impl Tree {
-    pub fn new() -> (Tree, Allocator) {
-        let (arena, allocator) = Arena::new();
+    pub fn new(pool: Option<Arc<Pool>>) -> (Tree, Allocator) {
+        let (arena, allocator) = Arena::new(pool);
         (Tree { arena, root: AtomicPtr::new(std::ptr::null_mut()) }, allocator)
     }
 
@@ -74,9 +75,9 @@ impl Tree {
         unsafe { self.arena.record(r) }
     }
 
-    /// The node at `ptr`, which is this tree's root or a child in it.
+    /// The node at `ptr`, which is or was this tree's root or a child in it.
     #[inline]
-    fn node(&self, ptr: NodePtr) -> Option<Node<'_>> {
+    pub fn node(&self, ptr: NodePtr) -> Option<Node<'_>> {
         // SAFETY: the root and all children point to nodes of this tree's arena, released when they
         // were stored and acquired when they were loaded.
         unsafe { node(ptr) }
