@@ -17,7 +17,7 @@
 //!      -     -  key, value
 //! ```
 
-use crate::key::{Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
+use crate::key::{MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::{Arc, Mutex};
 use std::marker::PhantomData;
@@ -160,7 +160,7 @@ struct RecordTop {
     /// Lets loom see who wrote and who reads this record.
     #[cfg(loom)]
     track: loom::cell::UnsafeCell<()>,
-    trailer: u64,
+    trailer: Trailer,
     key_len: u32,
     value_len: u32,
 }
@@ -187,6 +187,26 @@ pub(super) struct Record<'a> {
     arena: PhantomData<&'a Arena>,
 }
 
+/// A [`Record`] without the borrow: for who owns a share of the memtable.
+#[derive(Clone, Copy)]
+pub(super) struct RawRecord(NonNull<RecordTop>);
+
+// SAFETY: what it leads to never changes.
+unsafe impl Send for RawRecord {}
+// SAFETY: likewise.
+unsafe impl Sync for RawRecord {}
+
+impl RawRecord {
+    /// The record again.
+    ///
+    /// # Safety
+    /// The arena lives as long as `'a`.
+    #[inline]
+    pub unsafe fn record<'a>(self) -> Record<'a> {
+        Record { top: self.0, arena: PhantomData }
+    }
+}
+
 /// Asks the processor to fetch the line at `at`, if it can; changes nothing.
 #[inline]
 pub(super) fn prefetch<T>(at: *const T) {
@@ -210,9 +230,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub fn trailer(self) -> Trailer {
-        let word = self.top().trailer;
-        let kind = if word as u8 == 0 { Kind::Delete } else { Kind::Put };
-        Trailer::new(crate::ids::Seq::new(word >> 8).unwrap_or(crate::ids::Seq::MAX), kind)
+        self.top().trailer
     }
 
     /// The bytes `from..from + len` of the record.
@@ -239,6 +257,11 @@ impl<'a> Record<'a> {
     pub fn value(self) -> &'a [u8] {
         let (from, len) = self.key_at();
         self.bytes(from + len, self.top().value_len as usize)
+    }
+
+    #[inline]
+    pub fn raw(self) -> RawRecord {
+        RawRecord(self.top)
     }
 
     /// Where the record lies, to prefetch it.
@@ -389,7 +412,7 @@ impl Allocator {
         let top = RecordTop {
             #[cfg(loom)]
             track: loom::cell::UnsafeCell::new(()),
-            trailer: trailer.get(),
+            trailer,
             key_len: key.len() as u32 | older,
             value_len: value.len() as u32,
         };

@@ -9,15 +9,18 @@
 #![allow(unused_imports)]
 
 mod arena;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod bench;
 mod cursor;
 mod grow;
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom;
 mod node;
 mod ranges;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod tree;
 
@@ -136,7 +139,7 @@ impl Memtable {
     #[inline]
     pub fn get_hashed(&self, key: &[u8], hash: u64, read: Seq) -> Option<Found<'_>> {
         let newest = self.tree.newest(key, hash)?;
-        let (_, record) = self.tree.version(newest, Trailer::newest(read))?;
+        let record = self.tree.version(newest, Trailer::newest(read))?;
         Some(Found { trailer: record.trailer(), value: record.value(), owner: None })
     }
 
@@ -159,7 +162,7 @@ impl Memtable {
 
     /// Whether `key` was written, or covered by a range delete, after `since`.
     pub fn changed_since(&self, key: &[u8], since: Seq) -> bool {
-        self.tree.newest(key, key::hash(key)).is_some_and(|(_, record)| record.trailer().seq() > since)
+        self.tree.newest(key, key::hash(key)).is_some_and(|record| record.trailer().seq() > since)
             || self.newest_cover(key, Seq::MAX).is_some_and(|seq| seq > since)
     }
 
