@@ -6,6 +6,7 @@
 
 use crate::model::{Bytes, Change, Model, Range, State};
 use crate::rng::Rng;
+use crate::state::Later;
 use crate::state::{small, state};
 use esker::fs::sim::SimFs;
 use esker::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options};

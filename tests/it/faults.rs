@@ -2,6 +2,7 @@
 //! that fail. Calls answer with typed errors, and no acknowledged commit is lost.
 
 use crate::model::{Change, Model, Range};
+use crate::state::Later;
 use crate::state::{open_and_read, small, state};
 use esker::fs::fault::{Fault, FaultFs, Op, Rule};
 use esker::fs::sim::SimFs;
