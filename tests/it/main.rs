@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod crash;
 mod faults;
+mod model;
+mod process;
 mod rng;
 mod state;
 mod tidy;

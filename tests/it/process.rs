@@ -1,5 +1,6 @@
 //! Two processes and the real disk: one writes and is killed, the other looks at what is left.
 
+use crate::state::Later;
 use esker::{Db, Durability, ErrorKind, Options};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

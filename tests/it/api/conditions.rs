@@ -2,6 +2,7 @@
 //! trace.
 
 use super::{fails, fresh};
+use crate::state::Later;
 use esker::{ErrorKind, Expect};
 
 #[test]

@@ -2,6 +2,7 @@
 //! that cannot be; read-only.
 
 use super::{buffered, fails, fresh, keys};
+use crate::state::Later;
 use esker::{Db, ErrorKind, KeyspaceOptions, Options};
 use std::collections::BTreeMap;
 use std::fs;

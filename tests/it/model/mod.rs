@@ -152,13 +152,18 @@ impl Model {
     }
 }
 
-/// Whether no key can lie in `range`; `BTreeMap::range` panics on some of these.
+/// Whether no key can lie in `range`.
 pub fn empty(range: &Range) -> bool {
-    use Bound::{Excluded, Included};
-    match range {
-        (Included(a), Included(b)) => a > b,
-        (Included(a) | Excluded(a), Excluded(b)) | (Excluded(a), Included(b)) => a >= b,
-        _ => false,
+    let after = |key: &Bytes| [&key[..], &[0]].concat();
+    let lower = match &range.0 {
+        Bound::Included(key) => key.clone(),
+        Bound::Excluded(key) => after(key),
+        Bound::Unbounded => Vec::new(),
+    };
+    match &range.1 {
+        Bound::Included(key) => lower >= after(key),
+        Bound::Excluded(key) => lower >= *key,
+        Bound::Unbounded => false,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::{Bytes, Change, Model, Range, empty};
 use crate::rng::Rng;
+use crate::state::Later;
 use esker::fs::sim::SimFs;
 use esker::{
     Batch, Compression, Db, Durability, ErrorKind, Expect, Keyspace, KeyspaceOptions, KeyspaceView, Options,
@@ -170,8 +171,9 @@ impl Run {
         let db = self.let_go();
         if self.rng.one_in(2) {
             db.close().unwrap();
+        } else {
+            drop(db);
         }
-        drop(db);
         self.open();
         self.resume();
     }
