@@ -28,6 +28,9 @@ trait Reads {
     fn cursor(&self, range: Range) -> esker::Cursor;
 }
 
+/// Keyspaces by name, with their numbers in the model.
+type Live = BTreeMap<String, (Keyspace, usize)>;
+
 macro_rules! reads {
     ($($name:ty),*) => {$(
         impl Reads for $name {
@@ -72,11 +75,11 @@ struct Run {
     db: Option<Db>,
     model: Model,
     /// Live keyspaces by name, with their numbers in the model.
-    live: BTreeMap<String, (Keyspace, usize)>,
+    live: Live,
     /// Handles of keyspaces that were dropped.
     dropped: Vec<Keyspace>,
     /// Snapshots with their points in time, and the keyspaces of that time.
-    kept: Vec<(Snapshot, usize, BTreeMap<String, (Keyspace, usize)>)>,
+    kept: Vec<(Snapshot, usize, Live)>,
     trail: VecDeque<String>,
     steps: usize,
 }
