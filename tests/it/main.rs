@@ -6,6 +6,7 @@ mod api;
 mod crash;
 mod faults;
 mod model;
+mod pairs;
 mod process;
 mod rng;
 mod state;
