@@ -120,7 +120,7 @@ pub(super) struct Allocator {
     table: *mut *const u8,
     named: usize,
     capacity: usize,
-    /// Bytes in use, and those given up at the ends of chunks.
+    /// The size of all chunks.
     bytes: usize,
 }
 
@@ -372,18 +372,19 @@ impl Bump {
         Some(at)
     }
 
-    /// Takes up a new chunk with room for `size` bytes at least.
+    /// Takes up a new chunk with room for `size` bytes at least. Answers how large it is.
     #[cold]
-    fn refill(&mut self, arena: &Arena, size: usize) {
+    fn refill(&mut self, arena: &Arena, size: usize) -> usize {
         let size = self.next_size.max((HEADER + size).next_power_of_two());
         self.base = arena.chunk(size);
         (self.at, self.end) = (HEADER, size);
         self.next_size = (size * 2).min(MAX_CHUNK);
+        size
     }
 }
 
 impl Allocator {
-    /// Bytes in use.
+    /// The memory taken so far.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -407,7 +408,6 @@ impl Allocator {
             Some(at) => (self.records.base, self.current, at),
             None => self.more_records(arena, size),
         };
-        self.bytes += size;
         let older = if chain.is_some() { OLDER } else { 0 };
         let top = RecordTop {
             #[cfg(loom)]
@@ -438,11 +438,12 @@ impl Allocator {
     fn more_records(&mut self, arena: &Arena, size: usize) -> (*mut u8, usize, usize) {
         if size > LARGE {
             // The current chunk goes on being filled.
-            let base = arena.chunk((HEADER + size).next_multiple_of(size_of::<Line>()));
+            let size = (HEADER + size).next_multiple_of(size_of::<Line>());
+            let base = arena.chunk(size);
+            self.bytes += size;
             return (base, self.name(arena, base), HEADER);
         }
-        self.bytes += self.records.end - self.records.at;
-        self.records.refill(arena, size);
+        self.bytes += self.records.refill(arena, size);
         self.current = self.name(arena, self.records.base);
         let at = self.records.take(size, GRAIN).expect("the new chunk has room");
         (self.records.base, self.current, at)
@@ -480,11 +481,9 @@ impl Allocator {
         const { assert!(align_of::<T>() <= align_of::<Line>()) };
         let (size, align) = (size_of::<T>(), align_of::<T>());
         let at = self.nodes.take(size, align).unwrap_or_else(|| {
-            self.bytes += self.nodes.end - self.nodes.at;
-            self.nodes.refill(arena, size);
+            self.bytes += self.nodes.refill(arena, size);
             self.nodes.take(size, align).expect("the new chunk has room")
         });
-        self.bytes += size;
         // SAFETY: inside of the chunk, so not null.
         unsafe { NonNull::new_unchecked(self.nodes.base.add(at).cast()) }
     }

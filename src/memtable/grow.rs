@@ -44,6 +44,7 @@ impl<'a> Grower<'a> {
                 *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
                 return self.tree.set_root(leaf.ptr());
             };
+            leaf.fetch_next();
             if let Some((i, newest, record)) = self.tree.find(leaf, key, hash) {
                 assert!(record.trailer() < trailer, "versions of a key come in commit order");
                 let chain = self.chain(newest, record);

@@ -191,7 +191,9 @@ impl Tree {
     /// The newest version of `key`.
     #[inline]
     pub fn newest(&self, key: &[u8], hash: u64) -> Option<Record<'_>> {
-        let (_, _, record) = self.find(self.leaf(key)?, key, hash)?;
+        let leaf = self.leaf(key)?;
+        leaf.fetch_refs();
+        let (_, _, record) = self.find(leaf, key, hash)?;
         Some(record)
     }
 
