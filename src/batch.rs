@@ -181,7 +181,10 @@ pub(crate) fn dump(dump: &mut Dump<'_>, bytes: &[u8]) {
             Ok((ks, Op::DeleteRange { start, end })) => {
                 format!("delete range {ks}: {}..{}", text(start), end.map(text).unwrap_or_default())
             }
-            Err(e) => e.to_string(),
+            Err(e) => {
+                dump.field(bytes.len() - at, format_args!("{e}: {}", text(&bytes[at..])));
+                return;
+            }
         };
         dump.field(ops.reader.at() - at, meaning);
         at = ops.reader.at();

@@ -83,7 +83,7 @@ impl Writers {
         first: Seq,
         position: Position,
         registry: &crate::sync::Mutex<Registry>,
-        skip: impl Fn(&Tree, Seq) -> bool,
+        mut skip: impl FnMut(&Tree, Seq) -> bool,
     ) -> Result<()> {
         self.touched.clear();
         let mut seq = first;

@@ -22,6 +22,8 @@ use crate::sync::{Condvar, Mutex};
 use crate::table::Store;
 use crate::version::{Change, Edit, SegmentState, VersionSet};
 use crate::view::run;
+use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -181,12 +183,14 @@ impl Core {
         // Read before the pins: a commit that is being applied right now lies behind it.
         let (durable, last_seq) = self.sync.durable_position();
         let floor = self.needed_from(durable, &installed.flushed);
-        let mut gone: Vec<FileNo> = Vec::new();
+        let taken_back = |c: &Change| if let Change::SegmentGone { no } = c { Some(*no) } else { None };
+        let mut gone: BTreeSet<FileNo> = changes.iter().filter_map(taken_back).collect();
+        changes.retain(|c| taken_back(c).is_none());
         for (&no, state) in &set.state().segments {
             if let SegmentState::Sealed { end, .. } = *state
                 && end <= floor
             {
-                gone.push(no);
+                gone.insert(no);
             }
         }
         gone.extend(sealed.iter().filter(|s| s.2 <= floor).map(|s| s.0));
@@ -208,11 +212,17 @@ impl Core {
         Ok(edit)
     }
 
-    /// Removes a file nobody needs; one that stays is found by the next open.
-    pub fn remove_file(&self, name: Name) {
+    /// Removes a file nobody needs; one that stays is found by the next open. Whether it was there
+    /// and is gone.
+    pub fn remove_file(&self, name: Name) -> bool {
         let path = name.path(&self.dir);
-        if let Err(e) = self.fs.remove(&path) {
-            log::warn!("{}", Error::io("removing a file", &path, e));
+        match self.fs.remove(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => {
+                log::warn!("{}", Error::io("removing a file", &path, e));
+                false
+            }
         }
     }
 
@@ -232,11 +242,12 @@ impl Core {
         flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)],
         touched: &[KeyspaceId],
     ) {
-        let removed: Vec<FileNo> = edit
-            .changes
-            .iter()
-            .filter_map(|c| if let Change::RemoveTable { no, .. } = c { Some(*no) } else { None })
-            .collect();
+        let taken_away = |c: &Change| match c {
+            // A table that is added in the same edit has moved to another level.
+            Change::RemoveTable { no, .. } if !edit.adds(*no) => Some(*no),
+            _ => None,
+        };
+        let removed: Vec<FileNo> = edit.changes.iter().filter_map(taken_away).collect();
         for &id in touched {
             let Some(tree) = self.registry.lock().tree(id).cloned() else { continue };
             let Some(state) = set.state().keyspaces.get(&id) else { continue };

@@ -11,7 +11,7 @@ use crate::options::{Durability, KeyspaceOptions};
 use std::sync::Arc;
 
 impl Db {
-    /// The keyspace `name`, created with the database's [options](Options::keyspaces) if there is
+    /// The keyspace `name`, created with the database's [options](crate::Options::keyspaces) if there is
     /// none. Creating is a commit of its own; opening costs a look-up.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
         self.open_keyspace(name, None)
@@ -137,7 +137,7 @@ impl Db {
     }
 
     /// Does one piece of background work in this thread; `false` if there is none. For databases
-    /// with no [workers](Options::workers), where it makes runs repeatable.
+    /// with no [workers](crate::Options::workers), where it makes runs repeatable.
     pub fn step(&self) -> Result<bool> {
         self.core().writable()?;
         self.core().step()

@@ -86,7 +86,7 @@ impl fmt::Debug for Db {
 /// A sorted map of byte strings in a database.
 ///
 /// A cheap handle; it keeps the database open. It stands for the name: after a
-/// [`replace`](Batch::replace) it reads and writes the new contents.
+/// [`replace`](crate::Batch::replace) it reads and writes the new contents.
 #[derive(Clone)]
 pub struct Keyspace {
     pub(crate) db: Db,

@@ -31,7 +31,7 @@ use crate::sync::atomic::Ordering;
 use crate::table::{ReadOptions, Store};
 use crate::version::{self, Change, Edit, KeyspaceState, SegmentState, State, VersionSet};
 use crate::view::run;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -129,6 +129,10 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     if created && options.read_only {
         return Err(Error::new(ErrorKind::Io, "there is no database to open read-only").in_file(dir));
     }
+    if created {
+        // Before there is anything in it that could be relied on.
+        sync_names(&*fs, dir)?;
+    }
     check_tables(dir, &state, &listing)?;
     let segments: Vec<Announced> = state
         .segments
@@ -162,11 +166,15 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         created,
         commits: report.records,
         bytes: report.bytes,
-        torn: report.torn.map(|t| TornTail { file: t.path, offset: t.offset, bytes: t.bytes }),
+        torn: report.torn.as_ref().map(|t| TornTail {
+            file: t.path.clone(),
+            offset: t.offset,
+            bytes: t.bytes,
+        }),
         rewritten: report.persisted,
         removed: 0,
     };
-    let Build { registry, writers, last_seq, .. } = build;
+    let Build { registry, writers, last_seq, needed, .. } = build;
     // What is left belongs to keyspaces that were dropped.
     registry.lock().unborn.clear();
     let last_seq = last_seq.max(state.last_seq);
@@ -204,7 +212,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     core.snapshots.publish(last_seq);
     core.snapshots.publish_durable(last_seq);
     if !core.options.read_only {
-        begin(&core, &state, report.end, last_seq, &report.ends, &report.unused)?;
+        begin(&core, &state, last_seq, &report, &needed)?;
         recovery.removed = remove_strays(&core, &listing);
         queue_left_work(&core);
     }
@@ -215,12 +223,8 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
 fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     if !read_only {
         fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
-        if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
-            // The directory's own name must survive too. Parents that cannot be opened are not ours.
-            if let Err(e) = fs.sync_dir(parent) {
-                log::debug!("syncing {}: {e}", parent.display());
-            }
-        }
+        // Somebody else's folder stays as it is, without so much as a lock file of ours.
+        Listing::read(fs, dir)?;
     }
     let path = Name::Lock.path(dir);
     match fs.lock(&path, read_only) {
@@ -231,6 +235,23 @@ fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock
         }
         Err(e) => Err(Error::io("locking the database", &path, e)),
     }
+}
+
+/// Makes the directory's own name survive, and those of the directories above it, which may be as
+/// new: made just now, or by a creation that was interrupted.
+fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    for above in dir.ancestors().skip(1) {
+        match fs.sync_dir(above) {
+            Ok(()) => {}
+            // What may not be opened, or never be synced, was not made by us.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                log::debug!("syncing {}: {e}", above.display());
+            }
+            Err(e) => return Err(Error::io("syncing the directory", above, e)),
+        }
+    }
+    Ok(())
 }
 
 /// What the newest manifest says; a new state if this is no database yet.
@@ -273,6 +294,8 @@ struct Build {
     registry: Mutex<Registry>,
     writers: Writers,
     last_seq: Seq,
+    /// Segments with operations that are in no table.
+    needed: BTreeSet<FileNo>,
 }
 
 impl Build {
@@ -295,7 +318,8 @@ impl Build {
             }
             rows.next()?;
         }
-        Ok(Build { memtable_bytes, registry: Mutex::new(registry), writers, last_seq: Seq::ZERO })
+        let (registry, needed) = (Mutex::new(registry), BTreeSet::new());
+        Ok(Build { memtable_bytes, registry, writers, last_seq: Seq::ZERO, needed })
     }
 
     fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
@@ -310,11 +334,17 @@ impl Build {
         if count != record.count {
             return Err(damaged(Error::corruption("it does not hold as many operations as its record says")));
         }
+        let mut needed = false;
         let applied =
             self.writers.apply(record.payload, first, record.position, &self.registry, |tree, seq| {
-                seq <= tree.view.load().flushed
+                let in_tables = seq <= tree.view.load().flushed;
+                needed |= !in_tables;
+                in_tables
             });
         applied.map_err(damaged)?;
+        if needed {
+            self.needed.insert(record.segment);
+        }
         self.last_seq = first.plus(u64::from(count).saturating_sub(1));
         // Frozen memtables are flushed once the database runs.
         self.writers.rotate_full(self.memtable_bytes, || Position(0));
@@ -326,18 +356,22 @@ impl Build {
 fn begin(
     core: &Arc<Core>,
     state: &State,
-    end: Position,
     last_seq: Seq,
-    ends: &[(FileNo, Position, Position)],
-    unused: &[FileNo],
+    journal: &journal::Report,
+    needed: &BTreeSet<FileNo>,
 ) -> Result<()> {
+    let journal::Report { ends, unused, end, .. } = journal;
+    let end = *end;
     let sealed = |no: &FileNo| matches!(state.segments.get(no), Some(SegmentState::Sealed { .. }));
     let mut changes: Vec<Change> = ends
         .iter()
         .filter(|(no, ..)| !sealed(no))
         .map(|&(no, start, end)| Change::SegmentSealed { no, start, end })
         .collect();
-    changes.extend(unused.iter().map(|&no| Change::SegmentGone { no }));
+    // Segments are large however little they hold: one that is not needed does not wait for those
+    // before it.
+    let idle = ends.iter().map(|e| &e.0).filter(|no| !needed.contains(no));
+    changes.extend(unused.iter().chain(idle).map(|&no| Change::SegmentGone { no }));
     let live = |id: &KeyspaceId| core.registry.lock().tree(*id).is_some();
     let dead = state.keyspaces.keys().filter(|id| !live(id));
     changes.extend(dead.map(|&keyspace| Change::DropKeyspace { keyspace }));
@@ -367,9 +401,8 @@ fn remove_strays(core: &Core, listing: &Listing) -> u64 {
             Name::Manifest(_) => false,
             Name::Table(no) => state.table(*no).is_none(),
         };
-        if stray {
+        if stray && core.remove_file(*name) {
             removed += 1;
-            core.remove_file(*name);
         }
     }
     removed

@@ -4,23 +4,17 @@
 use crate::db::core::{Core, Installed};
 use crate::db::stage::Retired;
 use crate::error::{Error, Result};
-use crate::fs::names::Name;
 use crate::ids::Position;
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
-use crate::record;
 use crate::version::Change;
 use std::sync::Arc;
-
-/// The header of a segment, and room for marks.
-const OVERHEAD: u64 = 8 << 10;
 
 impl Core {
     /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
     /// Nothing is durable in it yet; its name is.
     pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
-        let capacity =
-            self.options.segment_bytes.max(record::size(len) as u64 + OVERHEAD).next_multiple_of(4096);
+        let capacity = self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
         let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
         self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
@@ -47,7 +41,7 @@ impl Core {
         if fits {
             return Ok(());
         }
-        let enough = |s: &Arc<Segment>| s.capacity() >= record::size(len) as u64 + OVERHEAD;
+        let enough = |s: &Arc<Segment>| s.capacity() >= Segment::capacity_for(len);
         let ready = self.next_segment.lock().take_if(|s| enough(s));
         let segment = match ready {
             Some(segment) => segment,
@@ -107,21 +101,19 @@ impl Core {
         }
     }
 
-    /// At close: the active segment is sealed, the one prepared after it is given back.
+    /// At close: the active segment is sealed, and given back if no batch is in it; so is the one
+    /// prepared after it. The journal is durable by now.
     pub fn seal_active(&self) -> Result<()> {
-        let (no, start) = {
+        let (no, start, idle) = {
             let commit = self.commit.lock();
             let Some(journal) = &commit.journal else { return Ok(()) };
-            (journal.segment().no(), commit.segment_start)
+            (journal.segment().no(), commit.segment_start, journal.is_empty())
         };
         let end = self.sync.durable_position().0;
         self.sealed.lock().push((no, start, end));
-        let unused = self.next_segment.lock().take().map(|s| s.no());
-        let changes = unused.iter().map(|&no| Change::SegmentGone { no }).collect();
-        self.install(Installed { changes, ..Installed::default() })?;
-        if let Some(no) = unused {
-            self.remove_file(Name::Journal(no));
-        }
-        Ok(())
+        let prepared = self.next_segment.lock().take().map(|s| s.no());
+        let gone = prepared.into_iter().chain(idle.then_some(no));
+        let changes = gone.map(|no| Change::SegmentGone { no }).collect();
+        self.install(Installed { changes, ..Installed::default() }).map(|_| ())
     }
 }

@@ -88,8 +88,11 @@ impl SyncStage {
 
     fn wake_visible(&self, visible: Seq) {
         let mut state = self.state.lock();
-        self.watching.store(0, Ordering::SeqCst);
         wake(&mut state.wakers, Durability::Buffered, visible);
+        // Those that wait for more than this one brought still count; threads count themselves again
+        // when they have looked.
+        let still = state.wakers.iter().filter(|(w, _)| w.0 == Durability::Buffered).count();
+        self.watching.store(still, Ordering::SeqCst);
         self.moved.notify_all();
     }
 

@@ -135,3 +135,46 @@ impl fmt::Debug for Watch {
         write!(f, "Watch({:?}, told {:?})", self.kind, self.told)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::db::handle::Db;
+    use crate::fs::sim::SimFs;
+    use crate::options::{Durability, Options};
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A commit that has published but not yet looked for watchers meets one that has seen it
+    /// already. It must not take that watcher off the list: the next commit has to wake it.
+    #[test]
+    fn a_late_teller_does_not_forget_who_waits_for_the_next_commit() {
+        let options = Options::default().fs(Arc::new(SimFs::new(1))).durability(Durability::Buffered);
+        let db = Db::open("/db", options.segment_bytes(16 << 10).workers(0)).unwrap();
+        let ks = db.keyspace("k").unwrap();
+        ks.put("a", "1").unwrap();
+        let mut watch = db.watch(Durability::Buffered);
+        watch.wait().unwrap();
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut changed = pin!(watch.changed());
+        assert!(changed.as_mut().poll(&mut cx).is_pending());
+        db.core().sync.tell_visible(db.visible_seq());
+        assert_eq!(count.0.load(Ordering::SeqCst), 0);
+        let seq = ks.put("a", "2").unwrap();
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(matches!(changed.as_mut().poll(&mut cx), std::task::Poll::Ready(Ok(s)) if s == seq));
+    }
+}

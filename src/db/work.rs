@@ -147,6 +147,7 @@ impl Core {
             l0_runs: L0_RUNS,
             level_base: self.options.memtable_bytes as u64 * L0_RUNS as u64,
             fanout: 10,
+            table_bytes: self.options.table_bytes,
         }
     }
 

@@ -81,6 +81,8 @@ impl Fs for OsFs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
         let flags = rustix::fs::OFlags::DIRECTORY.bits() as i32;
+        // What is above the first part of a relative path.
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         std_fs::OpenOptions::new().read(true).custom_flags(flags).open(dir)?.sync_all()
     }
 

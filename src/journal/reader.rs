@@ -1,9 +1,9 @@
 //! Reads a segment front to back through a window, trusting nothing it says.
 
-use super::segment::{DATA_START, HEADERS, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::fs::{File, read_exact_at};
 use crate::ids::Position;
+use crate::journal::segment::{DATA_START, HEADERS, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::record::{self, ALIGN, HEADER_LEN};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use std::sync::Arc;
 const WINDOW: u64 = 1 << 20;
 /// The scan for later records skips zero space in pieces of this size.
 const PIECE: usize = 4096;
+/// A piece, and what a header that begins in it may have behind it, if all is zero. Comparing with
+/// it is many times quicker than looking for a byte that is not.
+static ZEROS: [u8; PIECE + HEADER_LEN - ALIGN] = [0; PIECE + HEADER_LEN - ALIGN];
 
 pub(super) struct Reader {
     file: Arc<dyn File>,
@@ -115,9 +118,9 @@ impl Reader {
         let mut seen = Remains::default();
         let mut offset = offset.max(DATA_START).next_multiple_of(ALIGN as u64);
         while offset < self.len {
-            // A header may begin in the piece and end behind it.
-            let bytes = self.bytes(offset, PIECE + HEADER_LEN - ALIGN)?;
-            if let Some(last) = bytes.iter().rposition(|&b| b != 0) {
+            let bytes = self.bytes(offset, ZEROS.len())?;
+            let blank = ZEROS.get(..bytes.len()) == Some(bytes);
+            if let Some(last) = bytes.iter().rposition(|&b| b != 0).filter(|_| !blank) {
                 seen.end = offset + last as u64 + 1;
                 for from in (0..PIECE.min(last + 1)).step_by(ALIGN) {
                     let place = offset + from as u64;

@@ -13,12 +13,12 @@
 //! that no synced witness vouches for is written again in place, and synced. The same bytes are
 //! written to the same places, so a crash in the middle changes nothing.
 
-use super::reader::{Reader, Remains};
-use super::segment::{DATA_START, HEADERS, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs, write_all_at};
 use crate::ids::{FileNo, Position, Seq};
+use crate::journal::reader::{Reader, Remains};
+use crate::journal::segment::{DATA_START, HEADERS, SegmentHeader};
 use crate::record::RecordKind;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ pub(crate) fn recover(input: Recover, visit: &mut Visit) -> Result<Report> {
     let vouched = [input.durable, input.hint.unwrap_or_default(), tail.seen.watermark, witness];
     let vouched = vouched.into_iter().max().unwrap_or_default();
     if vouched > end {
-        return Err(damage(&input, &tail, &loose, end, vouched));
+        return Err(damage(&input, &tail, &loose, (end, vouched), chain.last_seq));
     }
     let torn = torn(&input, &tail, &loose, later)?;
     let Chain { parts, watermark, records, bytes, .. } = chain;
@@ -200,17 +200,17 @@ impl<'a, 'v> Chain<'a, 'v> {
                 return broken("the header of a sealed journal segment is not valid".into(), 0);
             };
             if header.start != start {
-                let found = header.start;
-                return broken(
-                    format!("the segment starts at position {found}, sealed it was at {start}"),
-                    40,
-                );
+                let why =
+                    format!("the segment starts at position {}, sealed it was at {start}", header.start);
+                return broken(why, 40);
             }
             let offset = self.read(&header, &mut reader, Some(len))?;
             if offset != len {
-                let rest = len - offset;
-                let why =
-                    format!("a durable journal record is not valid; {rest} bytes were sealed from here on");
+                let (rest, last) = (len - offset, self.last_seq);
+                let why = format!(
+                    "a durable journal record is not valid: {rest} bytes were sealed from here on, \
+                     commits after sequence number {last} are affected"
+                );
                 return broken(why, offset);
             }
             self.parts.push(Part { no, start, end, header: None });
@@ -242,8 +242,10 @@ impl<'a, 'v> Chain<'a, 'v> {
             match found {
                 Some(header) => headers.push((no, header)),
                 None => {
-                    let dirty =
-                        !HEADERS.into_iter().try_fold(true, |blank, at| Ok(blank & reader.is_blank(at)?))?;
+                    let mut dirty = false;
+                    for at in HEADERS {
+                        dirty |= !reader.is_blank(at)?;
+                    }
                     blank.push(Blank { no, dirty });
                 }
             }
@@ -254,9 +256,8 @@ impl<'a, 'v> Chain<'a, 'v> {
             self.follow(no, &header)?;
         }
         let lost: Vec<_> = lost.collect();
-        if let (Some((no, header)), true, true) =
-            (lost.first(), blank.is_empty(), self.parts.iter().all(|p| p.header.is_none()))
-        {
+        let follows_sealed = blank.is_empty() && self.parts.iter().all(|p| p.header.is_none());
+        if let Some((no, header)) = lost.first().filter(|_| follows_sealed) {
             // Between the sealed part and this segment nothing can have been lost.
             let (start, end) = (header.start, self.end);
             let why = format!("the segment starts at position {start}, the one before it ends at {end}");
@@ -271,12 +272,8 @@ impl<'a, 'v> Chain<'a, 'v> {
         let broken = |why: String, offset| Err(Error::corruption(why).at(&path, offset));
         if header.start < self.end {
             let (start, end) = (header.start, self.end);
-            return broken(
-                format!(
-                    "the segment starts at position {start}, inside the one before it, which ends at {end}"
-                ),
-                40,
-            );
+            let why = format!("the segment starts at {start}, inside the one before it, which ends at {end}");
+            return broken(why, 40);
         }
         // A crash explains a segment whose predecessor lost its end, not one that names another.
         if let Some(last) = self.parts.last().filter(|p| p.header.is_some() && p.no != header.previous) {
@@ -395,11 +392,17 @@ fn header(input: &Recover, no: FileNo, reader: &mut Reader) -> Result<Option<Seg
 }
 
 /// The error for a journal that ends before what a witness vouches for.
-fn damage(input: &Recover, tail: &Tail, loose: &Loose, end: Position, vouched: Position) -> Error {
+fn damage(
+    input: &Recover,
+    tail: &Tail,
+    loose: &Loose,
+    (end, vouched): (Position, Position),
+    last_seq: Seq,
+) -> Error {
     let missing = vouched.0 - end.0;
     let why = format!(
-        "the journal is damaged: it was durable up to position {vouched}, \
-         but it is valid only up to {end}, {missing} bytes before"
+        "the journal is damaged: it was durable up to position {vouched}, but it is valid only up to {end}, \
+         {missing} bytes before; commits after sequence number {last_seq} are affected"
     );
     // Where the chain ends in blank space, the next segment is more likely the damaged one.
     let next = loose.blank.iter().map(|b| b.no).find(|no| tail.segment.is_none_or(|segment| segment < *no));

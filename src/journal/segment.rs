@@ -46,8 +46,9 @@
 //! Behind its last record a sealed segment may carry a footer (for logs, reserved). Nothing is read
 //! there now.
 
+use crate::batch;
 use crate::coding::{u32_at, u64_at};
-use crate::dump::{Dump, text};
+use crate::dump::Dump;
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs};
@@ -221,9 +222,7 @@ pub(crate) fn dump(bytes: &[u8]) -> String {
         d.number(4, "count");
         d.field(8, format_args!("first sequence number = {}, kind", header.meta.first_seq));
         d.number(8, "watermark");
-        if !payload.is_empty() {
-            d.field(payload.len(), text(payload));
-        }
+        batch::dump(&mut d, payload);
         let padding = record::size(payload.len()) - HEADER_LEN - payload.len();
         if padding > 0 {
             d.field(padding, "padding");

@@ -1,9 +1,9 @@
 //! Appends records to the active segment, by position or through a window.
 
-use super::segment::{DATA_START, HEADERS, Segment, SegmentHeader};
 use crate::error::{Error, Result};
 use crate::fs::{Window, write_all_at};
 use crate::ids::{FileNo, Position, Seq};
+use crate::journal::segment::{DATA_START, HEADERS, Segment, SegmentHeader};
 use crate::record::{self, ALIGN, HEADER_LEN, MAX_PAYLOAD, Meta, RecordKind};
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ pub(crate) struct ActivationInfo {
 
 /// Appends to the active segment.
 ///
-/// What it appends survives power loss once the segment's file was synced after the flush.
+/// What it appends survives power loss once the segment's file was synced after the flush. Once the
+/// next segment is activated, which starts at [`Writer::end`], nothing more is appended here.
 /// After an error in the middle of a write nobody knows what stands in the file: from then on
 /// every call answers that error. A batch that does not fit, or pages that cannot be made ready,
 /// change nothing and leave the writer usable.
@@ -159,6 +160,11 @@ impl Writer {
         buf.clear();
         buf.shrink_to(KEEP);
         Ok(())
+    }
+
+    /// Whether no batch was appended to this segment.
+    pub fn is_empty(&self) -> bool {
+        self.last_seq == Seq::ZERO
     }
 
     /// The position behind the last record.

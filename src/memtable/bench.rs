@@ -1,13 +1,15 @@
 //! Not a test: prints what inserts, gets and scans cost, beside `std`'s ordered map.
 //! `cargo test --release --lib memtable::bench -- --ignored --nocapture`
 
-use super::{MemCursor, new};
+use super::{MemCursor, Pool, new_in};
 use crate::cursor::Cursor;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
+use crate::sync::Arc;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::time::Instant;
 
 const N: u64 = 500_000;
 
@@ -22,22 +24,23 @@ fn seq(n: u64) -> Seq {
     Seq::new(n).unwrap()
 }
 
-/// Nanoseconds this thread has run so far: unlike a clock, not disturbed by who else runs.
+/// Nanoseconds per operation: the median over blocks of operations, so that blocks during which
+/// somebody else had the processor do not count.
 #[allow(clippy::disallowed_methods)]
-fn now() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    stat.split(' ').next().unwrap().parse().unwrap()
+fn time(n: usize, mut work: impl FnMut(usize)) -> f64 {
+    const BLOCK: usize = 500;
+    let mut blocks: Vec<u128> = Vec::with_capacity(n / BLOCK + 1);
+    for block in 0..n.div_ceil(BLOCK) {
+        let start = Instant::now();
+        (block * BLOCK..n.min((block + 1) * BLOCK)).for_each(&mut work);
+        blocks.push(start.elapsed().as_nanos());
+    }
+    blocks.sort_unstable();
+    blocks[blocks.len() / 2] as f64 / BLOCK.min(n) as f64
 }
 
-/// Nanoseconds per operation.
-fn time(n: u64, work: impl FnOnce()) -> f64 {
-    let start = now();
-    work();
-    (now() - start) as f64 / n as f64
-}
-
-fn run(name: &str, keys: &[Vec<u8>], missing: &[Vec<u8>]) {
-    let n = keys.len() as u64;
+fn run(pool: &Arc<Pool>, name: &str, keys: &[Vec<u8>], missing: &[Vec<u8>]) {
+    let n = keys.len();
     let value = [7u8; 100];
     let mut shuffled: Vec<Vec<u8>> = keys.to_vec();
     for i in (1..shuffled.len()).rev() {
@@ -46,57 +49,34 @@ fn run(name: &str, keys: &[Vec<u8>], missing: &[Vec<u8>]) {
     // Copied once more, so that they lie in the order in which they are used.
     let shuffled: Vec<Vec<u8>> = shuffled.iter().map(|k| k.to_vec()).collect();
 
-    let (mut writer, mem) = new();
-    let insert = time(n, || {
-        for (i, key) in keys.iter().enumerate() {
-            writer.insert(key, Trailer::new(seq(i as u64 + 1), Kind::Put), &value);
-        }
-    });
-    let get = time(n, || {
-        for key in &shuffled {
-            assert!(black_box(mem.get(key, Seq::MAX)).is_some());
-        }
-    });
-    let miss = time(missing.len() as u64, || {
-        for key in missing {
-            assert!(black_box(mem.get(key, Seq::MAX)).is_none());
-        }
-    });
+    let (mut writer, mem) = new_in(pool);
+    let insert = time(n, |i| writer.insert(&keys[i], Trailer::new(seq(i as u64 + 1), Kind::Put), &value));
+    let get = time(n, |i| assert!(black_box(mem.get(&shuffled[i], Seq::MAX)).is_some()));
+    let miss = time(missing.len(), |i| assert!(black_box(mem.get(&missing[i], Seq::MAX)).is_none()));
     let mut c = MemCursor::new(mem.clone());
-    let seek = time(n / 5, || {
-        for key in &shuffled[..keys.len() / 5] {
-            c.seek(key, Trailer::newest(Seq::MAX)).unwrap();
-            c.next().unwrap();
-            black_box(c.valid());
-        }
+    let seek = time(n / 2, |i| {
+        c.seek(&shuffled[i], Trailer::newest(Seq::MAX)).unwrap();
+        black_box(c.key());
     });
-    let scan = time(n, || {
-        c.seek_first().unwrap();
-        while c.valid() {
-            black_box((c.key(), c.trailer(), c.value()));
-            c.next().unwrap();
-        }
+    c.seek_first().unwrap();
+    let scan = time(n - 1, |_| {
+        black_box((c.key(), c.trailer(), c.value()));
+        c.next().unwrap();
     });
-    let back = time(n, || {
-        c.seek_last().unwrap();
-        while c.valid() {
-            black_box((c.key(), c.trailer(), c.value()));
-            c.prev().unwrap();
-        }
+    assert!(c.valid());
+    let back = time(n - 1, |_| {
+        black_box((c.key(), c.trailer(), c.value()));
+        c.prev().unwrap();
     });
     let bytes = mem.bytes() as f64 / n as f64;
 
     let mut map = BTreeMap::new();
-    let std_insert = time(n, || {
-        for (i, key) in keys.iter().enumerate() {
-            map.insert((key.clone(), Reverse(i as u64 + 1)), value.to_vec());
-        }
+    let std_insert = time(n, |i| {
+        map.insert((keys[i].clone(), Reverse(i as u64 + 1)), value.to_vec());
     });
-    let std_get = time(n, || {
-        for key in &shuffled {
-            let from = (key.clone(), Reverse(u64::MAX));
-            assert!(black_box(map.range(from..).next()).is_some());
-        }
+    let std_get = time(n, |i| {
+        let from = (shuffled[i].clone(), Reverse(u64::MAX));
+        assert!(black_box(map.range(from..).next()).is_some());
     });
     println!(
         "{name:10} insert {insert:5.0} ({:4.1}x)  get {get:5.0} ({:4.1}x)  miss {miss:5.0}  seek {seek:5.0}  \
@@ -120,13 +100,14 @@ fn ratios() {
     let ascending = |i: u64| i.to_be_bytes().repeat(2);
     let streams = |i: u64| [(mix(i % 100)).to_be_bytes(), (i / 100).to_be_bytes()].concat();
     let hot = |i: u64| [mix(mix(i) % 10_000).to_be_bytes(), [0; 8]].concat();
+    let pool = Pool::new(256 << 20);
     let missing = make(100_000, &|i| random(i + N));
-    run("random", &make(N, &random), &missing);
-    run("users", &make(N, &users), &missing);
-    run("two", &make(N, &two), &missing);
-    run("long", &make(N, &long), &missing);
-    run("ascending", &make(N, &ascending), &missing);
-    run("streams", &make(N, &streams), &missing);
-    run("hot", &make(N, &hot), &missing);
-    run("small", &make(5000, &random), &missing);
+    run(&pool, "random", &make(N, &random), &missing);
+    run(&pool, "users", &make(N, &users), &missing);
+    run(&pool, "two", &make(N, &two), &missing);
+    run(&pool, "long", &make(N, &long), &missing);
+    run(&pool, "ascending", &make(N, &ascending), &missing);
+    run(&pool, "streams", &make(N, &streams), &missing);
+    run(&pool, "hot", &make(N, &hot), &missing);
+    run(&pool, "small", &make(10_000, &random), &missing);
 }

@@ -1,8 +1,8 @@
 //! How the tree grows: leaves and inner nodes are copied, split and linked in, and published with
 //! one store each time.
 
-use super::arena::{Allocator, Chain, Ref};
-use super::node::{FAN, Inner, LEAF, Leaf, NodePtr, Prefix, Slot, head, print, shared};
+use super::arena::{Allocator, Chain, Record, Ref};
+use super::node::{FAN, Inner, LEAF, Leaf, Node, NodePtr, Prefix, Slot, head, print, shared};
 use super::tree::{Fences, Tree};
 use crate::key::Trailer;
 use std::cmp::Ordering;
@@ -11,7 +11,18 @@ use std::cmp::Ordering;
 pub(super) struct Grower<'a> {
     pub tree: &'a Tree,
     pub allocator: &'a mut Allocator,
+    pub tail: &'a mut Option<Tail>,
 }
+
+/// The last leaf of the tree, while it is known: where ascending keys go without a descent.
+pub(super) struct Tail {
+    leaf: NodePtr,
+    /// The last record of the tree.
+    last: Ref,
+}
+
+// SAFETY: the pointer leads to a node of the arena whose only allocator goes along.
+unsafe impl Send for Tail {}
 
 type Path<'a> = [(&'a Inner, usize)];
 
@@ -20,15 +31,22 @@ impl<'a> Grower<'a> {
     pub fn insert(&mut self, key: &[u8], hash: u64, trailer: Trailer, value: &[u8]) {
         let arena = &self.tree.arena;
         loop {
+            if let Some(leaf) = self.tail_for(key) {
+                let r = self.allocator.record(arena, key, trailer, value, None);
+                *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
+                // SAFETY: this is the writer, and the leaf has room.
+                return unsafe { leaf.push(slot(key, leaf.prefix(), hash, r)) };
+            }
             let Some(leaf) = self.tree.leaf(key) else {
                 let r = self.allocator.record(arena, key, trailer, value, None);
                 let skip = key.len().saturating_sub(4).min(u16::MAX.into()) as u16;
                 let leaf = self.one(Prefix { skip, open: true }, key, hash, r);
+                *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
                 return self.tree.set_root(leaf.ptr());
             };
             if let Some((i, newest, record)) = self.tree.find(leaf, key, hash) {
                 assert!(record.trailer() < trailer, "versions of a key come in commit order");
-                let chain = self.chain(newest);
+                let chain = self.chain(newest, record);
                 let r = self.allocator.record(arena, key, trailer, value, Some(chain));
                 return leaf.supersede(i, r);
             }
@@ -42,29 +60,35 @@ impl<'a> Grower<'a> {
                 self.widen(key);
             } else {
                 let r = self.allocator.record(arena, key, trailer, value, None);
-                let slot = Slot { head: head(key, leaf.prefix().skip.into()), record: r, print: print(hash) };
                 // SAFETY: this is the writer, and the leaf has room.
-                return unsafe { leaf.push(slot) };
+                return unsafe { leaf.push(slot(key, leaf.prefix(), hash, r)) };
             }
         }
     }
 
+    /// The tree's last leaf, if `key` comes after all others and can go there at once.
+    #[inline]
+    fn tail_for(&self, key: &[u8]) -> Option<&'a Leaf> {
+        let tail = self.tail.as_ref().filter(|tail| self.key(tail.last) < key)?;
+        let Some(Node::Leaf(leaf)) = self.tree.node(tail.leaf) else { return None };
+        (leaf.len() < LEAF && self.tree.compare_leaf(leaf, key) == Ordering::Equal).then_some(leaf)
+    }
+
     /// A leaf of one entry.
     fn one(&mut self, prefix: Prefix, key: &[u8], hash: u64, r: Ref) -> &'a Leaf {
-        let slot = Slot { head: head(key, prefix.skip.into()), record: r, print: print(hash) };
-        Leaf::new(&self.tree.arena, self.allocator, prefix, &[slot], 1)
+        Leaf::new(&self.tree.arena, self.allocator, prefix, &[slot(key, prefix, hash, r)], 1)
     }
 
     /// What leads from a new version to the older ones.
-    fn chain(&self, older: Ref) -> Chain {
-        // A first version is its own jump.
-        let of =
-            |r: Ref| self.tree.record(r).chain().unwrap_or(Chain { older: r, jump: r, depth: 0, oldest: r });
-        let old = of(older);
-        let jump = of(old.jump);
-        let far = of(jump.jump);
-        let even = old.depth - jump.depth == jump.depth - far.depth;
-        Chain { older, jump: if even { jump.jump } else { older }, depth: old.depth + 1, oldest: old.oldest }
+    fn chain(&self, older: Ref, record: Record<'_>) -> Chain {
+        let Some(old) = record.chain() else { return Chain { older, jump: older, depth: 1, oldest: older } };
+        let depth = old.depth + 1;
+        // The jump leads to the version before, or to where that one's jump's jump leads.
+        let jump = match stride(depth) {
+            1 => older,
+            _ => self.tree.record(old.jump).chain().map_or(old.jump, |chain| chain.jump),
+        };
+        Chain { older, jump, depth, oldest: old.oldest }
     }
 
     /// Whether a full leaf seems to be filled in ascending order, and `key` goes on with that.
@@ -102,19 +126,31 @@ impl<'a> Grower<'a> {
 
     /// Takes the heads of `slots` anew where the prefix is another.
     fn rehead(&self, slots: &mut [Slot], old: Option<Prefix>, new: Prefix) {
-        if old.is_none_or(|old| old.skip != new.skip) {
-            for slot in slots {
-                slot.head = head(self.key(slot.record), new.skip.into());
-            }
+        if old.is_some_and(|old| old.skip == new.skip) {
+            return;
+        }
+        for slot in &mut *slots {
+            slot.head = head(self.key(slot.record), new.skip.into());
+        }
+        if old.is_some_and(|old| old.skip < new.skip) {
+            // What had equal heads, in whatever order, may have others now.
+            slots.sort_by_key(|slot| slot.head);
         }
     }
 
     /// Splits `key`'s leaf.
     fn split(&mut self, key: &[u8]) {
         let Some((path, leaf)) = self.tree.path(key) else { return };
-        let (n, order) = self.tree.sorted(leaf);
-        let mut slots: Vec<Slot> = order[..n].iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
-        let (left, right) = slots.split_at_mut(cut(&order[..n]));
+        self.tail.take_if(|tail| tail.leaf == leaf.ptr());
+        let mut order = [0; LEAF];
+        leaf.order(LEAF, |i| i as u32, &mut order);
+        let cut = cut(&order);
+        // Only here does it matter which of those with equal heads comes first.
+        for at in [0, cut - 1, cut, LEAF - 1] {
+            self.tree.settle(&mut order, at, |slot| leaf.record(slot as u32 as usize));
+        }
+        let mut slots: Vec<Slot> = order.iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
+        let (left, right) = slots.split_at_mut(cut);
         let separator = right[0].record;
         let fences = fences(&path);
         let left = self.half(left, Fences { high: Some(separator), ..fences }, leaf.prefix());
@@ -133,8 +169,11 @@ impl<'a> Grower<'a> {
         // As many keys to come share with this one what it shares with as many before; where those
         // begin with the end of another stream, what it shares with the last ones, but for a digit.
         let whole = shared(self.key(leaf.record(0)), key);
-        let near = shared(self.key(leaf.record(LEAF - LEAF / 8)), key).saturating_sub(1);
+        let near = shared(self.key(leaf.record(LEAF - 1 - LEAF / 8)), key).saturating_sub(1);
         let right = self.one(Prefix { skip: whole.max(near), open: true }, key, hash, r);
+        if fences(&path).high.is_none() {
+            *self.tail = Some(Tail { leaf: right.ptr(), last: r });
+        }
         self.link(&path, leaf.ptr(), r, right.ptr(), 1);
     }
 
@@ -147,6 +186,9 @@ impl<'a> Grower<'a> {
         let mut slots: Vec<Slot> = (0..leaf.len()).map(|i| leaf.slot(i)).collect();
         self.rehead(&mut slots, Some(old), prefix);
         let copy = Leaf::new(&self.tree.arena, self.allocator, prefix, &slots, leaf.sorted());
+        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.leaf == leaf.ptr()) {
+            tail.leaf = copy.ptr();
+        }
         self.replace(&path, copy.ptr());
     }
 
@@ -207,6 +249,10 @@ impl<'a> Grower<'a> {
     }
 }
 
+fn slot(key: &[u8], prefix: Prefix, hash: u64, record: Ref) -> Slot {
+    Slot { head: head(key, prefix.skip.into()), record, print: print(hash) }
+}
+
 /// What the node lies between that `path` leads to.
 fn fences(path: &Path<'_>) -> Fences {
     let mut fences = Fences::default();
@@ -222,4 +268,15 @@ fn cut(order: &[u64]) -> usize {
     let same = |i: usize| ((order[i - 1] ^ order[i]) >> 32 << 32).leading_zeros() / 8;
     let near = |i: &usize| (same(*i), i.abs_diff(middle));
     (middle - window..=middle + window).filter(|&i| i > 0).min_by_key(near).unwrap_or(middle)
+}
+
+/// How many versions the jump of the one at `depth` passes: the last weight when `depth` is taken
+/// apart into the largest numbers 2^k - 1 that fit.
+fn stride(mut depth: u32) -> u32 {
+    let mut weight = 0;
+    while depth > 0 {
+        weight = (u32::MAX >> 1) >> (depth + 1).leading_zeros();
+        depth -= weight;
+    }
+    weight
 }

@@ -12,7 +12,7 @@
 //! order of arrival behind a sorted part, and published by its count; but a slot may come to lead to
 //! a newer version of the same key.
 
-use super::arena::{Allocator, Arena, Ref};
+use super::arena::{Allocator, Arena, Ref, prefetch};
 use crate::sync::atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::ptr::null_mut;
 
@@ -222,6 +222,8 @@ impl Leaf {
         mut found: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
         const ONES: u64 = 0x0101_0101_0101_0101;
+        // The reference of a match is needed next: let its line come while the prints are compared.
+        self.refs.chunks(64 / size_of::<u32>()).for_each(|line| prefetch(line.as_ptr()));
         let (print, head) = slot;
         for (w, word) in self.prints.iter().enumerate().take(len.div_ceil(8)) {
             // The bytes that are equal have their highest bit set afterwards, and only they.
@@ -241,28 +243,42 @@ impl Leaf {
         None
     }
 
-    /// The numbers of the first `len` slots, each behind its head, in the order of the heads: equal
-    /// ones are not ordered any further.
-    pub fn order(&self, len: usize) -> [u64; LEAF] {
-        let mut out = [0; LEAF];
-        let mut tail = [0; LEAF];
-        let word = |i: usize| u64::from(self.head(i)) << 32 | i as u64;
-        let sorted = self.sorted().min(len);
-        let tail = &mut tail[..len - sorted];
-        for (j, slot) in tail.iter_mut().enumerate() {
-            *slot = word(sorted + j);
+    /// Puts the first `len` slots into `out` in the order of their heads: the head above, what `low`
+    /// says below. Equal heads are not ordered any further.
+    #[inline]
+    pub fn order(&self, len: usize, low: impl Fn(usize) -> u32, out: &mut [u64; LEAF]) {
+        // Compared as signed numbers, which vector code can do on every processor.
+        let mut heads = [0i32; LEAF];
+        for (i, head) in heads[..len].iter_mut().enumerate() {
+            *head = (self.head(i) ^ 1 << 31).cast_signed();
         }
-        tail.sort_unstable();
-        let (mut i, mut j) = (0, 0);
-        for slot in &mut out[..len] {
-            let a = if i < sorted { word(i) } else { u64::MAX };
-            let b = tail.get(j).copied().unwrap_or(u64::MAX);
-            let first = a <= b;
-            *slot = if first { a } else { b };
-            i += usize::from(first);
-            j += usize::from(!first);
+        let word = |i: usize| u64::from(heads[i].cast_unsigned() ^ 1 << 31) << 32 | u64::from(low(i));
+        let mut sorted = self.sorted().min(len);
+        while sorted < len && (sorted == 0 || heads[sorted - 1] <= heads[sorted]) {
+            sorted += 1;
         }
-        out
+        // Where a slot behind the sorted ones belongs is the number of smaller heads: more
+        // comparisons than a sort needs, but without a branch that could be guessed wrongly.
+        let mut free = u64::MAX;
+        for first in (sorted..len).step_by(8) {
+            let mut eight = [i32::MAX; 8];
+            let n = eight.len().min(len - first);
+            eight[..n].copy_from_slice(&heads[first..first + n]);
+            let mut below = [0u32; 8];
+            for &head in &heads[..len] {
+                below.iter_mut().zip(&eight).for_each(|(below, h)| *below += u32::from(head < *h));
+            }
+            for (i, &below) in below[..n].iter().enumerate() {
+                let place = (free >> below).trailing_zeros() + below;
+                out[place as usize] = word(first + i);
+                free &= !(1 << place);
+            }
+        }
+        // The sorted ones fill the rest.
+        for i in 0..sorted {
+            out[free.trailing_zeros() as usize] = word(i);
+            free &= free - 1;
+        }
     }
 
     /// Adds a slot and publishes it.

@@ -47,17 +47,17 @@ use crate::coding::{u32_at, u64_at};
 use crate::error::{Error, Result};
 use crate::ids::Seq;
 use crate::key::{self, Kind, Trailer};
-use std::hint::select_unpredictable;
+use crate::table::search::{equal, equal_bytes, partition};
 use std::ops::Range;
 
-const HEADER_LEN: usize = 28;
-const KEYS_FIXED: u8 = 1;
-const VALUES_FIXED: u8 = 2;
-const HEADS_WIDE: u8 = 4;
-const HEADS_APART: u8 = 8;
-const KEY_ENDS_WIDE: u8 = 16;
-const VALUE_ENDS_WIDE: u8 = 32;
-const MIXED: u8 = 0xff;
+pub(crate) const HEADER_LEN: usize = 28;
+pub(crate) const KEYS_FIXED: u8 = 1;
+pub(crate) const VALUES_FIXED: u8 = 2;
+pub(crate) const HEADS_WIDE: u8 = 4;
+pub(crate) const HEADS_APART: u8 = 8;
+pub(crate) const KEY_ENDS_WIDE: u8 = 16;
+pub(crate) const VALUE_ENDS_WIDE: u8 = 32;
+pub(crate) const MIXED: u8 = 0xff;
 
 /// The fingerprint of a key, from its hash.
 #[inline]
@@ -337,21 +337,31 @@ impl<'a> Block<'a> {
                 && self.trailer(row) <= Trailer::newest(read)
                 && equal(self.prefix(), prefix)
         };
-        let marks = self.slice(HEADER_LEN, HEADER_LEN + self.at.rows);
         let mark = fingerprint(hash);
-        let (chunks, tail) = marks.as_chunks::<8>();
-        for (i, chunk) in chunks.iter().enumerate() {
-            let mut hits = equal_bytes(u64::from_le_bytes(*chunk), mark);
+        for first in (0..self.at.rows).step_by(8) {
+            let mut hits = equal_bytes(self.marks(first), mark);
             while hits != 0 {
-                let row = i * 8 + hits.trailing_zeros() as usize / 8;
+                let row = first + hits.trailing_zeros() as usize / 8;
+                if row >= self.at.rows {
+                    return None;
+                }
                 if wanted(row) {
                     return Some(row);
                 }
                 hits &= hits - 1;
             }
         }
-        let first = chunks.len() * 8;
-        tail.iter().zip(first..).find(|&(&m, row)| m == mark && wanted(row)).map(|(_, row)| row)
+        None
+    }
+
+    /// Eight fingerprints from `row` on; behind the last stands anything.
+    #[inline]
+    fn marks(&self, row: usize) -> u64 {
+        let at = HEADER_LEN + row;
+        u64_at(self.bytes, at).unwrap_or_else(|| {
+            let left = self.slice(at, self.bytes.len());
+            left.iter().rev().fold(0, |word, &mark| word << 8 | u64::from(mark))
+        })
     }
 
     #[inline]
@@ -390,44 +400,6 @@ impl<'a> Block<'a> {
         let last = partition(first..self.at.rows, |row| self.head(row) == head);
         partition(first..last, before)
     }
-}
-
-/// The first of `range` for which `before` does not hold, as `slice::partition_point`. Without a
-/// branch on the outcomes: they cannot be predicted.
-#[inline]
-pub(crate) fn partition(range: Range<usize>, before: impl Fn(usize) -> bool) -> usize {
-    let (mut first, mut len) = (range.start, range.len());
-    while len > 0 {
-        let half = len / 2;
-        first = select_unpredictable(before(first + half), first + len - half, first);
-        len = half;
-    }
-    first
-}
-
-/// The high bit of every byte of `word` that equals `byte`; perhaps also of a byte right above such
-/// a one.
-#[inline]
-fn equal_bytes(word: u64, byte: u8) -> u64 {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    let x = word ^ (LOW * u64::from(byte));
-    x.wrapping_sub(LOW) & !x & (LOW << 7)
-}
-
-/// Whether two short strings are equal, without a call.
-#[inline]
-pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
-        a.first_chunk::<N>() == b.first_chunk::<N>() && a.last_chunk::<N>() == b.last_chunk::<N>()
-    }
-    a.len() == b.len()
-        && match a.len() {
-            8..=16 => ends::<8>(a, b),
-            4..8 => ends::<4>(a, b),
-            2..4 => ends::<2>(a, b),
-            0..2 => a.first() == b.first(),
-            _ => a == b,
-        }
 }
 
 /// A key put together from its parts.
@@ -487,214 +459,10 @@ impl KeyBuf {
     }
 }
 
-/// Collects rows and writes them as a block.
-#[derive(Default)]
-pub(crate) struct Builder {
-    fingerprints: Vec<u8>,
-    keys: Vec<u8>,
-    key_ends: Vec<u32>,
-    trailers: Vec<u64>,
-    values: Vec<u8>,
-    value_ends: Vec<u32>,
-    heads: Vec<u64>,
-}
-
-impl Builder {
-    /// Adds a row behind all others. The caller keeps the order.
-    #[inline]
-    pub fn push(&mut self, key: &[u8], hash: u64, trailer: Trailer, value: &[u8]) {
-        self.fingerprints.push(fingerprint(hash));
-        self.keys.extend_from_slice(key);
-        self.key_ends.push(self.keys.len() as u32);
-        self.trailers.push(trailer.get());
-        self.values.extend_from_slice(value);
-        self.value_ends.push(self.values.len() as u32);
-    }
-
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.trailers.is_empty()
-    }
-
-    /// About the size of the block.
-    #[inline]
-    pub fn size(&self) -> usize {
-        HEADER_LEN + self.keys.len() + self.values.len() + 4 * self.trailers.len()
-    }
-
-    #[inline]
-    fn key(&self, row: usize) -> &[u8] {
-        let start = if row == 0 { 0 } else { self.key_ends[row - 1] };
-        &self.keys[start as usize..self.key_ends[row] as usize]
-    }
-
-    pub fn first(&self) -> Option<&[u8]> {
-        (!self.is_empty()).then(|| self.key(0))
-    }
-
-    #[inline]
-    pub fn last(&self) -> Option<(&[u8], Trailer)> {
-        let row = self.trailers.len().checked_sub(1)?;
-        Some((self.key(row), Trailer::from_u64(self.trailers[row]).ok()?))
-    }
-
-    /// Appends the block to `out` and starts the next one. Not without rows.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
-        let n = self.trailers.len();
-        let mut flags = 0;
-        let (prefix, wide, shortest) = self.choose_heads();
-        let head_len = if wide { 8 } else { 4 };
-        let apart = if shortest >= prefix + head_len { head_len } else { 0 };
-        let skip = prefix + apart;
-        let (key_len, keys_fixed) = match one_length(&self.key_ends) {
-            Some(len) => (len - skip, true),
-            None => (self.keys.len() - n * skip, false),
-        };
-        let (value_len, values_fixed) = match one_length(&self.value_ends) {
-            Some(len) => (len, true),
-            None => (self.values.len(), false),
-        };
-        let (key_ends_wide, value_ends_wide) = (key_len > 0xffff, value_len > 0xffff);
-        for (flag, set) in [
-            (KEYS_FIXED, keys_fixed),
-            (VALUES_FIXED, values_fixed),
-            (HEADS_WIDE, wide),
-            (HEADS_APART, apart > 0),
-            (KEY_ENDS_WIDE, !keys_fixed && key_ends_wide),
-            (VALUE_ENDS_WIDE, !values_fixed && value_ends_wide),
-        ] {
-            flags |= if set { flag } else { 0 };
-        }
-        let (kind, base, width) = self.choose_trailers();
-
-        out.extend_from_slice(&(n as u32).to_le_bytes());
-        out.extend_from_slice(&[flags, width, kind, 0]);
-        out.extend_from_slice(&base.to_le_bytes());
-        for len in [prefix, key_len, value_len] {
-            out.extend_from_slice(&(len as u32).to_le_bytes());
-        }
-        out.extend_from_slice(&self.fingerprints);
-        out.extend_from_slice(&self.keys[..prefix]);
-        put_column(out, &self.heads, head_len, |head| if wide { head } else { head >> 32 });
-        let shift = if kind == MIXED { 0 } else { 8 };
-        put_column(out, &self.trailers, width.into(), |trailer| (trailer >> shift) - base);
-        if !keys_fixed {
-            let mut skipped = 0;
-            put_column(out, &self.key_ends, if key_ends_wide { 4 } else { 2 }, |end| {
-                skipped += skip as u32;
-                u64::from(end - skipped)
-            });
-        }
-        if !values_fixed {
-            put_column(out, &self.value_ends, if value_ends_wide { 4 } else { 2 }, u64::from);
-        }
-        for row in 0..n {
-            out.extend_from_slice(&self.key(row)[skip..]);
-        }
-        out.extend_from_slice(&self.values);
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        self.fingerprints.clear();
-        self.keys.clear();
-        self.key_ends.clear();
-        self.trailers.clear();
-        self.values.clear();
-        self.value_ends.clear();
-        self.heads.clear();
-    }
-
-    /// Computes the heads; returns the length of the prefix, whether heads are wide, and the length
-    /// of the shortest key.
-    fn choose_heads(&mut self) -> (usize, bool, usize) {
-        let n = self.trailers.len();
-        let (first, last) = (self.key(0), self.key(n - 1));
-        let shared = first.iter().zip(last).take_while(|(a, b)| a == b).count();
-        let (mut shortest, mut longest) = (usize::MAX, 0);
-        let mut start = 0;
-        for &end in &self.key_ends {
-            let len = (end - start) as usize;
-            start = end;
-            shortest = shortest.min(len);
-            longest = longest.max(len);
-        }
-        // The prefix leaves enough for a head, so that heads need not be repeated.
-        let narrow = shared.min(shortest.saturating_sub(4));
-        self.fill_heads(narrow);
-        let ties = self.heads.windows(2).filter(|w| w[0] != w[1] && w[0] >> 32 == w[1] >> 32).count();
-        // Wide ones where narrow ones decide too little, or where they leave no rests at all.
-        let whole = shortest == longest && (5..=8).contains(&(longest - narrow));
-        if shortest < 8 || (ties <= n / 8 && !whole) {
-            return (narrow, false, shortest);
-        }
-        let prefix = shared.min(shortest - 8);
-        if prefix != narrow {
-            self.fill_heads(prefix);
-        }
-        (prefix, true, shortest)
-    }
-
-    fn fill_heads(&mut self, prefix: usize) {
-        let mut heads = std::mem::take(&mut self.heads);
-        heads.clear();
-        heads.extend((0..self.trailers.len()).map(|row| key::head(&self.key(row)[prefix..])));
-        self.heads = heads;
-    }
-
-    /// Kind, base and width of the deltas that hold all trailers.
-    fn choose_trailers(&self) -> (u8, u64, u8) {
-        let kind = self.trailers[0] as u8;
-        let (mut least, mut most, mut kinds) = (u64::MAX, 0, 0);
-        for &t in &self.trailers {
-            least = least.min(t);
-            most = most.max(t);
-            kinds |= t as u8 ^ kind;
-        }
-        let (kind, shift) = if kinds == 0 { (kind, 8) } else { (MIXED, 0) };
-        let (least, most) = (least >> shift, most >> shift);
-        match most - least {
-            0 => (kind, least, 0),
-            1..=0xff => (kind, least, 1),
-            0x100..=0xffff => (kind, least, 2),
-            0x1_0000..=0xffff_ffff => (kind, least, 4),
-            _ => (kind, least, 8),
-        }
-    }
-}
-
-/// The length all share, from their ends.
-fn one_length(ends: &[u32]) -> Option<usize> {
-    let len = *ends.first()?;
-    ends.windows(2).all(|w| w[1] - w[0] == len).then_some(len as usize)
-}
-
-/// Appends the low `width` bytes of each number, little-endian.
-fn put_column<T: Copy>(out: &mut Vec<u8>, numbers: &[T], width: usize, mut f: impl FnMut(T) -> u64) {
-    let start = out.len();
-    out.resize(start + numbers.len() * width, 0);
-    let column = &mut out[start..];
-    match width {
-        0 => {}
-        1 => column.iter_mut().zip(numbers).for_each(|(to, &n)| *to = f(n) as u8),
-        2 => {
-            let to = column.as_chunks_mut::<2>().0.iter_mut();
-            to.zip(numbers).for_each(|(to, &n)| *to = (f(n) as u16).to_le_bytes());
-        }
-        4 => {
-            let to = column.as_chunks_mut::<4>().0.iter_mut();
-            to.zip(numbers).for_each(|(to, &n)| *to = (f(n) as u32).to_le_bytes());
-        }
-        _ => {
-            let to = column.as_chunks_mut::<8>().0.iter_mut();
-            to.zip(numbers).for_each(|(to, &n)| *to = f(n).to_le_bytes());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::builder::Builder;
 
     fn trailer(seq: u64, kind: Kind) -> Trailer {
         Trailer::new(Seq::new(seq).unwrap(), kind)
@@ -817,26 +585,6 @@ mod tests {
         }
         for cut in 0..good.len() {
             assert!(Layout::parse(&good[..cut]).is_err());
-        }
-    }
-
-    #[test]
-    fn short_strings_are_compared_whole() {
-        let a: Vec<u8> = (1..40).collect();
-        for len in 0..40usize {
-            let a = &a[..len.min(39)];
-            let same = a.to_vec();
-            assert!(equal(a, &same));
-            for i in 0..a.len() {
-                let mut b = a.to_vec();
-                b[i] ^= 1;
-                assert!(!equal(a, &b) && !equal(a, &b[..i]));
-            }
-        }
-        for byte in [0, 1, 0x7f, 0x80, 0xff] {
-            let word = u64::from_le_bytes([byte; 8]);
-            assert_eq!(equal_bytes(word, byte), 0x8080_8080_8080_8080);
-            assert_eq!(equal_bytes(word, byte ^ 0x10), 0);
         }
     }
 }

@@ -26,6 +26,10 @@ impl Compressor {
         }
     }
 
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// The contents to store and how they are encoded: compressed only where that saves at least an
     /// eighth.
     pub fn compress<'a>(&'a mut self, raw: &'a [u8]) -> (Codec, &'a [u8]) {
@@ -70,7 +74,7 @@ impl Compressor {
 /// allocated for them.
 pub(crate) fn plausible(codec: Codec, stored: usize, raw: usize) -> Result<()> {
     let fits = match codec {
-        Codec::Raw => stored == raw,
+        Codec::Raw => raw <= stored,
         // A byte of LZ4 stands for at most 255.
         Codec::Lz4 => raw <= MAX_COMPRESSED && raw / 255 <= stored,
         Codec::Zstd => raw <= MAX_COMPRESSED,
@@ -82,10 +86,7 @@ pub(crate) fn plausible(codec: Codec, stored: usize, raw: usize) -> Result<()> {
 pub(crate) fn decompress(codec: Codec, stored: &[u8], raw: &mut [u8]) -> Result<()> {
     plausible(codec, stored.len(), raw.len())?;
     let len = match codec {
-        Codec::Raw => {
-            raw.copy_from_slice(stored);
-            raw.len()
-        }
+        Codec::Raw => return Err(Error::corruption("a block is not compressed")),
         Codec::Lz4 => lz4_flex::block::decompress_into(stored, raw)
             .map_err(|e| Error::corruption(format!("a block does not decompress: {e}")))?,
         #[cfg(feature = "zstd")]
@@ -142,7 +143,7 @@ mod tests {
     fn lengths_are_judged_before_anything_is_allocated() {
         assert!(plausible(Codec::Lz4, 10, 2_600_000).is_err());
         assert!(plausible(Codec::Lz4, 10 << 20, MAX_COMPRESSED + 1).is_err());
-        assert!(plausible(Codec::Raw, 10, 11).is_err());
+        assert!(plausible(Codec::Raw, 10, 11).is_err() && plausible(Codec::Raw, 11, 10).is_ok());
         assert!(plausible(Codec::Lz4, 17, 4000).is_ok());
     }
 }

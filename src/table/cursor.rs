@@ -15,8 +15,9 @@ use std::sync::Arc;
 pub(crate) struct TableCursor {
     table: Arc<Table>,
     source: Source,
-    /// The block the cursor stands in, if `valid`.
+    /// The block whose bytes are at hand, if one is `entered`; the cursor stands in it if `valid`.
     no: usize,
+    entered: bool,
     layout: Layout,
     row: usize,
     valid: bool,
@@ -63,6 +64,7 @@ impl TableCursor {
             table,
             source,
             no: 0,
+            entered: false,
             layout: Layout::default(),
             row: 0,
             valid: false,
@@ -85,6 +87,10 @@ impl TableCursor {
     /// Enters block `no`, standing nowhere in it yet; `false` if there is none.
     fn enter(&mut self, no: usize) -> Result<bool> {
         self.valid = false;
+        if self.no == no && self.entered {
+            return Ok(true);
+        }
+        self.entered = false;
         match &mut self.source {
             Source::Shared(bytes) => match self.table.block(no)? {
                 Some(entered) => *bytes = entered,
@@ -98,6 +104,7 @@ impl TableCursor {
         }
         self.layout = Layout::parse(self.bytes()).map_err(|e| self.table.at_block(e, no))?;
         self.no = no;
+        self.entered = true;
         Ok(true)
     }
 
@@ -263,8 +270,10 @@ impl Table {
             }
             cursor.next()?;
         }
-        let counted = (entries, deletes, raw_bytes);
-        if counted != (properties.entries, properties.deletes, properties.raw_bytes) {
+        let range_deletes = self.tombstones().deletes().count() as u64;
+        let counted = (entries, deletes, raw_bytes, range_deletes);
+        let said = (properties.entries, properties.deletes, properties.raw_bytes, properties.range_deletes);
+        if counted != said {
             return Err(self.at_block(Error::corruption("a table's properties do not add up"), 0));
         }
         Ok(())

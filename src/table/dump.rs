@@ -84,15 +84,17 @@ fn dump_stored(body: &[u8], id: u64, i: usize, at: BlockAt) -> String {
     d.title(format_args!("data block {i}"));
     let mut raw = Vec::new();
     match &codec {
-        Ok((Codec::Raw, contents)) => dump_block(contents, &mut d),
+        Ok((Codec::Raw, contents)) => {
+            let raw = at.raw().min(contents.len());
+            dump_block(&contents[..raw], &mut d);
+            if raw < contents.len() {
+                d.field(contents.len() - raw, "filling");
+            }
+        }
         Ok((codec, packed)) => {
             d.field(packed.len(), format_args!("contents, {codec:?}"));
             raw.resize(
-                if codec::plausible(*codec, packed.len(), at.raw as usize).is_ok() {
-                    at.raw as usize
-                } else {
-                    0
-                },
+                if codec::plausible(*codec, packed.len(), at.raw()).is_ok() { at.raw() } else { 0 },
                 0,
             );
             let done = codec::decompress(*codec, packed, &mut raw);
@@ -225,9 +227,11 @@ fn dump_index(bytes: &[u8], d: &mut Dump<'_>) {
     if prefix > 0 {
         d.field(prefix, format_args!("prefix {}", text(&bytes[start..end])));
     }
-    for (width, meaning) in
-        [(8, "end of the block"), (4, "length of its contents"), (4, "end of its separator")]
-    {
+    for (width, meaning) in [
+        (8, "end of the block"),
+        (4, "length of its contents (highest bit: compressed)"),
+        (4, "end of its separator"),
+    ] {
         for _ in 0..n {
             if d.at() == bytes.len() {
                 break;

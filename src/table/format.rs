@@ -23,8 +23,9 @@
 //! ```text
 //! size  field
 //!    -  contents, perhaps compressed (see block.rs)
+//!    -  contents that are not compressed: filling, so that the next block starts a page
 //!    1  codec: 0 as it is, 1 LZ4 (block format), 2 Zstandard
-//!    4  checksum over contents and codec
+//!    4  checksum over all of that
 //! ```
 //!
 //! A block is stored as it is where compression would save less than an eighth, and always when it
@@ -136,7 +137,7 @@ pub(crate) fn seal_block(id: u64, offset: u64, codec: Codec, out: &mut Vec<u8>, 
     out.extend_from_slice(&sum.to_le_bytes());
 }
 
-/// The contents of the data block stored at `offset`, if its checksum holds.
+/// The contents (and filling) of the data block stored at `offset`, if its checksum holds.
 pub(crate) fn open_block(id: u64, offset: u64, stored: &[u8]) -> Result<(Codec, &[u8])> {
     let (covered, sum) = stored.split_last_chunk::<4>().ok_or_else(|| bad("a block is too short"))?;
     if checksum(id, offset, covered) != u32::from_le_bytes(*sum) {

@@ -8,7 +8,8 @@
 //!      4     4  length p of the prefix all separators share
 //!      8     p  prefix
 //!      -   8*n  ends of the blocks in the file, trailers included; the first starts at 0
-//!      -   4*n  lengths of the blocks' contents before compression
+//!      -   4*n  lengths of the blocks' contents before compression; the highest bit is set if
+//!               they are compressed
 //!      -   4*n  ends of the separators' rests
 //!      -     -  rests: what follows the prefix
 //! ```
@@ -23,9 +24,8 @@
 use crate::coding::Reader;
 use crate::error::{Error, Result};
 use crate::key;
-use crate::table::block::{equal, partition};
-use crate::table::codec::plausible;
 use crate::table::format::{Codec, MAX_COMPRESSED, TRAILER_LEN};
+use crate::table::search::{equal, partition, shared};
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -35,15 +35,23 @@ pub(crate) struct BlockAt {
     pub offset: u64,
     /// Bytes in the file, trailer included.
     pub stored: u32,
-    /// Bytes of the contents.
-    pub raw: u32,
+    /// Bytes of the contents; `PACKED` if they are compressed.
+    raw: u32,
 }
+
+const PACKED: u32 = 1 << 31;
 
 impl BlockAt {
     /// Whether the contents are in the file as they are.
     #[inline]
     pub fn is_raw(&self) -> bool {
-        self.raw as usize + TRAILER_LEN == self.stored as usize
+        self.raw & PACKED == 0
+    }
+
+    /// Bytes of the contents.
+    #[inline]
+    pub fn raw(&self) -> usize {
+        (self.raw & !PACKED) as usize
     }
 
     pub fn end(&self) -> u64 {
@@ -239,13 +247,8 @@ impl Radix {
 /// Refuses lengths no block can have, before anything is allocated for it.
 fn check_lengths(at: &BlockAt) -> Result<()> {
     let contents = (at.stored as usize).checked_sub(TRAILER_LEN).ok_or_else(contradiction)?;
-    let raw = at.raw as usize;
-    match contents.cmp(&raw) {
-        Ordering::Less if raw > MAX_COMPRESSED => Err(contradiction()),
-        Ordering::Less => Ok(()),
-        Ordering::Equal => plausible(Codec::Raw, contents, raw),
-        Ordering::Greater => Err(contradiction()),
-    }
+    let fits = if at.is_raw() { at.raw() <= contents } else { at.raw() <= MAX_COMPRESSED };
+    if fits { Ok(()) } else { Err(contradiction()) }
 }
 
 #[cold]
@@ -262,14 +265,17 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Adds a block that ends at `end` of the file and has `raw` bytes of contents. `next` is the
-    /// first key of the block behind it.
-    pub fn push(&mut self, last: &[u8], next: Option<&[u8]>, end: u64, raw: u32) -> Result<()> {
+    /// Adds the separator of a block whose last key is `last`, and `next` the key behind it.
+    pub fn separate(&mut self, last: &[u8], next: Option<&[u8]>) -> Result<()> {
         put_separator(&mut self.separators, last, next);
-        let separators = u32::try_from(self.separators.len());
-        self.ends.push(separators.map_err(|_| Error::invalid("the index of a table exceeds 4 GiB"))?);
-        self.blocks.push((end, raw));
+        let end = u32::try_from(self.separators.len());
+        self.ends.push(end.map_err(|_| Error::invalid("the index of a table exceeds 4 GiB"))?);
         Ok(())
+    }
+
+    /// Adds the place of that block: where it ends in the file, and how long its contents are.
+    pub fn place(&mut self, end: u64, raw: u32, codec: Codec) {
+        self.blocks.push((end, if codec == Codec::Raw { raw } else { raw | PACKED }));
     }
 
     pub fn len(&self) -> usize {
@@ -291,7 +297,7 @@ impl Builder {
             0 => &[][..],
             _ => {
                 let (first, last) = (separator(0), separator(n - 1));
-                &first[..first.iter().zip(last).take_while(|(a, b)| a == b).count()]
+                &first[..shared(first, last)]
             }
         };
         let mut out = Vec::with_capacity(self.size() + 8);
@@ -319,7 +325,7 @@ impl Builder {
 /// or nothing follows.
 fn put_separator(out: &mut Vec<u8>, last: &[u8], next: Option<&[u8]>) {
     let Some(next) = next else { return out.extend_from_slice(last) };
-    let same = last.iter().zip(next).take_while(|(a, b)| a == b).count();
+    let same = shared(last, next);
     if same == last.len() {
         return out.extend_from_slice(last);
     }
@@ -373,7 +379,8 @@ mod tests {
             [b"pre", b"preaaaaaaaa", b"preaaaaaaaab", b"preaaaaaaaab", b"preaaaaaaaac", b"preb", b"preb\0\0"];
         let mut b = Builder::default();
         for (i, s) in separators.iter().enumerate() {
-            b.push(s, None, 100 * (i as u64 + 1), 95).unwrap();
+            b.separate(s, None).unwrap();
+            b.place(100 * (i as u64 + 1), 95, Codec::Raw);
         }
         let index = Index::decode(&b.finish(), 700).unwrap();
         assert_eq!(index.block(6), Some(BlockAt { offset: 600, stored: 100, raw: 95 }));
@@ -389,15 +396,17 @@ mod tests {
 
     #[test]
     fn refuses_blocks_that_cannot_be() {
-        let with = |end: u64, raw: u32| {
+        let with = |end: u64, raw: u32, codec| {
             let mut b = Builder::default();
-            b.push(b"k", None, end, raw).unwrap();
+            b.separate(b"k", None).unwrap();
+            b.place(end, raw, codec);
             Index::decode(&b.finish(), 100)
         };
-        assert!(with(100, 95).is_ok() && with(100, 5000).is_ok());
-        assert!(with(100, 94).is_err(), "contents that grew");
-        assert!(with(101, 96).is_err(), "beyond the data");
-        assert!(with(100, MAX_COMPRESSED as u32 + 1).is_err());
+        assert!(with(100, 95, Codec::Raw).is_ok() && with(100, 40, Codec::Raw).is_ok());
+        assert!(with(100, 5000, Codec::Lz4).is_ok());
+        assert!(with(100, 96, Codec::Raw).is_err(), "longer than what is stored");
+        assert!(with(101, 96, Codec::Raw).is_err(), "beyond the data");
+        assert!(with(100, MAX_COMPRESSED as u32 + 1, Codec::Lz4).is_err());
         assert!(Index::decode(&u32::MAX.to_le_bytes().repeat(2), 0).is_err());
     }
 }

@@ -5,12 +5,15 @@
 
 // == the file as a whole ==
 mod format;
+mod search;
 // == its parts ==
 mod block;
 mod codec;
 mod filter;
 // == where they are ==
 mod index;
+// == a data block from rows ==
+mod builder;
 // == one table ==
 mod dump;
 mod reader;
@@ -22,7 +25,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports)]
 pub(crate) use cursor::TableCursor;
 #[allow(unused_imports)]
 pub(crate) use dump::dump;
@@ -30,7 +32,5 @@ pub(crate) use dump::dump;
 pub(crate) use format::Properties;
 #[allow(unused_imports)]
 pub(crate) use reader::{Pin, ReadOptions, Table};
-#[allow(unused_imports)]
 pub(crate) use store::{Handle, Store};
-#[allow(unused_imports)]
 pub(crate) use writer::{Summary, WriteOptions, Writer};

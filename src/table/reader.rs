@@ -179,8 +179,7 @@ impl Table {
     #[inline]
     fn in_map<'a>(&self, map: &'a SharedBytes, no: usize, at: BlockAt) -> Result<&'a [u8]> {
         let start = at.offset as usize;
-        let bytes =
-            (**map).as_ref().get(start..start + at.raw as usize).ok_or_else(|| too_large(&self.path))?;
+        let bytes = (**map).as_ref().get(start..start + at.raw()).ok_or_else(|| too_large(&self.path))?;
         let bit = 1 << (no % 64);
         match self.checked.get(no / 64) {
             Some(word) if word.load(Ordering::Acquire) & bit != 0 => {}
@@ -210,7 +209,7 @@ impl Table {
         if let (Some(map), true) = (&self.map, at.is_raw()) {
             self.in_map(map, no, at)?;
             let start = at.offset as usize;
-            return Ok(Some(BlockBytes::Mapped(start..start + at.raw as usize)));
+            return Ok(Some(BlockBytes::Mapped(start..start + at.raw())));
         }
         Ok(Some(BlockBytes::Owned(self.load(no, at)?)))
     }
@@ -229,7 +228,7 @@ impl Table {
                 read(&*self.file, &self.path, &mut stored, at.offset)?;
                 if at.is_raw() {
                     self.check_stored(&stored, at)?;
-                    stored.truncate(at.raw as usize);
+                    stored.truncate(at.raw());
                     contents = stored;
                 } else {
                     self.unpack(&stored, at, &mut contents)?;
@@ -239,17 +238,16 @@ impl Table {
         Ok(slots.insert(no, contents.into()))
     }
 
-    /// Checks a stored block; its codec and its contents as stored.
+    /// Checks a stored block; its codec, and its contents as stored.
     fn check_stored<'a>(&self, stored: &'a [u8], at: BlockAt) -> Result<(Codec, &'a [u8])> {
         let checked = || {
             let (codec, contents) = format::open_block(self.id, at.offset, stored)?;
-            codec::plausible(codec, contents.len(), at.raw as usize)?;
-            match (codec, at.is_raw()) {
-                (Codec::Raw, true) => check_contents(contents)?,
-                (Codec::Raw, false) | (_, true) => {
-                    return Err(Error::corruption("a block is not stored as the index says"));
-                }
-                _ => {}
+            codec::plausible(codec, contents.len(), at.raw())?;
+            if at.is_raw() != (codec == Codec::Raw) {
+                return Err(Error::corruption("a block is not stored as the index says"));
+            }
+            if at.is_raw() {
+                check_contents(contents.get(..at.raw()).unwrap_or_default())?;
             }
             Ok((codec, contents))
         };
@@ -260,7 +258,7 @@ impl Table {
     fn unpack(&self, stored: &[u8], at: BlockAt, out: &mut Vec<u8>) -> Result<()> {
         let (codec, contents) = self.check_stored(stored, at)?;
         out.clear();
-        out.resize(at.raw as usize, 0);
+        out.resize(at.raw(), 0);
         let unpacked = codec::decompress(codec, contents, out).and_then(|()| check_contents(out));
         unpacked.map_err(|e| e.at(&self.path, at.offset))
     }
@@ -369,7 +367,7 @@ impl Stream {
         let stored = self.ahead.get(skip..skip + at.stored as usize).unwrap_or_default();
         if at.is_raw() {
             table.check_stored(stored, at)?;
-            self.last = Some(skip..skip + at.raw as usize);
+            self.last = Some(skip..skip + at.raw());
         } else {
             table.unpack(stored, at, &mut self.unpacked)?;
             self.last = None;

@@ -7,11 +7,13 @@ use crate::fs::{File, Fs, Lock, SharedBytes, Window};
 use crate::ids::{FileNo, Seq};
 use crate::key::{self, Kind, Trailer};
 use crate::options::Compression;
+use crate::table::format;
 use crate::table::{Handle, Pin, ReadOptions, Store, Summary, Table, TableCursor, WriteOptions, Writer};
 use crate::tombstones::{RangeDelete, RangeTombstones};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 mod damage;
@@ -284,6 +286,123 @@ fn what_is_written_is_read() {
             }
         }
     }
+}
+
+#[test]
+fn small_rows_do_not_cross_pages() {
+    let entries: Entries =
+        (0..2000u64).map(|i| (i.wrapping_mul(i).to_be_bytes().to_vec(), put(i), vec![7; 90])).collect();
+    let mut entries = entries;
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    let options = WriteOptions { block_bytes: 4096, compression: Compression::None, filter_bits: 10 };
+    let (bytes, _) = write(&entries, &RangeTombstones::default(), options);
+    let table = open(&bytes, true, &Cache::new(0)).unwrap();
+    for i in 0..table.index().len() {
+        assert_eq!(table.index().block(i).unwrap().offset, 4096 * i as u64);
+    }
+    // Larger rows waste no space on borders.
+    let entries: Entries = (0..300u64).map(|i| (i.to_be_bytes().to_vec(), put(i), vec![7; 1000])).collect();
+    let (bytes, summary) = write(&entries, &RangeTombstones::default(), options);
+    assert!(summary.size < summary.raw_bytes * 103 / 100);
+    open(&bytes, true, &Cache::new(0)).unwrap().verify().unwrap();
+}
+
+#[test]
+fn a_huge_value_is_one_block_stored_as_it_is() {
+    // More than is ever decompressed at once, although it would compress well.
+    let huge = vec![7; format::MAX_COMPRESSED + 1];
+    let entries = vec![(b"a".to_vec(), put(1), b"1".to_vec()), (b"b".to_vec(), put(2), huge)];
+    let options = WriteOptions { block_bytes: 4096, compression: Compression::Lz4, filter_bits: 10 };
+    let (bytes, summary) = write(&entries, &RangeTombstones::default(), options);
+    assert!(summary.size > format::MAX_COMPRESSED as u64);
+    let table = open(&bytes, true, &Cache::new(1 << 20)).unwrap();
+    let mut pin = Pin::default();
+    for (key, trailer, value) in &entries {
+        let found = table.get(key, key::hash(key), trailer.seq(), &mut pin).unwrap().unwrap();
+        assert!(found.value == value);
+    }
+}
+
+#[test]
+fn a_failed_read_is_reported_and_not_remembered() {
+    #[derive(Debug)]
+    struct Failing(MemFile, AtomicBool);
+    impl File for Failing {
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+            if self.1.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            self.0.read_at(buf, offset)
+        }
+        fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<usize> {
+            unreachable!("tables are not written to")
+        }
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn allocate(&self, _len: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn map(&self) -> io::Result<Option<SharedBytes>> {
+            Ok(None)
+        }
+        fn window(&self, _len: u64) -> io::Result<Option<Box<dyn Window>>> {
+            Ok(None)
+        }
+    }
+    let entries: Entries = (0..100u8).map(|i| (vec![i], put(i.into()), vec![i; 50])).collect();
+    let options = WriteOptions { block_bytes: 200, compression: Compression::None, filter_bits: 10 };
+    let (bytes, summary) = write(&entries, &RangeTombstones::default(), options);
+    let file = Arc::new(Failing(MemFile(Mutex::new(bytes)), AtomicBool::new(false)));
+    let mapped = ReadOptions { mapped: true };
+    let cache = Cache::new(1 << 20);
+    let table = Table::open(file.clone(), Path::new(PATH), ID, summary.size, mapped, &cache).unwrap();
+    let table = Arc::new(table);
+    let mut pin = Pin::default();
+    let mut cursors = [TableCursor::new(table.clone()), TableCursor::streaming(table.clone())];
+    file.1.store(true, Ordering::Relaxed);
+    let e = table.get(&[50], key::hash(&[50]), Seq::MAX, &mut pin).err().unwrap();
+    assert_eq!((e.kind(), e.file()), (ErrorKind::Io, Some(Path::new(PATH))));
+    for cursor in &mut cursors {
+        assert_eq!(cursor.seek(&[50], put(50)).unwrap_err().kind(), ErrorKind::Io);
+        assert!(!cursor.valid());
+    }
+    file.1.store(false, Ordering::Relaxed);
+    assert!(table.get(&[50], key::hash(&[50]), Seq::MAX, &mut pin).unwrap().is_some());
+    for cursor in &mut cursors {
+        cursor.seek(&[50], put(50)).unwrap();
+        assert_at(cursor, &entries, Some(50));
+    }
+}
+
+#[test]
+fn threads_share_a_table_and_a_cache_that_is_too_small() {
+    let entries: Entries = (0..400u64)
+        .map(|i| (format!("{i:05}").into_bytes(), put(i), format!("{i} and so on").repeat(9).into_bytes()))
+        .collect();
+    let options = WriteOptions { block_bytes: 512, compression: Compression::Lz4, filter_bits: 10 };
+    let (bytes, _) = write(&entries, &RangeTombstones::default(), options);
+    let cache = Cache::new(20 << 10);
+    let table = open(&bytes, true, &cache).unwrap();
+    std::thread::scope(|scope| {
+        for t in 0..4 {
+            let (table, entries) = (&table, &entries);
+            scope.spawn(move || {
+                let (mut random, mut pin) = (Random(t + 1), Pin::default());
+                for _ in 0..500 {
+                    let (key, trailer, value) = &entries[random.below(400) as usize];
+                    let found = table.get(key, key::hash(key), Seq::MAX, &mut pin).unwrap().unwrap();
+                    assert_eq!((found.trailer, found.value), (*trailer, &value[..]));
+                }
+            });
+        }
+    });
+    assert!(cache.stats().hits > 0 && cache.stats().bytes <= 20 << 10);
+    drop(table);
+    assert_eq!(cache.stats().bytes, 0);
 }
 
 #[test]

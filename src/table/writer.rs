@@ -5,10 +5,12 @@ use crate::fs::{self, File};
 use crate::ids::Seq;
 use crate::key::{self, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
 use crate::options::Compression;
+use crate::table::builder::Builder;
 use crate::table::codec::Compressor;
 use crate::table::filter::Filter;
-use crate::table::format::{self, Codec, Footer, Properties, Section};
-use crate::table::{block, index};
+use crate::table::format::{self, Codec, Footer, Properties, Section, TRAILER_LEN};
+use crate::table::index;
+use crate::table::search::compare;
 use crate::tombstones::RangeTombstones;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,10 @@ use std::sync::Arc;
 
 /// Blocks are cut at this size at the latest; one value can make one larger.
 const MAX_BLOCK_BYTES: usize = 16 << 20;
+/// Blocks aim at the borders of pages of this size.
+const PAGE: usize = 4096;
+/// A block that ends so close before a border is filled up to it.
+const MAX_FILL: usize = PAGE / 16;
 /// How much is written at once.
 const BUFFER: usize = 256 << 10;
 
@@ -55,7 +61,9 @@ pub(crate) struct Writer {
     path: PathBuf,
     id: u64,
     options: WriteOptions,
-    block: block::Builder,
+    block: Builder,
+    /// The block must not exceed so many bytes, unless by its first row.
+    limit: usize,
     index: index::Builder,
     compressor: Compressor,
     /// The block being finished, before compression.
@@ -66,16 +74,7 @@ pub(crate) struct Writer {
     /// One per distinct key.
     hashes: Vec<u64>,
     first: Option<Box<[u8]>>,
-    /// The last key and trailer, and the end and raw length of its block, between two blocks.
-    cut: Option<Cut>,
     counts: Counts,
-}
-
-struct Cut {
-    key: Vec<u8>,
-    trailer: Trailer,
-    end: u64,
-    raw: u32,
 }
 
 struct Counts {
@@ -90,12 +89,13 @@ impl Writer {
     /// Starts a table in `file`, which is empty. `id` is random: it seeds the checksums.
     pub fn new(file: Arc<dyn File>, path: &Path, id: u64, options: WriteOptions) -> Writer {
         let block_bytes = options.block_bytes.clamp(1, MAX_BLOCK_BYTES);
-        Writer {
+        let mut writer = Writer {
             file,
             path: path.to_path_buf(),
             id,
             options: WriteOptions { block_bytes, ..options },
-            block: block::Builder::default(),
+            block: Builder::default(),
+            limit: 0,
             index: index::Builder::default(),
             compressor: Compressor::new(Codec::of(options.compression)),
             raw: Vec::new(),
@@ -103,9 +103,10 @@ impl Writer {
             written: 0,
             hashes: Vec::new(),
             first: None,
-            cut: None,
             counts: Counts { entries: 0, deletes: 0, raw_bytes: 0, min_seq: Seq::MAX, max_seq: Seq::ZERO },
-        }
+        };
+        writer.limit = writer.next_limit();
+        writer
     }
 
     /// Adds an entry behind all others in internal order (key ascending, newest first).
@@ -114,14 +115,10 @@ impl Writer {
         if key.len() > MAX_KEY_LEN || value.len() > MAX_VALUE_LEN {
             return Err(Error::invalid("a key or a value is too large for a table"));
         }
-        let last = match &self.cut {
-            Some(cut) => Some((&*cut.key, cut.trailer)),
-            None => self.block.last(),
-        };
-        let fresh = match last {
-            Some((last, before)) => match last.cmp(key) {
+        let fresh = match self.block.last() {
+            Some((last, before)) => match compare(last, key) {
                 Ordering::Less => true,
-                Ordering::Equal if before > trailer => false,
+                Ordering::Equal if before > trailer.get() => false,
                 _ => return Err(Error::invalid("entries of a table must be added in order")),
             },
             None => {
@@ -129,7 +126,9 @@ impl Writer {
                 true
             }
         };
-        self.end_cut(Some(key))?;
+        if self.block.exceeds(self.limit, key, trailer, value.len()) {
+            self.cut_block(Some(key))?;
+        }
         let hash = key::hash(key);
         if fresh && self.options.filter_bits > 0 {
             self.hashes.push(hash);
@@ -141,9 +140,6 @@ impl Writer {
         counts.min_seq = counts.min_seq.min(trailer.seq());
         counts.max_seq = counts.max_seq.max(trailer.seq());
         self.block.push(key, hash, trailer, value);
-        if self.block.size() >= self.options.block_bytes {
-            self.cut_block()?;
-        }
         Ok(())
     }
 
@@ -160,29 +156,45 @@ impl Writer {
         self.written + self.out.len() as u64
     }
 
-    /// Adds the block that was cut to the index, now that it is known what follows.
-    #[inline]
-    fn end_cut(&mut self, next: Option<&[u8]>) -> Result<()> {
-        match self.cut.take() {
-            Some(cut) => self.index.push(&cut.key, next, cut.end, cut.raw),
-            None => Ok(()),
+    /// How large the next block may become. Blocks that are stored as they are aim at the end of a
+    /// page, so that reading one touches as few pages as it can.
+    fn next_limit(&self) -> usize {
+        let block = self.options.block_bytes;
+        if self.compressor.codec() != Codec::Raw || block < PAGE {
+            return block;
         }
+        let in_page = (self.place() % PAGE as u64) as usize;
+        let end = (in_page + block + PAGE / 2) / PAGE * PAGE;
+        end - in_page - TRAILER_LEN
     }
 
-    fn cut_block(&mut self) -> Result<()> {
-        let Some((key, trailer)) = self.block.last() else { return Ok(()) };
-        let key = key.to_vec();
-        self.raw.clear();
-        self.block.finish(&mut self.raw);
-        let (codec, contents) = self.compressor.compress(&self.raw);
-        let (start, offset) = (self.out.len(), self.written + self.out.len() as u64);
-        self.out.extend_from_slice(contents);
+    /// Ends the block, if it has rows; `next` is the key behind it.
+    fn cut_block(&mut self, next: Option<&[u8]>) -> Result<()> {
+        let Some((last, _)) = self.block.last() else { return Ok(()) };
+        self.index.separate(last, next)?;
+        let (start, offset) = (self.out.len(), self.place());
+        let (codec, raw) = if self.compressor.codec() == Codec::Raw {
+            self.block.finish(&mut self.out);
+            let raw = self.out.len() - start;
+            if next.is_some() && self.options.block_bytes >= PAGE {
+                let over = (offset as usize + raw + TRAILER_LEN) % PAGE;
+                let fill = if over >= PAGE - MAX_FILL { PAGE - over } else { 0 };
+                self.out.resize(self.out.len() + fill, 0);
+            }
+            (Codec::Raw, raw)
+        } else {
+            self.raw.clear();
+            self.block.finish(&mut self.raw);
+            let (codec, contents) = self.compressor.compress(&self.raw);
+            self.out.extend_from_slice(contents);
+            (codec, self.raw.len())
+        };
         format::seal_block(self.id, offset, codec, &mut self.out, start);
-        let raw = self.raw.len() as u32;
-        self.cut = Some(Cut { key, trailer, end: self.place(), raw });
+        self.index.place(self.place(), raw as u32, codec);
         if self.out.len() >= BUFFER {
             self.write_out()?;
         }
+        self.limit = self.next_limit();
         Ok(())
     }
 
@@ -204,9 +216,8 @@ impl Writer {
     /// Writes what is left and what leads to it, then makes the file durable. A table holds at
     /// least one entry or range delete.
     pub fn finish(mut self, tombstones: &RangeTombstones) -> Result<Summary> {
-        self.cut_block()?;
-        let last = self.cut.as_ref().map(|cut| cut.key.clone());
-        self.end_cut(None)?;
+        let last = self.block.last().map(|(last, _)| last.to_vec());
+        self.cut_block(None)?;
         let properties = self.properties(last.as_deref(), tombstones)?;
         let data_len = self.place();
         let tombstones = self.put_section(&format::encode_tombstones(tombstones));

@@ -2,7 +2,8 @@
 //!
 //! # Format
 //!
-//! The payload of an edit record of the manifest (and, behind the database's id, of a snapshot
+//! The payload of an edit record of the manifest (and, behind the database's id and where the
+//! next segment starts, of a snapshot
 //! record: the edit that makes the state from nothing). Numbers are varints unless a width is
 //! given; `bytes` is a length and that many bytes.
 //!

@@ -347,23 +347,28 @@ pub(super) type Torn = Option<(u64, u64)>;
 
 /// Reads one manifest: `None` if its creation was interrupted. An error comes with its offset.
 pub(super) fn parse(bytes: &[u8], no: FileNo) -> Result<Option<(State, Torn)>, (u64, Error)> {
-    let copies = [0, COPY_LEN].map(|at| decode_header(bytes, at).map_err(|e| (at as u64, e)));
-    let [first, second] = copies;
-    let (first, second) = (first?, second?);
-    let Some(header) = first.or(second) else {
-        return Ok(None);
+    // Space that was never written may still hold what an earlier file left there: the header of
+    // another number, or of this one given before.
+    let copy = |at| match decode_header(bytes, at) {
+        Ok(header) => Ok(header.filter(|h| h.no == no)),
+        Err(e) => Err((at as u64, e)),
     };
-    if first.is_some_and(|a| second.is_some_and(|b| a != b)) {
-        return Err((0, Error::corruption("the two copies of the manifest's header differ")));
+    let (first, second) = (copy(0)?, copy(COPY_LEN)?);
+    for header in first.into_iter().chain(second.filter(|_| first != second)) {
+        for (copy, at) in [(first, 0), (second, COPY_LEN)] {
+            if copy != Some(header) {
+                check_unvouched(bytes, header.salt, at, RECORDS, "the header is damaged")?;
+            }
+        }
+        if let Some(found) = parse_as(bytes, header)? {
+            return Ok(Some(found));
+        }
     }
-    if header.no != no {
-        let why = format!("this is manifest {}, not {no}", header.no);
-        return Err((0, Error::corruption(why)));
-    }
-    if first.is_none() || second.is_none() {
-        let at = if first.is_none() { 0 } else { COPY_LEN };
-        check_unvouched(bytes, header.salt, at, RECORDS, "the header is damaged")?;
-    }
+    Ok(None)
+}
+
+/// Reads the manifest that has this header.
+fn parse_as(bytes: &[u8], header: FileHeader) -> Result<Option<(State, Torn)>, (u64, Error)> {
     let Some((head, payload)) = record_at(bytes, header.salt, RECORDS) else {
         check_unvouched(bytes, header.salt, RECORDS, RECORDS + ALIGN, "the snapshot is damaged")?;
         return Ok(None);
@@ -382,7 +387,7 @@ pub(super) fn parse(bytes: &[u8], no: FileNo) -> Result<Option<(State, Torn)>, (
     if state.db != header.db {
         return Err((start, Error::corruption("the snapshot is that of another database")));
     }
-    if state.next_file <= no {
+    if state.next_file <= header.no {
         return Err((start, Error::corruption("the manifest's own number was never given out")));
     }
     replay(bytes, header.salt, first_edit, state).map(Some)

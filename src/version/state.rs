@@ -354,7 +354,8 @@ impl State {
         }
     }
 
-    /// Appends the payload of a snapshot record: the database's id, where the next segment starts, and the edit that makes this
+    /// Appends the payload of a snapshot record: the database's id, where the next segment starts, and
+    /// the edit that makes this
     /// state from nothing. Returns the number of changes.
     pub(super) fn encode(&self, out: &mut Vec<u8>) -> usize {
         out.extend_from_slice(&self.db.to_le_bytes());

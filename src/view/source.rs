@@ -9,6 +9,7 @@ use crate::memtable::MemCursor;
 use crate::view::run::RunCursor;
 
 /// A cursor over a memtable or over a run.
+#[allow(clippy::large_enum_variant, reason = "a handful live in one vector; a box would cost each step")]
 pub(crate) enum Source {
     Mem(MemCursor),
     Run(RunCursor),

@@ -1,267 +1,224 @@
 //! Power cuts at every operation of small workloads: whatever the simulated disk may be left with,
-//! opening it gives a prefix of the commits that holds all that was durable, and a database that
-//! works.
+//! opening it gives a prefix of the commits that holds all that was promised, and a database that
+//! works. The cuts are made in recovery too, and in the recovery from those.
 //!
-//! Which states are tried at each operation is sampled; `ESKER_CRASH=n` tries n times as many.
+//! The tests that run always try a sample. `ESKER_CRASH_SAMPLES=n` tries n seeded states at every
+//! operation beside those with a meaning of their own; the ignored tests do so for n = 8, and for
+//! many random workloads.
 
-use crate::model::{Bytes, Change, Model, Range, State};
 use crate::rng::Rng;
-use crate::state::Later;
-use crate::state::{small, state};
+use crate::state::{State, small, state};
+use crate::world::{DIR, How, Step, World, Write, random_step, rows, value};
 use esker::fs::sim::SimFs;
-use esker::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options};
-use std::ops::Bound;
-use std::path::Path;
+use esker::{Db, Durability, Options};
 use std::sync::Arc;
 
-const DIR: &str = "/db";
-const ALL: Range = (Bound::Unbounded, Bound::Unbounded);
-
-/// A run of the workload, and what was promised at which operation of the disk.
-struct World {
-    sim: Arc<SimFs>,
-    options: Options,
-    db: Option<Db>,
-    model: Model,
-    /// (operations when the call began, operations when it returned) of each commit.
-    calls: Vec<(u64, u64)>,
-    /// From this many operations on, so many commits are durable.
-    durable: Vec<(u64, usize)>,
-}
-
-impl World {
-    fn new(options: Options) -> World {
-        let sim = Arc::new(SimFs::new(1));
-        let options = options.fs(sim.clone());
-        let mut world =
-            World { sim, options, db: None, model: Model::default(), calls: Vec::new(), durable: Vec::new() };
-        world.open();
-        world
-    }
-
-    fn open(&mut self) {
-        self.db = Some(Db::open(DIR, self.options.clone()).unwrap());
-    }
-
-    fn db(&self) -> &Db {
-        self.db.as_ref().unwrap()
-    }
-
-    fn reopen(&mut self) {
-        self.db.take().unwrap().close().unwrap();
-        self.open();
-    }
-
-    fn keyspace(&self, name: &str) -> (Keyspace, usize) {
-        let space = self.model.space(name, self.model.now()).unwrap();
-        (self.db().keyspace(name).unwrap(), space)
-    }
-
-    /// Runs one call that commits `changes`.
-    fn commit(&mut self, changes: Vec<Change>, call: impl FnOnce(&Db)) {
-        let began = self.sim.ops();
-        call(self.db());
-        let seq = self.db().visible_seq().get();
-        self.model.commit(seq, changes);
-        self.calls.push((began, self.sim.ops()));
-        self.note_durable();
-    }
-
-    /// What the database says is durable is a promise.
-    fn note_durable(&mut self) {
-        let durable = self.db().durable_seq().get();
-        let at = (0..=self.model.now()).rev().find(|&at| self.model.seq(at) <= durable).unwrap();
-        self.durable.push((self.sim.ops(), at));
-    }
-
-    fn create(&mut self, name: &str) {
-        let options = KeyspaceOptions::default().block_bytes(256).compression(Compression::None);
-        self.commit(vec![Change::Create(name.into())], |db| {
-            db.keyspace_with(name, options).unwrap();
-        });
-    }
-
-    fn drop_keyspace(&mut self, name: &str) {
-        self.commit(vec![Change::Drop(name.into())], |db| db.drop_keyspace(name).unwrap());
-    }
-
-    fn replace(&mut self, target: &str, staging: &str) {
-        let (to, from) = (self.keyspace(target).0, self.keyspace(staging).0);
-        self.commit(vec![Change::Replace(target.into(), staging.into())], |db| {
-            db.batch().replace(&to, &from).commit().unwrap();
-        });
-    }
-
-    fn put(&mut self, name: &str, key: &str, value: Bytes) {
-        let (keyspace, space) = self.keyspace(name);
-        let change = Change::Put(space, key.into(), value.clone());
-        self.commit(vec![change], |_| {
-            keyspace.put(key, value).unwrap();
-        });
-    }
-
-    /// A batch over several keyspaces, in which each gets the same rows.
-    fn put_all(&mut self, names: &[&str], keys: std::ops::Range<usize>, len: usize) {
-        let mut changes = Vec::new();
-        let mut batch = self.db().batch();
-        for name in names {
-            let (keyspace, space) = self.keyspace(name);
-            for key in keys.clone() {
-                let (key, value) = (format!("key{key:04}"), value(self.model.now() + key, len));
-                batch.put(&keyspace, &key, &value);
-                changes.push(Change::Put(space, key.into(), value));
-            }
-        }
-        self.commit(changes, |_| {
-            batch.commit().unwrap();
-        });
-    }
-
-    fn delete_range(&mut self, name: &str, range: Range) {
-        let (keyspace, space) = self.keyspace(name);
-        self.commit(vec![Change::DeleteRange(space, range.clone())], |_| {
-            keyspace.delete_range(range).unwrap();
-        });
-    }
-
-    fn clear(&mut self, name: &str) {
-        let (keyspace, space) = self.keyspace(name);
-        self.commit(vec![Change::DeleteRange(space, ALL)], |_| {
-            keyspace.clear().unwrap();
-        });
-    }
-
-    fn sync(&mut self) {
-        self.db().sync().unwrap();
-        self.note_durable();
-        assert_eq!(self.durable.last().unwrap().1, self.model.now(), "sync makes all commits durable");
-    }
-
-    fn flush(&mut self) {
-        self.db().flush().unwrap();
-        self.note_durable();
-    }
-
-    fn settle(&mut self) {
-        while self.db().step().unwrap() {}
-        self.note_durable();
-    }
-}
-
-fn value(seed: usize, len: usize) -> Bytes {
-    let mut rng = Rng::new(seed as u64);
-    (0..len).map(|_| rng.next() as u8).collect()
-}
-
-/// The check of one finished workload.
-struct Cuts<'a> {
-    name: &'a str,
-    world: &'a World,
-    states: Vec<State>,
-    rng: Rng,
-    tried: usize,
+/// How much is tried.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// About so many states of each workload; `None`: those with a meaning at every operation...
+    budget: Option<usize>,
+    /// ... and so many seeded ones.
+    samples: u64,
+    /// One of so many states is cut again while it recovers.
     nested: usize,
 }
 
-impl Cuts<'_> {
-    /// The number of commits that must be there when so many operations were done. `process`: only
-    /// the process died, so that returned commits count too.
-    fn least(&self, op: u64, process: bool) -> usize {
-        let durable = self.world.durable.iter().filter(|(at, _)| *at <= op).map(|(_, n)| *n).max();
-        let returned = self.world.calls.iter().filter(|(_, end)| process && *end <= op).count();
-        durable.unwrap_or(0).max(returned)
-    }
+fn samples() -> Option<u64> {
+    let asked = std::env::var("ESKER_CRASH_SAMPLES").ok()?;
+    Some(asked.parse().expect("ESKER_CRASH_SAMPLES is a number"))
+}
 
-    /// The number of commits that may be there: those whose call had begun.
-    fn most(&self, op: u64) -> usize {
-        self.world.calls.iter().filter(|(begin, _)| *begin < op).count()
+/// The sample that is tried always.
+fn quick(budget: usize) -> Effort {
+    match samples() {
+        Some(samples) => Effort { budget: None, samples, nested: 10 },
+        None => Effort { budget: Some(budget), samples: 1, nested: 4 },
+    }
+}
+
+fn thorough() -> Effort {
+    Effort { budget: None, samples: samples().unwrap_or(8), nested: 10 }
+}
+
+#[derive(Default)]
+struct Counts {
+    points: u64,
+    states: usize,
+    recoveries: usize,
+    deeper: usize,
+}
+
+/// The check of one finished run.
+struct Cuts<'a> {
+    name: &'a str,
+    world: &'a World,
+    effort: Effort,
+    rng: Rng,
+    counts: Counts,
+}
+
+impl Cuts<'_> {
+    fn open(&self, disk: &SimFs, what: &str) -> Db {
+        let options = self.world.options.clone().fs(Arc::new(disk.clone()));
+        Db::open(DIR, options).unwrap_or_else(|e| panic!("{}: {what}: {e:?}", self.name))
     }
 
     /// Opens what a cut left behind. Answers which prefix of the commits it holds.
-    fn open(&self, disk: &Arc<SimFs>, least: usize, most: usize, what: &str) -> (Db, usize) {
-        let options = self.world.options.clone().fs(disk.clone());
-        let db = match Db::open(DIR, options) {
-            Ok(db) => db,
-            Err(e) => panic!("{}: {what}: {e:?}", self.name),
+    fn recover(&self, disk: &SimFs, least: usize, most: usize, what: &str) -> (Db, usize) {
+        let (name, seqs) = (self.name, &self.world.seqs);
+        let db = self.open(disk, what);
+        let seq = db.visible_seq().get();
+        let Ok(at) = seqs.binary_search(&seq) else {
+            panic!("{name}: {what}: no commit ended with sequence number {seq}");
         };
-        let found = state(&db);
-        let Some(at) = (least..=most).rev().find(|&at| self.states[at] == found) else {
-            let other = self.states.iter().position(|s| *s == found);
-            panic!(
-                "{}: {what}: not the state after {least} to {most} commits{}",
-                self.name,
-                other.map_or(" nor any other".into(), |n| format!(", but after {n}")),
-            );
-        };
+        assert!(
+            (least..=most).contains(&at),
+            "{name}: {what}: {at} commits are there, must be {least} to {most}"
+        );
+        assert_eq!(db.durable_seq().get(), seq, "{name}: {what}: what an open shows is durable");
+        self.compare(&db, &self.world.states[at], &format!("{what}, after {at} commits"));
         (db, at)
     }
 
+    fn compare(&self, db: &Db, expected: &State, what: &str) {
+        let found = state(db);
+        if found == *expected {
+            return;
+        }
+        let (name, mut diff) = (self.name, String::new());
+        for key in found.keys().chain(expected.keys()) {
+            let (f, e) = (found.get(key), expected.get(key));
+            if f != e {
+                diff +=
+                    &format!("\n{key}: {:?} rows instead of {:?}", f.map(|r| r.len()), e.map(|r| r.len()));
+            }
+        }
+        let other = self.world.states.iter().position(|s| *s == found);
+        panic!("{name}: {what}: the state is wrong (it is that after {other:?} commits){diff}");
+    }
+
+    /// One state of the disk after one operation.
     fn cut(&mut self, op: u64, choice: u64) {
         // Choice 1 keeps everything that was written: the process died, not the machine.
-        let (least, most) = (self.least(op, choice == 1), self.most(op));
+        let (least, most) = self.world.bounds(op, choice == 1);
         let what = format!("cut at operation {op}, choice {choice}");
-        let disk = Arc::new(self.world.sim.crash_at(op, choice));
-        let (db, at) = self.open(&disk, least, most, &what);
-        self.tried += 1;
-        let recovery = disk.ops();
-        let durable = db.durable_seq() >= db.visible_seq();
+        let disk = self.world.sim.crash_at(op, choice);
+        self.counts.states += 1;
+        self.check(&disk, least, most, &what, 1);
+    }
 
-        // It works, and a commit it calls durable survives the hardest cut.
+    /// Checks that `disk`, on which nothing is in doubt, is good for everything.
+    fn check(&mut self, disk: &SimFs, least: usize, most: usize, what: &str, depth: usize) {
+        let (db, at) = self.recover(disk, least, most, what);
+        let recovery = disk.ops();
+        if self.rng.one_in(2) {
+            self.go_on(disk, db, at, what);
+        } else {
+            self.open_again(disk, db, at, what);
+        }
+        if recovery == 0 || depth == 3 || !self.rng.one_in(self.effort.nested) {
+            return;
+        }
+        // Cut again, in the middle of recovering. Everything that was left is durable by now, so
+        // the same commits must be found.
+        let ops: Vec<u64> = match self.effort.budget {
+            None if depth == 1 => (1..=recovery).collect(),
+            _ => vec![1 + self.rng.below(recovery as usize) as u64],
+        };
+        for op in ops {
+            let choice = self.rng.below(disk.states_at(op).max(3) as usize) as u64;
+            let what = format!("{what}, then at {op} of {recovery}, choice {choice}");
+            self.counts.recoveries += 1;
+            self.counts.deeper += usize::from(depth > 1);
+            self.check(&disk.crash_at(op, choice), at, at, &what, depth + 1);
+        }
+    }
+
+    /// It works, and a commit it calls durable survives the hardest cut.
+    fn go_on(&mut self, disk: &SimFs, db: Db, at: usize, what: &str) {
         let more = db.keyspace("more").unwrap();
-        for key in ["one", "two", "three"] {
-            more.put(key, &what).unwrap();
+        let rows = ["one", "two", "three"].map(|key| (key.as_bytes().to_vec(), what.as_bytes().to_vec()));
+        for (key, value) in &rows {
+            more.put(key, value).unwrap();
+        }
+        match self.rng.below(4) {
+            0 => db.flush().unwrap(),
+            1 => while db.step().unwrap() {},
+            _ => {}
         }
         db.sync().unwrap();
-        let mut expected = self.states[at].clone();
-        let rows = ["one", "two", "three"].map(|key| (key.as_bytes().to_vec(), what.clone().into_bytes()));
+        let mut expected = self.world.states[at].clone();
         expected.insert("more".into(), rows.into());
-        let again = Arc::new(disk.crash_at(disk.ops(), 0));
-        drop(db);
-        let db = Db::open(DIR, self.world.options.clone().fs(again)).unwrap();
-        assert!(state(&db) == expected, "{}: {what}: later commits are lost", self.name);
-        drop(db);
+        let choice = self.rng.below(4) as u64;
+        let what = format!("{what}, then three commits and a cut of choice {choice}");
+        let later = self.open(&disk.crash(choice), &what);
+        self.compare(&later, &expected, &what);
+    }
 
-        // Cut again, in the middle of recovering.
-        if self.rng.one_in(3) && recovery > 0 {
-            let op2 = 1 + self.rng.below(recovery as usize) as u64;
-            let choice2 = self.rng.below(disk.states_at(op2) as usize) as u64;
-            let least = if op2 == recovery && durable { at } else { self.least(op, false) };
-            let what = format!("{what}, then at {op2} of {recovery}, choice {choice2}");
-            let disk2 = Arc::new(disk.crash_at(op2, choice2));
-            self.open(&disk2, least, most, &what);
-            self.nested += 1;
+    /// Opening changes nothing, however often, and leaves nothing behind.
+    fn open_again(&mut self, disk: &SimFs, db: Db, at: usize, what: &str) {
+        let mut before = None;
+        let mut db = db;
+        for round in 0..2 {
+            if self.rng.one_in(2) {
+                db.close().unwrap_or_else(|e| panic!("{}: {what}: closing: {e:?}", self.name));
+            } else {
+                drop(db);
+            }
+            let files = disk.files();
+            let now = (files.len(), files.iter().map(|f| f.1).sum::<u64>());
+            if let Some(before) = before {
+                assert!(now <= before, "{}: {what}: it grew from {before:?} to {files:?}", self.name);
+            }
+            before = Some(now);
+            let what = format!("{what}, then opened again");
+            db = self.open(disk, &what);
+            self.compare(&db, &self.world.states[at], &what);
+            assert_eq!(db.durable_seq().get(), self.world.seqs[at]);
+            let left = db.recovery();
+            assert!(left.removed == 0 && left.torn.is_none(), "{}: {what} ({round}): {left:?}", self.name);
         }
     }
 }
 
-/// Cuts the power at every operation of `world`, about `budget` times in all.
-fn cut_everywhere(name: &str, world: World, budget: usize) {
-    let more: usize = std::env::var("ESKER_CRASH").map_or(1, |n| n.parse().expect("ESKER_CRASH is a number"));
-    let states = (0..=world.model.now()).map(|at| world.model.state(at)).collect();
+/// Cuts the power at every operation of `world`.
+fn cut_everywhere(name: &str, world: &World, effort: Effort) -> Counts {
     let ops = world.sim.ops();
-    let mut cuts = Cuts { name, world: &world, states, rng: Rng::new(7), tried: 0, nested: 0 };
-    let per_op = ((budget * more) as u64 / (ops + 1)).max(2);
+    let counts = Counts::default();
+    let mut cuts = Cuts { name, world, effort, rng: Rng::new(ops), counts };
     let mut possible = 0;
-    for op in 0..=ops {
-        let states = world.sim.states_at(op);
+    let span = ops + 1 - world.dull;
+    for op in world.dull..=ops {
+        let states = world.sim.states_at(op).max(2);
         possible += states;
-        if states <= per_op {
-            (0..states).for_each(|choice| cuts.cut(op, choice));
-        } else {
-            cuts.cut(op, 0);
-            cuts.cut(op, 1);
-            for _ in 2..per_op {
-                let choice = 2 + cuts.rng.below(states as usize - 2) as u64;
+        let Some(budget) = effort.budget else {
+            (0..states.min(6)).for_each(|choice| cuts.cut(op, choice));
+            for _ in 0..effort.samples.min(states.saturating_sub(6)) {
+                let choice = 6 + cuts.rng.below((states - 6) as usize) as u64;
                 cuts.cut(op, choice);
             }
+            continue;
+        };
+        // A fraction of one per operation becomes one of so many operations.
+        let upto = |op| budget as u64 * (op - world.dull) / span;
+        let wanted = upto(op + 1) - upto(op);
+        for _ in 0..wanted {
+            let few = states.min(6) as usize;
+            let choice =
+                if cuts.rng.one_in(2) { cuts.rng.below(few) } else { cuts.rng.below(states as usize) };
+            cuts.cut(op, choice as u64);
         }
     }
+    let mut counts = cuts.counts;
+    counts.points = span;
+    let Counts { points, states, recoveries, deeper } = counts;
     println!(
-        "{name}: {ops} operations, {} of {possible} states, {} cuts in recovery, {} commits",
-        cuts.tried,
-        cuts.nested,
-        world.model.now()
+        "{name}: {points} crash points, {states} of {possible} states, {recoveries} in recovery \
+         ({deeper} deeper), {} commits",
+        world.now()
     );
+    counts
 }
 
 /// The ways to write a journal.
@@ -273,154 +230,328 @@ fn ways() -> [(&'static str, Options); 3] {
     ]
 }
 
-/// Runs a workload in each way, and cuts it everywhere.
-fn try_all(name: &str, budget: usize, workload: impl Fn(&mut World)) {
-    for (way, options) in ways() {
-        let mut world = World::new(options);
-        workload(&mut world);
-        cut_everywhere(&format!("{name}, {way}"), world, budget);
+type Workload = fn(&mut World);
+
+/// The workloads, and how many states of each are a fair sample.
+const WORKLOADS: &[(&str, usize, Workload)] = &[
+    ("first commits", 150, first_commits),
+    ("rotation", 150, rotation),
+    ("large batches", 100, large_batches),
+    ("flush and merge", 200, flush_and_merge),
+    ("catalog", 200, catalog),
+    ("range deletes", 150, range_deletes),
+    ("tickets", 100, tickets),
+    ("closing and opening", 200, closing_and_opening),
+    ("full manifest", 60, full_manifest),
+];
+
+fn put(name: crate::world::Name, how: How, key: &str, value: impl Into<Vec<u8>>) -> Step {
+    Step::Commit(how, vec![Write::Put(name, key.into(), value.into())])
+}
+
+fn first_commits(w: &mut World) {
+    w.run(&Step::Create("a"));
+    w.run(&put("a", How::Buffered, "k", "1"));
+    w.run(&put("a", How::Sync, "k", "2"));
+    w.run(&put("a", How::Buffered, "l", value(3, 700)));
+    w.run(&Step::Create("b"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a", "b"], 0..3, 10, 1)));
+    w.run(&Step::Sync);
+}
+
+fn rotation(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create("b")]);
+    for i in 0..20 {
+        let how = if i % 5 == 3 { How::Sync } else { How::Buffered };
+        w.run(&Step::Commit(how, rows(&["a", "b"], i..i + 2, 600, i as u64)));
+        if i % 7 == 3 {
+            w.run(&Step::Work);
+        }
+    }
+}
+
+fn large_batches(w: &mut World) {
+    w.run(&Step::Create("a"));
+    w.run(&put("a", How::Buffered, "before", "1"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..30, 1000, 1)));
+    w.run(&put("a", How::Sync, "behind", "1"));
+    // Written from where it lies.
+    w.run(&put("a", How::Buffered, "huge", value(5, 70_000)));
+    w.run(&Step::Commit(How::Sync, rows(&["a"], 10..40, 1000, 2)));
+    w.run(&Step::Settle);
+}
+
+fn flush_and_merge(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create("b")]);
+    for round in 0..6 {
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], round * 3..round * 3 + 8, 120, round as u64)));
+        w.run(&put("b", How::Buffered, "round", value(round as u64, 20)));
+        w.run(&Step::Commit(How::Buffered, vec![Write::Delete("a", b"key0004".to_vec())]));
+        w.run(&if round % 2 == 0 { Step::Flush } else { Step::Settle });
+        w.run(&Step::Flush);
+        w.run(&Step::Settle);
+    }
+    w.run(&put("a", How::Buffered, "end", "1"));
+}
+
+fn catalog(w: &mut World) {
+    for round in 0..3u64 {
+        w.run(&Step::Create("a"));
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..5, 50, round)));
+        w.run(&Step::Flush);
+        w.run(&Step::Create("staging"));
+        w.run(&Step::Commit(How::Sync, rows(&["staging"], 3..9, 50, round + 10)));
+        if round == 1 {
+            w.run(&Step::Flush);
+        }
+        w.run(&Step::Replace("a", "staging"));
+        w.run(&put("a", How::Buffered, "after", value(round, 10)));
+        w.run(&if round == 0 { Step::Work } else { Step::Settle });
+        w.run(&Step::Commit(How::Sync, rows(&["a"], 0..9, 500, round + 20)));
+        w.run_all(&[Step::Drop("a"), Step::Work]);
+        w.run_all(&[Step::Create("b"), Step::Work, Step::Work, Step::Drop("b"), Step::Settle]);
+    }
+}
+
+fn range_deletes(w: &mut World) {
+    let delete = |from: &str, to: &str| {
+        Step::Commit(How::Buffered, vec![Write::DeleteRange("a", from.into(), to.into())])
+    };
+    w.run(&Step::Create("a"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..20, 60, 1)));
+    w.run(&Step::Flush);
+    w.run(&delete("key0003", "key0011"));
+    w.run(&put("a", How::Buffered, "key0005", "again"));
+    w.run_all(&[Step::Snapshot, Step::Flush]);
+    w.run(&delete("key0015", "zzz"));
+    w.run(&Step::Settle);
+    w.run(&Step::Commit(How::Buffered, vec![Write::Clear("a")]));
+    w.run(&put("a", How::Buffered, "key0001", "anew"));
+    w.run_all(&[Step::Flush, Step::Settle, Step::Release]);
+    w.run(&delete("key0000", "key0001"));
+    w.run_all(&[Step::Flush, Step::Settle]);
+}
+
+fn tickets(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for i in 0..12u64 {
+        w.run(&put("a", How::Submit, "k", value(i, 100 + 200 * i as usize)));
+        w.run(&put("a", How::Submit, "l", value(i, 40)));
+        match i % 4 {
+            1 => w.run_all(&[Step::Wait, Step::Wait]),
+            2 => w.run(&put("a", How::Buffered, "m", value(i, 40))),
+            3 => w.run(&Step::Work),
+            _ => {}
+        }
+    }
+    w.run(&Step::Wait);
+}
+
+fn closing_and_opening(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for round in 0..4 {
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], round..round + 4, 200, round as u64)));
+        w.run(&put("a", How::Sync, "round", value(round as u64, 20)));
+        if round == 1 {
+            w.run(&Step::Flush);
+        }
+        if round == 2 {
+            w.run(&Step::Settle);
+        }
+        w.run(&Step::Reopen);
+    }
+    w.run(&Step::Reopen);
+    w.run(&put("a", How::Buffered, "end", "1"));
+}
+
+/// Keys so long that a few flushes fill a manifest, and it is replaced. Only from there on is the
+/// power cut.
+fn full_manifest(w: &mut World) {
+    let manifest =
+        |w: &World| w.sim.files().into_iter().find(|f| f.0.extension().is_some_and(|x| x == "manifest"));
+    let keys = ["0", "1"].map(|end| "k".repeat(60_000) + end);
+    w.run(&Step::Create("a"));
+    let (first, mut rounds) = (manifest(w).unwrap().0, 0);
+    while manifest(w).unwrap().0 == first {
+        w.dull = w.sim.ops();
+        for key in &keys {
+            w.run(&put("a", How::Buffered, key, value(rounds, 10)));
+        }
+        w.run(&Step::Settle);
+        rounds += 1;
+        assert!(rounds < 30, "the manifest is never replaced");
+    }
+    w.run(&put("a", How::Sync, "end", "1"));
+    w.run(&Step::Flush);
+}
+
+fn try_all(effort: impl Fn(usize) -> Effort) {
+    let mut all = Counts::default();
+    for (name, budget, workload) in WORKLOADS {
+        for (way, options) in ways() {
+            let mut world = World::new(options);
+            workload(&mut world);
+            all.add(cut_everywhere(&format!("{name}, {way}"), &world, effort(*budget)));
+        }
+    }
+    all.print("all workloads");
+}
+
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.points += other.points;
+        self.states += other.states;
+        self.recoveries += other.recoveries;
+        self.deeper += other.deeper;
+    }
+
+    fn print(&self, name: &str) {
+        let Counts { points, states, recoveries, deeper } = self;
+        println!(
+            "{name}: {points} crash points, {states} states, {recoveries} in recovery ({deeper} deeper)"
+        );
     }
 }
 
 #[test]
-fn cuts_in_creation_and_first_commits() {
-    try_all("first commits", 400, |w| {
-        w.create("a");
-        w.put("a", "k", b"1".into());
-        w.put("a", "k", b"2".into());
-        w.sync();
-        w.put("a", "l", value(3, 700));
-    });
+fn a_sample_of_all_cuts() {
+    try_all(quick);
 }
 
 #[test]
-fn cuts_in_a_journal_that_rotates() {
-    try_all("rotation", 500, |w| {
-        w.create("a");
-        w.create("b");
-        for i in 0..24 {
-            w.put_all(&["a", "b"], i..i + 2, 600);
-            if i % 7 == 3 {
-                w.sync();
-            }
+#[ignore = "takes long"]
+fn all_cuts() {
+    try_all(|_| thorough());
+}
+
+/// A workload drawn from `seed`, and the disk of a random cut in it as the start of another.
+fn random_lives(seed: u64, effort: Effort) -> Counts {
+    let mut rng = Rng::new(seed);
+    let way = rng.below(3);
+    let options = ways()[way].1.clone();
+    let options = options.memtable_bytes(1 << (10 + rng.below(3))).table_bytes(1 << (10 + rng.below(3)));
+    let mut world = World::new(options.clone());
+    let mut counts = Counts::default();
+    for life in 0..2 {
+        for _ in 0..20 + rng.below(40) {
+            let step = random_step(&mut rng, world.state());
+            world.run(&step);
         }
-    });
+        let name = format!("seed {seed}, life {life}");
+        counts.add(cut_everywhere(&name, &world, effort));
+        let ops = world.sim.ops();
+        let op = ops - rng.below(1 + ops as usize / 3) as u64;
+        let choice = rng.below(world.sim.states_at(op) as usize) as u64;
+        let disk = world.sim.crash_at(op, choice);
+        let db = Db::open(DIR, options.clone().fs(Arc::new(disk.crash(1)))).unwrap();
+        let at = world.seqs.binary_search(&db.visible_seq().get()).unwrap();
+        let (states, seqs) = (world.states[..=at].to_vec(), world.seqs[..=at].to_vec());
+        world = World::at_rest(disk, options.clone(), states, seqs);
+        world.open();
+    }
+    counts
+}
+
+pub fn seeds(few: u64) -> std::ops::Range<u64> {
+    let Ok(asked) = std::env::var("ESKER_SEEDS") else { return 0..few };
+    let parsed = asked.split_once("..").and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
+    parsed.unwrap_or_else(|| panic!("ESKER_SEEDS is {asked:?}, not a..b"))
 }
 
 #[test]
-fn cuts_in_a_batch_larger_than_a_segment() {
-    try_all("large batch", 300, |w| {
-        w.create("a");
-        w.put("a", "before", b"1".into());
-        w.put_all(&["a"], 0..30, 1000);
-        w.put("a", "behind", b"1".into());
-        w.sync();
-        w.put_all(&["a"], 10..40, 1000);
-    });
+fn a_sample_of_cuts_in_random_workloads() {
+    let mut all = Counts::default();
+    seeds(12).for_each(|seed| all.add(random_lives(seed, quick(60))));
+    all.print("random workloads");
 }
 
 #[test]
-fn cuts_in_flushes_and_merges() {
-    try_all("flush and merge", 600, |w| {
-        w.create("a");
-        w.create("b");
-        for round in 0..6 {
-            w.put_all(&["a"], round * 3..round * 3 + 8, 120);
-            w.put("b", "round", value(round, 20));
-            w.flush();
-            w.settle();
-        }
-        w.keyspace("a").0.compact(ALL).unwrap();
-        w.note_durable();
-        w.put("a", "end", b"1".into());
-    });
-}
-
-#[test]
-fn cuts_in_many_manifest_edits() {
-    try_all("manifest", 600, |w| {
-        w.create("a");
-        for i in 0..40 {
-            w.put("a", &format!("k{}", i % 10), value(i, 30));
-            w.flush();
-            if i % 8 == 7 {
-                w.settle();
-            }
-        }
-    });
-}
-
-#[test]
-fn cuts_in_changes_of_the_catalog() {
-    try_all("catalog", 600, |w| {
-        for round in 0..3 {
-            w.create("a");
-            w.put_all(&["a"], 0..5, 50);
-            w.flush();
-            w.create("staging");
-            w.put_all(&["staging"], 3..9, 50);
-            if round == 1 {
-                w.flush();
-            }
-            w.replace("a", "staging");
-            w.put("a", "after", value(round, 10));
-            w.settle();
-            w.drop_keyspace("a");
-            w.settle();
-        }
-    });
-}
-
-#[test]
-fn cuts_around_range_deletes() {
-    try_all("range deletes", 500, |w| {
-        w.create("a");
-        w.put_all(&["a"], 0..20, 60);
-        w.flush();
-        let cut = |a: &str, b: &str| (Bound::Included(a.into()), Bound::Excluded(b.into()));
-        w.delete_range("a", cut("key0003", "key0011"));
-        w.put("a", "key0005", b"again".into());
-        w.flush();
-        w.delete_range("a", cut("key0015", "zzz"));
-        w.settle();
-        w.clear("a");
-        w.put("a", "key0001", b"anew".into());
-        w.flush();
-        w.settle();
-    });
-}
-
-#[test]
-fn cuts_in_closing_and_opening_again() {
-    try_all("reopening", 500, |w| {
-        w.create("a");
-        for round in 0..3 {
-            w.put_all(&["a"], round..round + 4, 200);
-            w.put("a", "round", value(round, 20));
-            if round == 1 {
-                w.flush();
-            }
-            w.reopen();
-            w.note_durable();
-        }
-        w.put("a", "end", b"1".into());
-    });
+#[ignore = "takes long"]
+fn all_cuts_in_random_workloads() {
+    let mut all = Counts::default();
+    for seed in seeds(200) {
+        println!("seed {seed}");
+        all.add(random_lives(seed, Effort { samples: samples().unwrap_or(2), ..thorough() }));
+    }
+    all.print("random workloads");
 }
 
 /// The check itself: what it must not accept.
 #[test]
 fn a_lost_commit_would_be_noticed() {
     let mut world = World::new(small());
-    world.create("a");
-    world.put("a", "k", b"1".into());
-    let ops = world.sim.ops();
-    let states: Vec<State> = (0..=world.model.now()).map(|at| world.model.state(at)).collect();
-    let cuts = Cuts { name: "control", world: &world, states, rng: Rng::new(7), tried: 0, nested: 0 };
-    assert_eq!((cuts.least(ops, false), cuts.most(ops)), (2, 2));
+    world.run_all(&[Step::Create("a"), put("a", How::Sync, "k", "1")]);
+    let (ops, began) = (world.sim.ops(), world.sim.ops() - 2);
+    assert_eq!(world.bounds(ops, false), (2, 2));
+    assert_eq!(world.bounds(0, true), (0, 0));
+    let cuts = Cuts {
+        name: "control",
+        world: &world,
+        effort: quick(1),
+        rng: Rng::new(7),
+        counts: Counts::default(),
+    };
+    assert_eq!(cuts.recover(&world.sim.crash(0), 2, 2, "as it is").1, 2);
     // The state before the last operations is not one with both commits.
-    let early = Arc::new(world.sim.crash_at(world.calls[1].0, 0));
+    let early = world.sim.crash_at(began, 0);
     let opened =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cuts.open(&early, 2, 2, "control").1));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cuts.recover(&early, 2, 2, "early").1));
     assert!(opened.is_err());
-    assert!(Path::new(DIR).is_absolute());
+}
+
+// Stories of bugs.
+
+/// Only the directory right above was synced: with the one above that, the power took everything.
+#[test]
+fn the_names_of_all_new_directories_survive() {
+    for dir in ["/db", "/new/db", "/new/newer/db", "new/db"] {
+        let sim = SimFs::new(1);
+        let options = small().fs(Arc::new(sim.clone()));
+        let db = Db::open(dir, options).unwrap();
+        db.keyspace("a").unwrap().put("k", "v").unwrap();
+        let left = Db::open(dir, small().fs(Arc::new(sim.crash(0)))).unwrap();
+        assert!(left.keyspace("a").unwrap().contains("k").unwrap(), "{dir}");
+    }
+}
+
+/// While anything was left to replay, each opening added a segment that stayed.
+#[test]
+fn opening_again_and_again_takes_no_space() {
+    let sim = SimFs::new(1);
+    let options = small().fs(Arc::new(sim.clone()));
+    let db = Db::open("/db", options.clone()).unwrap();
+    db.keyspace("a").unwrap().put("k", "v").unwrap();
+    drop(db);
+    let files = || (sim.files().len(), sim.files().iter().map(|f| f.1).sum::<u64>());
+    let before = files();
+    for crash in [false, false, true, true] {
+        let db = Db::open("/db", options.clone()).unwrap();
+        if crash {
+            let sim = sim.crash(1);
+            drop(Db::open("/db", options.clone().fs(Arc::new(sim.clone()))).unwrap());
+            assert_eq!(sim.files().iter().map(|f| f.1).sum::<u64>(), before.1);
+        }
+        drop(db);
+        assert_eq!(files(), before);
+    }
+}
+
+/// Tables that a compaction moves to another level as they are must outlive the move.
+#[test]
+fn moved_tables_stay() {
+    let sim = SimFs::new(1);
+    let options = small().fs(Arc::new(sim.clone()));
+    let db = Db::open("/db", options.clone()).unwrap();
+    let keys = db.keyspace("a").unwrap();
+    let mut rng = Rng::new(1);
+    // In order, so that no two tables overlap, and of a size that is not worth joining.
+    for i in 0..20 {
+        let value: Vec<u8> = (0..3000).map(|_| rng.below(256) as u8).collect();
+        keys.put(format!("{i:02}"), value).unwrap();
+        db.flush().unwrap();
+        while db.step().unwrap() {}
+    }
+    drop((keys, db));
+    let db = Db::open("/db", options).unwrap();
+    assert_eq!(db.keyspace("a").unwrap().iter().count(), 20);
 }

@@ -10,3 +10,4 @@ mod process;
 mod rng;
 mod state;
 mod tidy;
+mod world;

@@ -1,9 +1,13 @@
 //! What a database shows, and small options to make it show everything soon.
 
-use crate::model::{Bytes, State};
-use esker::fs::sim::SimFs;
+use esker::fs::Fs;
 use esker::{Db, Options};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub type Bytes = Vec<u8>;
+/// Everything a reader can see at one point: the keyspaces by name, each with its rows.
+pub type State = BTreeMap<String, BTreeMap<Bytes, Bytes>>;
 
 /// Small everything, and no thread but the test's: a run is the same each time.
 pub fn small() -> Options {
@@ -22,7 +26,8 @@ pub fn state(db: &Db) -> State {
     try_state(db).unwrap()
 }
 
-fn try_state(db: &Db) -> esker::Result<State> {
+/// As [`state`], where reading may fail. Ways to read that disagree are a panic all the same.
+pub fn try_state(db: &Db) -> esker::Result<State> {
     let mut out = State::new();
     for (name, _) in db.names()? {
         let keyspace = db.keyspace(&name)?;
@@ -30,45 +35,22 @@ fn try_state(db: &Db) -> esker::Result<State> {
         let rows: Vec<(Bytes, Bytes)> = keyspace.iter().map(row).collect::<esker::Result<_>>()?;
         let mut back: Vec<(Bytes, Bytes)> = keyspace.iter().rev().map(row).collect::<esker::Result<_>>()?;
         back.reverse();
-        assert_eq!(rows, back, "forward and backward differ in {name}");
+        assert!(rows == back, "forward and backward differ in {name}");
         for (key, value) in &rows {
-            assert_eq!(keyspace.get(key)?.as_deref(), Some(&value[..]), "get {key:?} of {name}");
+            assert!(keyspace.get(key)?.as_deref() == Some(&value[..]), "get {key:?} of {name}");
+            // Next to what is there nothing shows that was not walked over.
+            let beside = [&key[..], b"\0"].concat();
+            if rows.binary_search_by(|row| row.0.cmp(&beside)).is_err() {
+                assert!(!keyspace.contains(&beside)?, "{beside:?} of {name} is not in the scan");
+            }
         }
         out.insert(name, rows.into_iter().collect());
     }
     Ok(out)
 }
 
-/// Opens what is on `sim` and reads everything.
-pub fn open_and_read(dir: &str, options: &Options, sim: &SimFs) -> esker::Result<State> {
-    let db = Db::open(dir, options.clone().fs(Arc::new(sim.clone())))?;
+/// Opens what is on `disk` and reads everything.
+pub fn open_and_read(dir: &str, options: &Options, disk: impl Fs + 'static) -> esker::Result<State> {
+    let db = Db::open(dir, options.clone().fs(Arc::new(disk)))?;
     try_state(&db)
-}
-
-/// Verbs that are still to come, by way of what is there.
-pub trait Later {
-    fn compact(&self, range: impl esker::KeyRange) -> esker::Result<()>;
-    fn verify(&self) -> esker::Result<()>;
-}
-
-impl Later for esker::Keyspace {
-    fn compact(&self, _range: impl esker::KeyRange) -> esker::Result<()> {
-        self.db().flush()?;
-        while self.db().step()? {}
-        Ok(())
-    }
-
-    fn verify(&self) -> esker::Result<()> {
-        self.db().verify()
-    }
-}
-
-impl Later for Db {
-    fn compact(&self, _range: impl esker::KeyRange) -> esker::Result<()> {
-        self.flush()
-    }
-
-    fn verify(&self) -> esker::Result<()> {
-        try_state(self).map(drop)
-    }
 }

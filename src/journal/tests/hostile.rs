@@ -194,13 +194,17 @@ fn witnesses_decide() {
         collect(Recover { segments: &both[..1], start: start2, ..rig.input() }).unwrap().1,
         rig.up_to(start2)
     );
+    fn at<'a>(rig: &'a Rig, segments: &'a [Announced], start: Position) -> Recover<'a> {
+        Recover { segments, start, ..rig.input() }
+    }
+    // All is sealed, and something behind it is missing.
+    let e = collect(Recover { hint: Some(past), ..at(&rig, &both, end) }).unwrap_err();
+    assert!(e.is_corruption() && e.file() == Some(rig.dir), "{e}");
+    assert!(e.to_string().contains("commits after sequence number 14 are affected"), "{e}");
     let mixed = [both[0], rig.announced[1]];
     let (report, got) = collect(Recover { segments: &mixed, start: start2, ..rig.input() }).unwrap();
     assert_eq!((report.ends.len(), got), (2, all.clone()));
     // Sealed segments hold exactly what the manifest says.
-    fn at<'a>(rig: &'a Rig, segments: &'a [Announced], start: Position) -> Recover<'a> {
-        Recover { segments, start, ..rig.input() }
-    }
     fails(
         at(&rig, &sealed(Position(start2.0 - 8), start2), end),
         "24 bytes were sealed",
@@ -438,7 +442,7 @@ fn recovery_rewrites_the_unvouched_tail_in_order() {
     let first = rig.batches[0].0;
     let (second, third) = (record::size(21) as u64, record::size(5) as u64);
     let headers = 2 * 84;
-    let persisted = |durable: Position, hint: Option<Position>| {
+    let run = |rig: &Rig, durable: Position, hint: Option<Position>| {
         let ops = fs.ops() as usize;
         let (report, got) = collect(Recover { durable, hint, persist: true, ..rig.input() }).unwrap();
         assert_eq!(got, rig.up_to(rig.durable));
@@ -452,13 +456,19 @@ fn recovery_rewrites_the_unvouched_tail_in_order() {
         format!("write /000002.journal {third} bytes at 8192"),
         "sync /000002.journal".into(),
     ];
-    assert_eq!(persisted(Position(0), None), (second + headers + third, all.clone()));
+    assert_eq!(run(&rig, Position(0), None), (second + headers + third, all.clone()));
     // The hint was not synced itself, and does not count.
-    assert_eq!(persisted(Position(0), Some(rig.durable)).1, all);
+    assert_eq!(run(&rig, Position(0), Some(rig.durable)).1, all);
     let start2 = first.plus(second);
-    assert_eq!(persisted(start2, None), (headers + third, all[2..].to_vec()));
-    assert_eq!(persisted(start2.plus(8192), None), (third, all[4..].to_vec()));
-    assert_eq!(persisted(rig.durable, None), (0, vec![]));
+    assert_eq!(run(&rig, start2, None), (headers + third, all[2..].to_vec()));
+    assert_eq!(run(&rig, start2.plus(8192), None), (third, all[4..].to_vec()));
+    assert_eq!(run(&rig, rig.durable, None), (0, vec![]));
+    // A mark vouches for everything below it, but not for itself.
+    let end = rig.durable.0 - start2.0;
+    rig.mark().unwrap();
+    rig.sync().unwrap();
+    let mark = vec![format!("write /000002.journal 32 bytes at {end}"), "sync /000002.journal".into()];
+    assert_eq!(run(&rig, Position(0), None), (32, mark));
 }
 
 /// A bit that flips on the way from the disk, in any read of recovery: with the hint it is an
@@ -536,4 +546,50 @@ fn an_error_of_the_visitor_stops_recovery_and_gets_a_place() {
     let e = result.unwrap_err();
     assert_eq!((seen, e.offset(), e.file()), (2, Some(8192 + 40), Some(&*rig.path(1))));
     assert!(e.to_string().starts_with("refused 2"), "{e}");
+}
+
+/// Whatever is thrown together: an error or a prefix, never a panic, never wrong data.
+#[test]
+fn pieces_thrown_together_never_pass_for_data() {
+    let fs = SimFs::new(0);
+    let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+    four_groups(&mut rig);
+    let old: Vec<_> = [1, 2].map(|no| bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(no)))).into();
+    let mut x = 7u64;
+    let mut random = |n: usize| {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (x >> 33) as usize % n
+    };
+    // Mostly where something stands.
+    let place = |random: &mut dyn FnMut(usize) -> usize| match random(4) {
+        0 => random(84),
+        1 => 4096 + random(84),
+        _ => 8192 + random(400),
+    };
+    let mut outcomes = [0; 2];
+    for round in 0..1500 {
+        let mut new = old.clone();
+        for _ in 0..1 + random(4) {
+            let (from, to) = (random(2), random(2));
+            let (at, len) = (place(&mut random), 1 + random(100));
+            match random(4) {
+                0 => new[to][at] = random(256) as u8,
+                1 => new[to][at..at + len].fill([0, 0xff, 1][random(3)]),
+                2 => {
+                    let piece = old[from][at..at + len].to_vec();
+                    let aligned = place(&mut random) / 8 * 8 + at % 8;
+                    new[to][aligned..aligned + len].copy_from_slice(&piece);
+                }
+                _ => new[to].truncate(at.max(random(9000))),
+            }
+            new[to].resize(8192 + 512, 0);
+        }
+        for (no, bytes) in [1, 2].into_iter().zip(&new) {
+            write_all_at(&*fs.open_write(&rig.path(no)).unwrap(), bytes, 0).unwrap();
+            assert!(dump(&bytes[..random(bytes.len())]).starts_with("# journal segment"));
+        }
+        let result = error_or_prefix(&rig, rig.input(), Position(0), &round);
+        outcomes[usize::from(result.is_none())] += 1;
+    }
+    assert!(outcomes[0] > 100 && outcomes[1] > 100, "{outcomes:?}");
 }

@@ -238,7 +238,9 @@ fn the_format_is_the_golden_one() {
         let mut rig = Rig::new(&OsFs, dir.path(), mode, 12 << 10);
         rig.start = Position(0x10_0000);
         rig.durable = Position(0xf_0000);
-        rig.append(1, b"first batch").unwrap();
+        let mut ops = crate::batch::Ops::default();
+        ops.push(crate::ids::KeyspaceId(1), crate::batch::Op::Put { key: b"apple", value: b"red" });
+        rig.append(1, ops.bytes()).unwrap();
         rig.append(3, &[0xaa; 24]).unwrap();
         rig.sync().unwrap();
         rig.append(2, b"after a sync").unwrap();

@@ -7,7 +7,7 @@ use crate::fs::fault::{Fault, FaultFs, Op, Rule};
 use crate::fs::names::Name;
 use crate::fs::sim::SimFs;
 use crate::ids::FileNo;
-use crate::version::edit::Edit;
+use crate::version::edit::{Change, Edit};
 use crate::version::manifest::{self, Loaded};
 use crate::version::set::VersionSet;
 use crate::version::state::State;
@@ -57,7 +57,7 @@ fn open<F: Fs + Clone + 'static>(fs: &F, salt: u64) -> Result<VersionSet, Error>
         salt
     };
     let mut set = VersionSet::open(Arc::new(fs.clone()), dir(), state, &old, Box::new(salts))?;
-    set.set_roll_rule(|bytes| bytes + 700);
+    set.set_roll_rule(|bytes| bytes + 400);
     Ok(set)
 }
 
@@ -135,7 +135,7 @@ fn run(fs: &SimFs, edits: u64, seed: u64, history: &mut History) -> VersionSet {
 fn after_power_loss_at_any_operation_a_prefix_with_all_that_was_acknowledged_is_found() {
     let fs = disk(1);
     let mut history = History::default();
-    let set = run(&fs, 30, 9, &mut history);
+    let set = run(&fs, 20, 9, &mut history);
     assert!(set.manifest() > FileNo(1) && manifests(&fs).len() == 1, "it rolled");
     let mut judged = 0;
     for op in 2..=fs.ops() {
@@ -148,6 +148,33 @@ fn after_power_loss_at_any_operation_a_prefix_with_all_that_was_acknowledged_is_
         }
     }
     assert!(judged > 500, "{judged}");
+}
+
+#[test]
+fn a_growing_file_is_never_taken_for_one_that_was_cut() {
+    let fs = disk(4);
+    let mut history = History::default();
+    let mut set = open(&fs, 1).unwrap();
+    set.set_roll_rule(|_| u64::MAX);
+    history.add(&fs, &set);
+    let first = manifests(&fs)[0].1;
+    // Long edits until shortly before, then short ones, which can be lost in few ways.
+    for len in [10_000; 4].into_iter().chain([700; 13]) {
+        let mut edit = endless(&mut set);
+        for change in &mut edit.changes {
+            if let Change::AddTable { table, .. } = change {
+                table.smallest = vec![b'k'; len].into();
+            }
+        }
+        set.apply(&edit).unwrap();
+        history.add(&fs, &set);
+    }
+    assert!(manifests(&fs)[0].1 >= 2 * first);
+    for op in history.durable[10]..=fs.ops() {
+        for choice in 0..fs.states_at(op).min(40) {
+            history.judge(&fs.crash_at(op, choice), op, &format!("op {op}, choice {choice}"));
+        }
+    }
 }
 
 #[test]
@@ -184,7 +211,7 @@ fn endless(set: &mut VersionSet) -> Edit {
     let key = "k".repeat(150);
     let mut edit = edit(&format!("+k1 L0@5 {}[{key}-..); flushed k1 5", no.0.min(400)));
     for change in &mut edit.changes {
-        if let crate::version::Change::AddTable { run, table, .. } = change {
+        if let Change::AddTable { run, table, .. } = change {
             (*run, table.no) = (super::seq(no.0), no);
             table.max_seq = super::seq(5);
         }
@@ -208,6 +235,7 @@ fn a_full_disk_refuses_an_edit_cleanly_and_space_lets_it_pass() {
             assert!(before == after, "something changed");
             break (set.last_edit(), edit, e);
         }
+        assert!(set.last_edit() < 1000, "it was never full");
     };
     assert!(error.kind() == ErrorKind::DiskFull && set.failed().is_none(), "{error}");
     assert_eq!(manifests(&fs)[0].1, (len + 9000) / 4096 * 4096, "all space was used");
@@ -270,7 +298,7 @@ fn run_with_fault(kind: Fault, nth: u64) -> bool {
         Err(_) => open(&fs, 2).unwrap_or_else(|e| panic!("{message}: {e}")),
     };
     history.add(&sim, &set);
-    let mut attempted = None;
+    let (mut attempted, mut since) = (None, 0);
     for _ in 0..12 {
         let edit = any_edit(&mut random, &mut set);
         let before = set.state().clone();
@@ -286,7 +314,12 @@ fn run_with_fault(kind: Fault, nth: u64) -> bool {
             set.apply(&edit).unwrap_or_else(|e| panic!("{message}: again: {e}"));
         }
         history.add(&sim, &set);
-        if set.failed().is_some() {
+        let failed = fs.count(Op::Any) >= nth;
+        if failed {
+            history.judge(&sim, sim.ops(), &format!("{message}: and on"));
+            since += 1;
+        }
+        if set.failed().is_some() || since == 4 {
             break;
         }
     }
@@ -346,4 +379,21 @@ fn a_failed_allocation_is_not() {
         set.apply(&edit).unwrap();
         assert_eq!(load(&fs).unwrap().unwrap().state, *set.state());
     }
+}
+
+#[test]
+fn a_new_manifest_that_may_count_is_not_given_up() {
+    let fs = FaultFs::new(Arc::new(disk(1)));
+    let mut set = open(&fs, 1).unwrap();
+    // Directories are synced for new manifests only.
+    fs.fail(Rule { op: Op::SyncDir, nth: 1, kind: Fault::Full, forever: false });
+    while set.failed().is_none() {
+        assert_eq!(fs.list(dir()).unwrap().len(), 1);
+        let edit = endless(&mut set);
+        set.apply(&edit).unwrap();
+    }
+    // The last edit is in both. One more would be missing in the one that counts.
+    assert_eq!(load(&fs).unwrap().unwrap().state.keyspaces, set.state().keyspaces);
+    let edit = endless(&mut set);
+    assert_eq!(set.apply(&edit).unwrap_err().kind(), ErrorKind::Io);
 }

@@ -201,7 +201,13 @@ fn cuts_are_noticed_after_the_file_has_grown() {
     let w = write(&[], &edits);
     let (grown, end) = (w.bytes.len(), *w.ends.last().unwrap());
     assert!(grown > (64 << 10) && end > (64 << 10) && end + 100 < grown, "{grown} {end}");
-    for cut in (w.ends[2]..grown).step_by(501).chain([end, end + 1, 64 << 10, (64 << 10) + 1, grown - 1]) {
+    // Exactly the lengths that the file had once, too.
+    let starts = [RECORDS].into_iter().chain(w.ends.iter().copied()).take(w.ends.len());
+    let mut lengths: Vec<usize> =
+        starts.map(|at| u64::from_le_bytes(*w.bytes[at + 32..].first_chunk().unwrap()) as usize).collect();
+    lengths.dedup();
+    assert!(lengths.len() > 1 && lengths.pop() == Some(grown));
+    for cut in (w.ends[2]..grown).step_by(501).chain(lengths).chain([end, end + 1, grown - 1]) {
         let error = parse(&w.bytes[..cut], NO).expect_err("cut").1;
         assert!(error.is_corruption(), "cut {cut}: {error}");
     }
@@ -256,6 +262,7 @@ fn one_copy_of_the_header_is_enough_where_nothing_proves_damage() {
 
 #[test]
 fn valid_records_that_say_nonsense_are_damage() {
+    use record::RecordKind::{Batch, Edit as EditKind, Snapshot};
     let w = sample();
     // Records with good checksums, put in the place of the first edit.
     let put = |kind, number: u64, count, payload: &[u8]| {
@@ -265,12 +272,27 @@ fn valid_records_that_say_nonsense_are_damage() {
         bytes.resize(w.bytes.len(), 0);
         parse(&bytes, NO).map(|found| found.map(|(s, _)| s.edit))
     };
+    // And in that of the snapshot.
+    let put_snapshot = |db: u64, next_file: u64| {
+        let mut state = w.states[0].clone();
+        state.db = db;
+        state.next_file = FileNo(next_file);
+        let mut payload = (w.bytes.len() as u64).to_le_bytes().to_vec();
+        let count = state.encode(&mut payload) as u32;
+        let meta = record::Meta { kind: Snapshot, first_seq: super::seq(1), count, watermark: 0 };
+        let mut bytes = w.bytes[..RECORDS].to_vec();
+        record::encode(&mut bytes, SALT, RECORDS as u64, meta, &payload);
+        bytes.resize(w.bytes.len(), 0);
+        parse(&bytes, NO).map(|found| found.map(|(s, _)| s.edit))
+    };
     let payload = |edit: &Edit, next_file: u64| {
         let mut payload = (w.bytes.len() as u64).to_le_bytes().to_vec();
         edit.encode(&mut payload, Counters { number: 2, next_file: FileNo(next_file), next_keyspace: 10 });
         payload
     };
-    use record::RecordKind::{Batch, Edit as EditKind, Snapshot};
+    assert_eq!(put_snapshot(77, 1000).unwrap(), Some(1));
+    assert!(put_snapshot(78, 1000).unwrap_err().1.to_string().contains("another database"));
+    assert!(put_snapshot(77, 40).unwrap_err().1.to_string().contains("never given out"));
     let good = payload(&edit("flushed k1 10"), 1000);
     assert_eq!(put(EditKind, 2, 1, &good).unwrap(), Some(2));
     for (kind, number, count, payload, why) in [
@@ -287,6 +309,30 @@ fn valid_records_that_say_nonsense_are_damage() {
         let (offset, error) = put(kind, number, count, &payload).unwrap_err();
         assert!(error.is_corruption() && error.to_string().contains(why), "{error}");
         assert_eq!(offset, w.ends[0] as u64);
+    }
+}
+
+/// The header of another manifest of the same number, which a crash took back with its name.
+#[test]
+fn a_header_left_by_an_earlier_file_is_none() {
+    let w = sample();
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = state(&[]).unwrap();
+    s.saw_file(NO).unwrap();
+    Manifest::create(&OsFs, dir.path(), NO, 0xbad, &s).unwrap();
+    let other = std::fs::read(Name::Manifest(NO).path(dir.path())).unwrap();
+    for half in [0..RECORDS / 2, RECORDS / 2..RECORDS] {
+        // Only the other copy was written, and what follows or not.
+        let mut bytes = w.bytes[..w.ends[0]].to_vec();
+        bytes.resize(w.bytes.len(), 0);
+        bytes[half.clone()].copy_from_slice(&other[half.clone()]);
+        assert!(parse(&bytes, NO).unwrap().is_some());
+        bytes[RECORDS..].fill(0);
+        assert!(parse(&bytes, NO).unwrap().is_none());
+        // Where edits testify, it is damage.
+        let mut bytes = w.bytes.clone();
+        bytes[half.clone()].copy_from_slice(&other[half.clone()]);
+        assert_eq!(parse(&bytes, NO).unwrap_err().0, half.start as u64);
     }
 }
 
@@ -309,11 +355,11 @@ fn the_highest_complete_one_counts() {
     assert_eq!(show(&loaded.state), "k1 flushed 2\n");
     assert!(load(dir.path(), &[1011, 1012]).unwrap().is_none());
 
-    // One that took another's name, and one whose damage is proven, stop the search.
+    // What another file left in the space of one that was never written does not.
     let w = sample();
     put(dir.path(), 1013, &w.bytes);
-    let error = load(dir.path(), &[9, 1013]).unwrap_err();
-    assert!(error.to_string().contains("this is manifest 000040"), "{error}");
+    assert_eq!(load(dir.path(), &[1010, 1013]).unwrap().unwrap().incomplete, [FileNo(1013)]);
+    // One whose damage is proven stops the search.
     let mut bytes = w.bytes.clone();
     bytes[RECORDS + 50] ^= 4;
     put(dir.path(), 40, &bytes);
