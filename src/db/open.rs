@@ -223,7 +223,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
 fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     if !read_only {
         fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
-        // Before the lock file: a folder of somebody else's stays as it is.
+        // Somebody else's folder stays as it is, without so much as a lock file of ours.
         Listing::read(fs, dir)?;
     }
     let path = Name::Lock.path(dir);

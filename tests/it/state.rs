@@ -54,31 +54,3 @@ pub fn open_and_read(dir: &str, options: &Options, disk: impl Fs + 'static) -> e
     let db = Db::open(dir, options.clone().fs(Arc::new(disk)))?;
     try_state(&db)
 }
-
-/// Verbs that are still to come, by way of what is there.
-pub trait Later {
-    fn compact(&self, range: impl esker::KeyRange) -> esker::Result<()>;
-    fn verify(&self) -> esker::Result<()>;
-}
-
-impl Later for esker::Keyspace {
-    fn compact(&self, _range: impl esker::KeyRange) -> esker::Result<()> {
-        self.db().flush()?;
-        while self.db().step()? {}
-        Ok(())
-    }
-
-    fn verify(&self) -> esker::Result<()> {
-        self.db().verify()
-    }
-}
-
-impl Later for Db {
-    fn compact(&self, _range: impl esker::KeyRange) -> esker::Result<()> {
-        self.flush()
-    }
-
-    fn verify(&self) -> esker::Result<()> {
-        try_state(self).map(drop)
-    }
-}

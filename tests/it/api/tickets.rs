@@ -1,7 +1,6 @@
 //! What is durable when: tickets, watches, durable snapshots.
 
-use super::{buffered, fails, fresh};
-use crate::state::Later;
+use super::{buffered, fails, fresh, settle};
 use esker::fs::sim::SimFs;
 use esker::{Db, Durability, ErrorKind, Options};
 use std::future::Future;
@@ -110,7 +109,7 @@ fn a_durable_snapshot_holds_what_survives() {
     db.flush().unwrap();
     a.put("k", "3").unwrap();
     db.flush().unwrap();
-    a.compact(..).unwrap();
+    settle(&db);
     assert_eq!(a.at(&durable).get("k").unwrap().unwrap(), "1");
     db.sync().unwrap();
     assert_eq!(a.at(&db.durable_snapshot()).get("k").unwrap().unwrap(), "3");
