@@ -242,11 +242,12 @@ impl Core {
         flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)],
         touched: &[KeyspaceId],
     ) {
-        let removed: Vec<FileNo> = edit
-            .changes
-            .iter()
-            .filter_map(|c| if let Change::RemoveTable { no, .. } = c { Some(*no) } else { None })
-            .collect();
+        let taken_away = |c: &Change| match c {
+            // A table that is added in the same edit has moved to another level.
+            Change::RemoveTable { no, .. } if !edit.adds(*no) => Some(*no),
+            _ => None,
+        };
+        let removed: Vec<FileNo> = edit.changes.iter().filter_map(taken_away).collect();
         for &id in touched {
             let Some(tree) = self.registry.lock().tree(id).cloned() else { continue };
             let Some(state) = set.state().keyspaces.get(&id) else { continue };

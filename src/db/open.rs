@@ -223,6 +223,8 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
 fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     if !read_only {
         fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
+        // Somebody else's folder stays as it is, without so much as a lock file of ours.
+        Listing::read(fs, dir)?;
     }
     let path = Name::Lock.path(dir);
     match fs.lock(&path, read_only) {

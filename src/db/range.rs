@@ -43,6 +43,11 @@ fn between(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Result<Bounds> {
         Bound::Excluded(key) => Some(key.to_vec()),
         Bound::Unbounded => None,
     };
+    checked(lower, upper)
+}
+
+/// Bounds that the journal and the tables take.
+fn checked(lower: Option<Vec<u8>>, upper: Option<Vec<u8>>) -> Result<Bounds> {
     for bound in lower.iter().chain(&upper) {
         if bound.len() > crate::key::MAX_BOUND_LEN {
             return Err(Error::invalid("a bound of the range is longer than any key"));
@@ -78,7 +83,7 @@ impl<K: AsRef<[u8]>> KeyRange for Prefix<K> {
     fn bounds(self) -> Result<Bounds> {
         let prefix = self.0.as_ref();
         let lower = (!prefix.is_empty()).then(|| prefix.to_vec());
-        Ok(Bounds { lower, upper: prefix_end(prefix) })
+        checked(lower, prefix_end(prefix))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::db::registry::empty_tree;
 use crate::db::scan::{Cursor, Iter, Scanned};
 use crate::db::snapshot::Snapshot;
 use crate::db::tree::{Tree, dropped};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::Seq;
 use crate::key::check_len as check_key;
 use crate::value::Value;
@@ -21,31 +21,31 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct KeyspaceView {
     snapshot: Snapshot,
-    /// `None`: dropped before the snapshot.
-    tree: Option<Arc<Tree>>,
+    tree: Result<Arc<Tree>>,
 }
 
 impl KeyspaceView {
     pub(crate) fn new(keyspace: &Keyspace, snapshot: &Snapshot) -> KeyspaceView {
-        let tree = match keyspace.slot.tree_at(snapshot.seq()) {
-            Ok(tree) => tree,
-            // Made after the snapshot: empty then.
-            Err(_) => Some(empty_tree()),
+        let tree = if Arc::ptr_eq(keyspace.db.core(), snapshot.core()) {
+            match keyspace.slot.tree_at(snapshot.seq()) {
+                Ok(tree) => tree.ok_or_else(dropped),
+                // Made after the snapshot: empty then.
+                Err(_) => Ok(empty_tree()),
+            }
+        } else {
+            Err(Error::invalid("the snapshot belongs to another database"))
         };
-        // A snapshot of another database has seen nothing of this one.
-        let foreign = !Arc::ptr_eq(keyspace.db.core(), snapshot.core());
-        let tree = if foreign { None } else { tree };
         KeyspaceView { snapshot: snapshot.clone(), tree }
     }
 
     #[inline]
     fn with_view<R>(&self, read: impl FnOnce(&View, Seq) -> Result<R>) -> Result<R> {
-        let tree = self.tree.as_ref().ok_or_else(dropped)?;
+        let tree = self.tree.as_ref().map_err(Error::clone)?;
         read(&tree.view.load(), self.snapshot.seq())
     }
 
     fn scanned(&self, range: impl KeyRange) -> Result<Scanned> {
-        let tree = self.tree.as_ref().ok_or_else(dropped)?;
+        let tree = self.tree.as_ref().map_err(Error::clone)?;
         Ok(Scanned::new(tree.view.load_full(), self.snapshot.seq(), range.bounds()?))
     }
 }

@@ -83,6 +83,13 @@ impl Slot {
         }
     }
 
+    /// Whether the name came to stand for another tree after `at`. That it was given at all is not
+    /// a change.
+    pub fn changed_since(&self, at: Seq) -> bool {
+        let history = self.history.lock();
+        history.len() > history.partition_point(|(since, _)| *since <= at).max(1)
+    }
+
     /// Forgets the trees that no snapshot at or above `oldest` needs. Whether older ones remain.
     pub fn forget_before(&self, oldest: Seq) -> bool {
         let mut history = self.history.lock();

@@ -250,7 +250,7 @@ impl Batch {
             core.writable()?;
             let trees = self.resolve()?;
             core.await_room(&trees, deadline)?;
-            let checked = self.check_outside(&core)?;
+            let checked = self.check_outside(|| core.snapshots.visible())?;
             let committed =
                 core.commit_ops(&self.ops, durability, |commit| self.check_inside(commit, &checked))?;
             if let Some(seq) = committed {
@@ -337,16 +337,19 @@ impl Batch {
 
     /// Checks all conditions as of now, reading what must be read. Answers the point in the order of
     /// commits from which the check inside must go on.
-    fn check_outside(&self, core: &Core) -> Result<Vec<Seq>> {
+    fn check_outside(&self, mut visible: impl FnMut() -> Seq) -> Result<Vec<Seq>> {
         let mut checked = Vec::with_capacity(self.conditions.len());
         for condition in &self.conditions {
             let tree = condition.slot.tree.load_full().ok_or_else(dropped)?;
+            // Before the view: it lacks nothing at or below this. A memtable begun after the view was
+            // loaded may hold what is newer; the check inside looks at that.
+            let complete = visible();
             let view = tree.view.load_full();
-            // After the view: whatever is missing from it is newer than this.
-            let now = core.snapshots.visible();
-            let since = condition.unchanged_since(&tree);
+            // After the view: nothing that a read here needs has been dropped from it.
+            let now = visible();
+            let since = condition.unchanged_since().ok_or_else(conflict)?;
             condition.check(&view, now, since)?;
-            checked.push(now);
+            checked.push(complete);
         }
         Ok(checked)
     }
@@ -371,15 +374,15 @@ impl Batch {
 }
 
 impl Condition {
-    /// For `Unchanged`: the sequence number after which nothing may have happened. A snapshot of
-    /// another tree (the keyspace was replaced since) has seen nothing of this one.
-    fn unchanged_since(&self, tree: &Tree) -> Seq {
+    /// For `Unchanged`: the sequence number after which nothing may have happened; none if the
+    /// keyspace was replaced since, which touched every key.
+    fn unchanged_since(&self) -> Option<Seq> {
         match &self.expected {
-            Expected::Unchanged(snapshot) => match self.slot.tree_at(snapshot.seq()) {
-                Ok(Some(then)) if then.id == tree.id => snapshot.seq(),
-                _ => Seq::ZERO,
-            },
-            _ => Seq::ZERO,
+            Expected::Unchanged(snapshot) => {
+                let since = snapshot.seq();
+                (!self.slot.changed_since(since)).then_some(since)
+            }
+            _ => Some(Seq::ZERO),
         }
     }
 
@@ -565,4 +568,43 @@ pub(crate) fn check_put(key: &[u8], value: &[u8]) -> Result<()> {
 #[cold]
 fn conflict() -> Error {
     Error::new(ErrorKind::Conflict, "a condition of the batch does not hold")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::sim::SimFs;
+    use crate::options::Options;
+
+    /// Between the view of a check and its sequence number, another commit began a new memtable and
+    /// a third wrote to that: the check had not seen it and took it for seen.
+    #[test]
+    fn a_commit_that_the_check_outside_missed_is_found_inside() {
+        let options = Options::default().workers(0).fs(Arc::new(SimFs::new(1)));
+        let db = Db::open("/db", options).unwrap();
+        let a = db.keyspace("a").unwrap();
+        let core = db.core();
+        for expect in [Expect::Value(b"1"), Expect::Unchanged(&db.snapshot())] {
+            a.put("k", "1").unwrap();
+            let snapshot = db.snapshot();
+            let expect =
+                if let Expect::Unchanged(_) = expect { Expect::Unchanged(&snapshot) } else { expect };
+            let mut batch = db.batch();
+            batch.require(&a, "k", expect).put(&a, "k", "3");
+            batch.resolve().unwrap();
+            let mut calls = 0;
+            let checked = batch.check_outside(|| {
+                calls += 1;
+                if calls == 2 {
+                    core.freeze(None);
+                    a.put("k", "2").unwrap();
+                }
+                core.snapshots.visible()
+            });
+            let checked = checked.unwrap();
+            let committed = core
+                .commit_ops(&batch.ops, Durability::Buffered, |commit| batch.check_inside(commit, &checked));
+            assert_eq!(committed.unwrap_err().kind(), ErrorKind::Conflict);
+        }
+    }
 }

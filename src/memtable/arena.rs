@@ -2,8 +2,10 @@
 //! memtable is dropped.
 //!
 //! Memory comes in chunks. Small memtables take small chunks, each twice as large as the one before
-//! up to [`MAX_CHUNK`]; a record too large for its share of a chunk gets one of its own. Records are
-//! named by 32 bits ([`Ref`]), looked up in a table of chunks; nodes by their address.
+//! up to [`MAX_CHUNK`]; a large record gets one of its own. Records are named by 32 bits ([`Ref`]),
+//! looked up in a table of chunks; nodes by their address. Chunks of full size go to the next
+//! memtable through a [`Pool`]: memory fresh from the system costs a page fault each 4 KiB, which
+//! can be a third of what an insert costs.
 //!
 //! ```text
 //! record, at a multiple of eight:
@@ -15,35 +17,88 @@
 //!      -     -  key, value
 //! ```
 
-use crate::key::{Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
+use crate::key::{MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
 use crate::sync::atomic::{AtomicPtr, Ordering};
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use crate::sync::{Arc, Mutex};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 use std::ptr::{self, NonNull};
 
 /// The largest chunk that records share.
 const MAX_CHUNK: usize = 1 << 20;
-/// The first chunk of records.
+/// The first chunk.
 const MIN_CHUNK: usize = 1 << 10;
-/// Every chunk and every node starts at a multiple of this.
-const LINE: usize = 64;
+/// A record larger than this gets a chunk of its own, rather than end a shared one early.
+const LARGE: usize = MAX_CHUNK / 8;
 /// Records start at multiples of this many bytes; a [`Ref`] counts them.
 const GRAIN: usize = 8;
 /// Bits of a [`Ref`] that say where in its chunk a record starts; the others are the chunk's.
 const OFFSET_BITS: u32 = (MAX_CHUNK / GRAIN).trailing_zeros();
-/// As many chunks of records as a [`Ref`] can name: at least 8 GiB of records, far above any budget.
+/// As many chunks of records as a [`Ref`] can name. Each holds [`LARGE`] bytes at least, but for the
+/// first few.
 const MAX_CHUNKS: usize = 1 << (32 - OFFSET_BITS);
+/// What a memtable can hold for sure, beside one batch of the largest size.
+pub(super) const MAX_BYTES: usize = MAX_CHUNKS / 2 * LARGE;
 /// Marks the key length of a record that has an older version.
 const OLDER: u32 = 1 << 31;
 
-/// What every chunk starts with.
-#[repr(C, align(64))]
+/// What chunks are made of: nodes start at these.
+#[repr(align(64))]
+struct Line([u8; 64]);
+
+type Lines = Box<[MaybeUninit<Line>]>;
+
+/// What every chunk starts with. Takes one line.
 struct Chunk {
     /// The chunk made before this one.
     next: *mut Chunk,
-    /// Of the whole chunk, in bytes.
-    size: usize,
+    /// Of the whole chunk, in lines.
+    lines: usize,
+}
+
+const HEADER: usize = size_of::<Line>();
+
+/// Chunks that memtables left, for those to come.
+pub(crate) struct Pool {
+    /// The most bytes to keep.
+    limit: usize,
+    chunks: Mutex<Vec<Lines>>,
+}
+
+impl Pool {
+    /// An empty pool that will keep up to `limit` bytes.
+    pub fn new(limit: usize) -> Arc<Pool> {
+        Arc::new(Pool { limit, chunks: Mutex::new(Vec::new()) })
+    }
+
+    /// The bytes kept now.
+    pub fn bytes(&self) -> usize {
+        self.chunks.lock().len() * MAX_CHUNK
+    }
+
+    /// Gives back to the system what exceeds `keep` bytes.
+    pub fn shrink(&self, keep: usize) {
+        let mut chunks = self.chunks.lock();
+        let from = chunks.len().min(keep / MAX_CHUNK);
+        let spare = chunks.split_off(from);
+        drop(chunks);
+        drop(spare);
+    }
+
+    fn take(&self) -> Option<Lines> {
+        self.chunks.lock().pop()
+    }
+
+    /// Keeps `chunk`, or gives it back if that is one too many.
+    fn put(&self, chunk: Lines) -> Option<Lines> {
+        let mut chunks = self.chunks.lock();
+        if (chunks.len() + 1) * MAX_CHUNK > self.limit {
+            return Some(chunk);
+        }
+        chunks.push(chunk);
+        None
+    }
 }
 
 /// The readers' side: resolves [`Ref`]s, and frees everything in the end.
@@ -52,6 +107,7 @@ pub(super) struct Arena {
     table: AtomicPtr<*const u8>,
     /// Every allocation, newest first.
     chunks: AtomicPtr<Chunk>,
+    pool: Option<Arc<Pool>>,
 }
 
 /// The writer's side: allocates. There is one for each arena.
@@ -64,7 +120,7 @@ pub(super) struct Allocator {
     table: *mut *const u8,
     named: usize,
     capacity: usize,
-    /// Bytes in use, and those given up at the ends of chunks.
+    /// The size of all chunks.
     bytes: usize,
 }
 
@@ -104,7 +160,7 @@ struct RecordTop {
     /// Lets loom see who wrote and who reads this record.
     #[cfg(loom)]
     track: loom::cell::UnsafeCell<()>,
-    trailer: u64,
+    trailer: Trailer,
     key_len: u32,
     value_len: u32,
 }
@@ -131,6 +187,26 @@ pub(super) struct Record<'a> {
     arena: PhantomData<&'a Arena>,
 }
 
+/// A [`Record`] without the borrow: for who owns a share of the memtable.
+#[derive(Clone, Copy)]
+pub(super) struct RawRecord(NonNull<RecordTop>);
+
+// SAFETY: what it leads to never changes.
+unsafe impl Send for RawRecord {}
+// SAFETY: likewise.
+unsafe impl Sync for RawRecord {}
+
+impl RawRecord {
+    /// The record again.
+    ///
+    /// # Safety
+    /// The arena lives as long as `'a`.
+    #[inline]
+    pub unsafe fn record<'a>(self) -> Record<'a> {
+        Record { top: self.0, arena: PhantomData }
+    }
+}
+
 /// Asks the processor to fetch the line at `at`, if it can; changes nothing.
 #[inline]
 pub(super) fn prefetch<T>(at: *const T) {
@@ -154,9 +230,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub fn trailer(self) -> Trailer {
-        let word = self.top().trailer;
-        let kind = if word as u8 == 0 { Kind::Delete } else { Kind::Put };
-        Trailer::new(crate::ids::Seq::new(word >> 8).unwrap_or(crate::ids::Seq::MAX), kind)
+        self.top().trailer
     }
 
     /// The bytes `from..from + len` of the record.
@@ -185,6 +259,11 @@ impl<'a> Record<'a> {
         self.bytes(from + len, self.top().value_len as usize)
     }
 
+    #[inline]
+    pub fn raw(self) -> RawRecord {
+        RawRecord(self.top)
+    }
+
     /// Where the record lies, to prefetch it.
     #[inline]
     pub fn address(self) -> *const u8 {
@@ -204,8 +283,9 @@ impl<'a> Record<'a> {
 
 impl Arena {
     /// An arena and the only allocator for it. Allocates nothing yet.
-    pub fn new() -> (Arena, Allocator) {
-        let arena = Arena { table: AtomicPtr::new(ptr::null_mut()), chunks: AtomicPtr::new(ptr::null_mut()) };
+    pub fn new(pool: Option<Arc<Pool>>) -> (Arena, Allocator) {
+        let null = ptr::null_mut();
+        let arena = Arena { table: AtomicPtr::new(null), chunks: AtomicPtr::new(ptr::null_mut()), pool };
         let bump = |next_size| Bump { base: ptr::null_mut(), at: 0, end: 0, next_size };
         let allocator = Allocator {
             records: bump(MIN_CHUNK),
@@ -241,16 +321,18 @@ impl Arena {
         record
     }
 
-    /// Allocates a chunk of `size` bytes, its header included.
+    /// A chunk of `size` bytes, its header included, and a multiple of a line.
     fn chunk(&self, size: usize) -> *mut u8 {
-        let layout = Layout::from_size_align(size, LINE).expect("chunks are far smaller than memory");
-        // SAFETY: the size is not zero: every caller asks for more than the header.
-        let chunk = unsafe { alloc(layout) }.cast::<Chunk>();
-        if chunk.is_null() {
-            handle_alloc_error(layout);
-        }
-        // SAFETY: just allocated with room and alignment for a header.
-        unsafe { chunk.write(Chunk { next: self.chunks.load(Ordering::Relaxed), size }) };
+        let lines = size / size_of::<Line>();
+        debug_assert!(lines > 1 && size.is_multiple_of(size_of::<Line>()));
+        let used = match &self.pool {
+            Some(pool) if size == MAX_CHUNK => pool.take(),
+            _ => None,
+        };
+        let memory = used.unwrap_or_else(|| Box::new_uninit_slice(lines));
+        let chunk = Box::into_raw(memory).cast::<Chunk>();
+        // SAFETY: at least one line is there, which is large enough and aligned for the header.
+        unsafe { chunk.write(Chunk { next: self.chunks.load(Ordering::Relaxed), lines }) };
         // Only the writer comes here, and only the drop reads the list.
         self.chunks.store(chunk, Ordering::Release);
         chunk.cast()
@@ -259,15 +341,21 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        const { assert!(size_of::<Chunk>() <= size_of::<Line>() && align_of::<Chunk>() <= align_of::<Line>()) };
         let mut chunk = self.chunks.load(Ordering::Acquire);
         while !chunk.is_null() {
-            // SAFETY: the list holds each chunk once, allocated with this layout; nobody else has
-            // the arena anymore.
-            chunk = unsafe {
-                let Chunk { next, size } = chunk.read();
-                dealloc(chunk.cast(), Layout::from_size_align_unchecked(size, LINE));
-                next
+            // SAFETY: the list holds each chunk once, as it was taken out of a box of as many lines;
+            // nobody else has the arena anymore.
+            let memory = unsafe {
+                let Chunk { next, lines } = chunk.read();
+                let memory = ptr::slice_from_raw_parts_mut(chunk.cast::<MaybeUninit<Line>>(), lines);
+                chunk = next;
+                Box::from_raw(memory)
             };
+            match &self.pool {
+                Some(pool) if size_of_val(&*memory) == MAX_CHUNK => drop(pool.put(memory)),
+                _ => drop(memory),
+            }
         }
     }
 }
@@ -284,18 +372,19 @@ impl Bump {
         Some(at)
     }
 
-    /// Takes up a new chunk with room for `size` bytes at least.
+    /// Takes up a new chunk with room for `size` bytes at least. Answers how large it is.
     #[cold]
-    fn refill(&mut self, arena: &Arena, size: usize) {
-        let size = self.next_size.max((size_of::<Chunk>() + size).next_power_of_two());
+    fn refill(&mut self, arena: &Arena, size: usize) -> usize {
+        let size = self.next_size.max((HEADER + size).next_power_of_two());
         self.base = arena.chunk(size);
-        (self.at, self.end) = (size_of::<Chunk>(), size);
+        (self.at, self.end) = (HEADER, size);
         self.next_size = (size * 2).min(MAX_CHUNK);
+        size
     }
 }
 
 impl Allocator {
-    /// Bytes in use.
+    /// The memory taken so far.
     #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -319,12 +408,11 @@ impl Allocator {
             Some(at) => (self.records.base, self.current, at),
             None => self.more_records(arena, size),
         };
-        self.bytes += size;
         let older = if chain.is_some() { OLDER } else { 0 };
         let top = RecordTop {
             #[cfg(loom)]
             track: loom::cell::UnsafeCell::new(()),
-            trailer: trailer.get(),
+            trailer,
             key_len: key.len() as u32 | older,
             value_len: value.len() as u32,
         };
@@ -348,14 +436,14 @@ impl Allocator {
     /// Room for a record of `size` bytes in a new chunk: the chunk, its number, the offset in it.
     #[cold]
     fn more_records(&mut self, arena: &Arena, size: usize) -> (*mut u8, usize, usize) {
-        let header = size_of::<Chunk>();
-        if size > MAX_CHUNK / 16 && size > self.records.next_size / 4 {
-            // A chunk of its own; the current one goes on being filled.
-            let base = arena.chunk(header + size);
-            return (base, self.name(arena, base), header);
+        if size > LARGE {
+            // The current chunk goes on being filled.
+            let size = (HEADER + size).next_multiple_of(size_of::<Line>());
+            let base = arena.chunk(size);
+            self.bytes += size;
+            return (base, self.name(arena, base), HEADER);
         }
-        self.bytes += self.records.end - self.records.at;
-        self.records.refill(arena, size);
+        self.bytes += self.records.refill(arena, size);
         self.current = self.name(arena, self.records.base);
         let at = self.records.take(size, GRAIN).expect("the new chunk has room");
         (self.records.base, self.current, at)
@@ -363,14 +451,14 @@ impl Allocator {
 
     /// Gives a chunk of records the next number.
     fn name(&mut self, arena: &Arena, base: *mut u8) -> usize {
-        assert!(self.named < MAX_CHUNKS, "a memtable is flushed long before it holds 8 GiB");
+        assert!(self.named < MAX_CHUNKS, "a memtable is flushed before it holds MAX_BYTES");
         if self.named == self.capacity {
             let capacity = (self.capacity * 2).max(8);
-            let size = size_of::<Chunk>() + capacity * size_of::<*const u8>();
+            let size = HEADER + capacity * size_of::<*const u8>();
             // SAFETY: the new table has room for all of the old one's entries; they do not overlap.
             // Readers of the old table find it as it was: it is freed with the arena.
             unsafe {
-                let table = arena.chunk(size).add(size_of::<Chunk>()).cast::<*const u8>();
+                let table = arena.chunk(size).add(HEADER).cast::<*const u8>();
                 if self.named > 0 {
                     ptr::copy_nonoverlapping(self.table, table, self.named);
                 }
@@ -390,14 +478,12 @@ impl Allocator {
     /// Uninitialized memory for one `T` (a tree node), for as long as the arena lives. `T` is not
     /// dropped.
     pub fn node<T>(&mut self, arena: &Arena) -> NonNull<T> {
-        const { assert!(align_of::<T>() <= LINE) };
+        const { assert!(align_of::<T>() <= align_of::<Line>()) };
         let (size, align) = (size_of::<T>(), align_of::<T>());
         let at = self.nodes.take(size, align).unwrap_or_else(|| {
-            self.bytes += self.nodes.end - self.nodes.at;
-            self.nodes.refill(arena, size);
+            self.bytes += self.nodes.refill(arena, size);
             self.nodes.take(size, align).expect("the new chunk has room")
         });
-        self.bytes += size;
         // SAFETY: inside of the chunk, so not null.
         unsafe { NonNull::new_unchecked(self.nodes.base.add(at).cast()) }
     }

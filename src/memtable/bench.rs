@@ -1,10 +1,11 @@
 //! Not a test: prints what inserts, gets and scans cost, beside `std`'s ordered map.
 //! `cargo test --release --lib memtable::bench -- --ignored --nocapture`
 
-use super::{MemCursor, new};
+use super::{MemCursor, Pool, new_in};
 use crate::cursor::Cursor;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
+use crate::sync::Arc;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -38,7 +39,7 @@ fn time(n: usize, mut work: impl FnMut(usize)) -> f64 {
     blocks[blocks.len() / 2] as f64 / BLOCK.min(n) as f64
 }
 
-fn run(name: &str, keys: &[Vec<u8>], missing: &[Vec<u8>]) {
+fn run(pool: &Arc<Pool>, name: &str, keys: &[Vec<u8>], missing: &[Vec<u8>]) {
     let n = keys.len();
     let value = [7u8; 100];
     let mut shuffled: Vec<Vec<u8>> = keys.to_vec();
@@ -48,7 +49,7 @@ fn run(name: &str, keys: &[Vec<u8>], missing: &[Vec<u8>]) {
     // Copied once more, so that they lie in the order in which they are used.
     let shuffled: Vec<Vec<u8>> = shuffled.iter().map(|k| k.to_vec()).collect();
 
-    let (mut writer, mem) = new();
+    let (mut writer, mem) = new_in(pool);
     let insert = time(n, |i| writer.insert(&keys[i], Trailer::new(seq(i as u64 + 1), Kind::Put), &value));
     let get = time(n, |i| assert!(black_box(mem.get(&shuffled[i], Seq::MAX)).is_some()));
     let miss = time(missing.len(), |i| assert!(black_box(mem.get(&missing[i], Seq::MAX)).is_none()));
@@ -99,13 +100,14 @@ fn ratios() {
     let ascending = |i: u64| i.to_be_bytes().repeat(2);
     let streams = |i: u64| [(mix(i % 100)).to_be_bytes(), (i / 100).to_be_bytes()].concat();
     let hot = |i: u64| [mix(mix(i) % 10_000).to_be_bytes(), [0; 8]].concat();
+    let pool = Pool::new(256 << 20);
     let missing = make(100_000, &|i| random(i + N));
-    run("random", &make(N, &random), &missing);
-    run("users", &make(N, &users), &missing);
-    run("two", &make(N, &two), &missing);
-    run("long", &make(N, &long), &missing);
-    run("ascending", &make(N, &ascending), &missing);
-    run("streams", &make(N, &streams), &missing);
-    run("hot", &make(N, &hot), &missing);
-    run("small", &make(10_000, &random), &missing);
+    run(&pool, "random", &make(N, &random), &missing);
+    run(&pool, "users", &make(N, &users), &missing);
+    run(&pool, "two", &make(N, &two), &missing);
+    run(&pool, "long", &make(N, &long), &missing);
+    run(&pool, "ascending", &make(N, &ascending), &missing);
+    run(&pool, "streams", &make(N, &streams), &missing);
+    run(&pool, "hot", &make(N, &hot), &missing);
+    run(&pool, "small", &make(10_000, &random), &missing);
 }

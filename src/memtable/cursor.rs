@@ -1,9 +1,9 @@
-//! The cursor over a memtable: the sorted slots of one leaf at a time.
+//! The cursor over a memtable: the slots of one leaf at a time, in order.
 
 use super::Memtable;
-use super::arena::{Record, Ref, prefetch};
+use super::arena::{RawRecord, Record, Ref, prefetch};
 use super::node::{LEAF, head};
-use super::tree::{Fences, Toward};
+use super::tree::{Fences, Toward, Tree};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::ids::Seq;
@@ -12,45 +12,39 @@ use crate::sync::Arc;
 use std::cmp::Ordering;
 
 /// How many entries before its turn a record is fetched.
-const AHEAD: usize = 4;
+const AHEAD: usize = 6;
 
 /// A cursor that owns its share of the memtable. Sees at least what was inserted before its last
 /// seek, and each entry at most once in one direction.
 pub(crate) struct MemCursor {
     mem: Arc<Memtable>,
-    /// A leaf's slots as they were when the cursor came, in order: heads above, references below.
+    leaf: View,
+    /// The slot the cursor stands in, and the version it stands on.
+    at: usize,
+    stand: Option<RawRecord>,
+}
+
+/// A leaf as it was when the cursor came.
+struct View {
+    /// In order: heads above, references below.
     slots: [u64; LEAF],
     len: usize,
-    /// Which slots stand where they belong: those with equal heads are put in order when the cursor
-    /// comes to them.
+    /// Which slots are known to be where they belong: those with equal heads are put in order when
+    /// the cursor comes to them.
     settled: u64,
     /// The leaf's place in the tree.
     fences: Fences,
-    /// The slot the cursor stands in, and which version in it.
-    at: usize,
-    stand: Option<Ref>,
 }
 
-impl MemCursor {
-    pub fn new(mem: Arc<Memtable>) -> MemCursor {
-        MemCursor { mem, slots: [0; LEAF], len: 0, settled: 0, fences: Fences::default(), at: 0, stand: None }
-    }
-
-    fn record(&self) -> Option<Record<'_>> {
-        self.stand.map(|r| self.mem.tree.record(r))
-    }
-
+impl View {
     /// Goes to the leaf where `toward` leads. Answers how many of its entries lie before the key of
     /// `toward`, and whether the next one is that key.
-    fn load(&mut self, toward: Toward<'_>) -> (usize, bool) {
-        self.stand = None;
+    fn load(&mut self, tree: &Tree, toward: Toward<'_>) -> (usize, bool) {
         self.len = 0;
-        let mem = self.mem.clone();
-        let tree = &mem.tree;
+        self.settled = 0;
         let Some((leaf, fences)) = tree.find_leaf(toward) else { return (0, false) };
         self.fences = fences;
         self.len = leaf.len();
-        self.settled = 0;
         leaf.order(self.len, |i| leaf.record(i).get(), &mut self.slots);
         let (Toward::At(key) | Toward::Before(key)) = toward else { return (0, false) };
         match tree.compare_leaf(leaf, key) {
@@ -63,7 +57,7 @@ impl MemCursor {
         if self.slots[..self.len].get(first).is_none_or(|&s| s >> 32 != head) {
             return (first, false);
         }
-        self.settle(first);
+        self.settle(tree, first);
         let slots = &self.slots[..self.len];
         let key_of = |slot: u64| tree.record(record(slot)).key();
         let i = first + slots[first..].partition_point(|&s| s >> 32 == head && key_of(s) < key);
@@ -72,45 +66,29 @@ impl MemCursor {
 
     /// Makes sure that slot `at` is the one that belongs there.
     #[inline]
-    fn settle(&mut self, at: usize) {
+    fn settle(&mut self, tree: &Tree, at: usize) {
         if self.settled >> at & 1 == 0 {
-            let run = self.mem.tree.settle(&mut self.slots[..self.len], at, record);
+            let run = tree.settle(&mut self.slots[..self.len], at, record);
             run.for_each(|i| self.settled |= 1 << i);
         }
     }
 
-    /// Onto the newest version of slot `at`, or of the first one of the next leaf.
-    fn forward(&mut self, at: usize) {
-        self.at = at;
-        self.stand = None;
-        if at < self.len {
-            self.settle(at);
-            self.stand = Some(record(self.slots[at]));
-            // Records of neighbours lie anywhere: fetch the ones to come early.
-            if let Some(&ahead) = self.slots[..self.len].get(at + AHEAD) {
-                prefetch(self.mem.tree.record(record(ahead)).address());
-            }
-        } else if let Some(high) = self.fences.high.filter(|_| self.len > 0) {
-            let mem = self.mem.clone();
-            let (first, _) = self.load(Toward::At(mem.tree.record(high).key()));
-            self.at = first;
-            self.stand = self.slots[..self.len].get(first).map(|&s| record(s));
+    /// The newest version in slot `at`; `None` behind the last.
+    #[inline]
+    fn newest(&mut self, tree: &Tree, at: usize) -> Option<Ref> {
+        if at >= self.len {
+            return None;
         }
+        self.settle(tree, at);
+        Some(record(self.slots[at]))
     }
 
-    /// Onto the oldest version of the slot before `at`, or of the last one of the leaf before.
-    fn backward(&mut self, at: usize) {
-        self.stand = None;
-        let mut before = at;
-        if let Some(low) = self.fences.low.filter(|_| at == 0) {
-            let mem = self.mem.clone();
-            (before, _) = self.load(Toward::Before(mem.tree.record(low).key()));
-        }
-        if let Some(i) = before.checked_sub(1) {
-            self.settle(i);
-            let newest = record(self.slots[i]);
-            self.at = i;
-            self.stand = Some(self.mem.tree.record(newest).chain().map_or(newest, |chain| chain.oldest));
+    /// Fetches the record of slot `at`, if there is one, before its turn: neighbours in order lie
+    /// anywhere in memory.
+    #[inline]
+    fn fetch(&self, tree: &Tree, at: usize) {
+        if let Some(&slot) = self.slots[..self.len].get(at) {
+            prefetch(tree.record(record(slot)).address());
         }
     }
 }
@@ -119,56 +97,107 @@ fn record(slot: u64) -> Ref {
     Ref::from_u32(slot as u32)
 }
 
+impl MemCursor {
+    pub fn new(mem: Arc<Memtable>) -> MemCursor {
+        let leaf = View { slots: [0; LEAF], len: 0, settled: 0, fences: Fences::default() };
+        MemCursor { mem, leaf, at: 0, stand: None }
+    }
+
+    #[inline]
+    fn record(&self) -> Option<Record<'_>> {
+        // SAFETY: the record is one of `mem`'s, which lives as long as the cursor.
+        self.stand.map(|raw| unsafe { raw.record() })
+    }
+
+    /// Onto the newest version of slot `at`, or of the first one of the next leaf.
+    fn forward(&mut self, at: usize) {
+        let tree = &self.mem.tree;
+        self.at = at;
+        let mut newest = self.leaf.newest(tree, at);
+        self.leaf.fetch(tree, at + AHEAD);
+        if newest.is_none()
+            && self.leaf.len > 0
+            && let Some(high) = self.leaf.fences.high
+        {
+            (self.at, _) = self.leaf.load(tree, Toward::At(tree.record(high).key()));
+            (self.at..=self.at + AHEAD).for_each(|i| self.leaf.fetch(tree, i));
+            newest = self.leaf.newest(tree, self.at);
+        }
+        self.stand = newest.map(|r| tree.record(r).raw());
+    }
+
+    /// Onto the oldest version of the slot before `at`, or of the last one of the leaf before.
+    fn backward(&mut self, at: usize) {
+        let tree = &self.mem.tree;
+        self.at = at;
+        if at == 0
+            && self.leaf.len > 0
+            && let Some(low) = self.leaf.fences.low
+        {
+            (self.at, _) = self.leaf.load(tree, Toward::Before(tree.record(low).key()));
+            (1..=AHEAD).for_each(|i| self.leaf.fetch(tree, self.at.wrapping_sub(i)));
+        }
+        let Some(before) = self.at.checked_sub(1) else {
+            self.stand = None;
+            return;
+        };
+        self.at = before;
+        self.leaf.fetch(tree, before.wrapping_sub(AHEAD));
+        let newest = self.leaf.newest(tree, before).map(|r| tree.record(r));
+        self.stand = newest.map(|newest| match newest.chain() {
+            Some(chain) => tree.record(chain.oldest).raw(),
+            None => newest.raw(),
+        });
+    }
+}
+
 impl Cursor for MemCursor {
     fn seek_first(&mut self) -> Result<()> {
-        self.load(Toward::First);
+        self.leaf.load(&self.mem.tree, Toward::First);
         self.forward(0);
         Ok(())
     }
 
     fn seek_last(&mut self) -> Result<()> {
-        self.load(Toward::Last);
-        if self.len > 0 {
-            self.backward(self.len);
-        }
+        self.leaf.load(&self.mem.tree, Toward::Last);
+        self.backward(self.leaf.len);
         Ok(())
     }
 
     fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
-        let (i, same) = self.load(Toward::At(key));
-        if same {
-            let tree = &self.mem.tree;
-            let newest = record(self.slots[i]);
-            if let Some((r, _)) = tree.version((newest, tree.record(newest)), trailer) {
-                (self.at, self.stand) = (i, Some(r));
-                return Ok(());
-            }
+        let tree = &self.mem.tree;
+        let (i, same) = self.leaf.load(tree, Toward::At(key));
+        let newest = self.leaf.newest(tree, i).filter(|_| same);
+        if let Some(version) = newest.and_then(|r| tree.version(tree.record(r), trailer)) {
+            (self.at, self.stand) = (i, Some(version.raw()));
+            return Ok(());
         }
         self.forward(i + usize::from(same));
         Ok(())
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        let (i, _) = self.load(Toward::Before(key));
-        if self.len > 0 {
-            self.backward(i);
-        }
+        let (i, _) = self.leaf.load(&self.mem.tree, Toward::Before(key));
+        self.backward(i);
         Ok(())
     }
 
+    #[inline]
     fn next(&mut self) -> Result<()> {
         let Some(record) = self.record() else { return Ok(()) };
         match record.chain() {
-            Some(chain) => self.stand = Some(chain.older),
+            Some(chain) => self.stand = Some(self.mem.tree.record(chain.older).raw()),
             None => self.forward(self.at + 1),
         }
         Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
-        let Some(stand) = self.stand else { return Ok(()) };
-        match self.mem.tree.newer(record(self.slots[self.at]), stand) {
-            Some(newer) => self.stand = Some(newer),
+        let tree = &self.mem.tree;
+        let Some(trailer) = self.record().map(|record| record.trailer()) else { return Ok(()) };
+        let newest = self.leaf.newest(tree, self.at).map(|r| tree.record(r));
+        match newest.and_then(|newest| tree.newer(newest, trailer)) {
+            Some(newer) => self.stand = Some(newer.raw()),
             None => self.backward(self.at),
         }
         Ok(())

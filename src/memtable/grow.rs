@@ -2,7 +2,7 @@
 //! one store each time.
 
 use super::arena::{Allocator, Chain, Record, Ref};
-use super::node::{FAN, Inner, LEAF, Leaf, NodePtr, Prefix, Slot, head, print, shared};
+use super::node::{FAN, Inner, LEAF, Leaf, Node, NodePtr, Prefix, Slot, head, print, shared};
 use super::tree::{Fences, Tree};
 use crate::key::Trailer;
 use std::cmp::Ordering;
@@ -11,7 +11,18 @@ use std::cmp::Ordering;
 pub(super) struct Grower<'a> {
     pub tree: &'a Tree,
     pub allocator: &'a mut Allocator,
+    pub tail: &'a mut Option<Tail>,
 }
+
+/// The last leaf of the tree, while it is known: where ascending keys go without a descent.
+pub(super) struct Tail {
+    leaf: NodePtr,
+    /// The last record of the tree.
+    last: Ref,
+}
+
+// SAFETY: the pointer leads to a node of the arena whose only allocator goes along.
+unsafe impl Send for Tail {}
 
 type Path<'a> = [(&'a Inner, usize)];
 
@@ -20,12 +31,20 @@ impl<'a> Grower<'a> {
     pub fn insert(&mut self, key: &[u8], hash: u64, trailer: Trailer, value: &[u8]) {
         let arena = &self.tree.arena;
         loop {
+            if let Some(leaf) = self.tail_for(key) {
+                let r = self.allocator.record(arena, key, trailer, value, None);
+                *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
+                // SAFETY: this is the writer, and the leaf has room.
+                return unsafe { leaf.push(slot(key, leaf.prefix(), hash, r)) };
+            }
             let Some(leaf) = self.tree.leaf(key) else {
                 let r = self.allocator.record(arena, key, trailer, value, None);
                 let skip = key.len().saturating_sub(4).min(u16::MAX.into()) as u16;
                 let leaf = self.one(Prefix { skip, open: true }, key, hash, r);
+                *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
                 return self.tree.set_root(leaf.ptr());
             };
+            leaf.fetch_next();
             if let Some((i, newest, record)) = self.tree.find(leaf, key, hash) {
                 assert!(record.trailer() < trailer, "versions of a key come in commit order");
                 let chain = self.chain(newest, record);
@@ -42,17 +61,23 @@ impl<'a> Grower<'a> {
                 self.widen(key);
             } else {
                 let r = self.allocator.record(arena, key, trailer, value, None);
-                let slot = Slot { head: head(key, leaf.prefix().skip.into()), record: r, print: print(hash) };
                 // SAFETY: this is the writer, and the leaf has room.
-                return unsafe { leaf.push(slot) };
+                return unsafe { leaf.push(slot(key, leaf.prefix(), hash, r)) };
             }
         }
     }
 
+    /// The tree's last leaf, if `key` comes after all others and can go there at once.
+    #[inline]
+    fn tail_for(&self, key: &[u8]) -> Option<&'a Leaf> {
+        let tail = self.tail.as_ref().filter(|tail| self.key(tail.last) < key)?;
+        let Some(Node::Leaf(leaf)) = self.tree.node(tail.leaf) else { return None };
+        (leaf.len() < LEAF && self.tree.compare_leaf(leaf, key) == Ordering::Equal).then_some(leaf)
+    }
+
     /// A leaf of one entry.
     fn one(&mut self, prefix: Prefix, key: &[u8], hash: u64, r: Ref) -> &'a Leaf {
-        let slot = Slot { head: head(key, prefix.skip.into()), record: r, print: print(hash) };
-        Leaf::new(&self.tree.arena, self.allocator, prefix, &[slot], 1)
+        Leaf::new(&self.tree.arena, self.allocator, prefix, &[slot(key, prefix, hash, r)], 1)
     }
 
     /// What leads from a new version to the older ones.
@@ -117,6 +142,7 @@ impl<'a> Grower<'a> {
     /// Splits `key`'s leaf.
     fn split(&mut self, key: &[u8]) {
         let Some((path, leaf)) = self.tree.path(key) else { return };
+        self.tail.take_if(|tail| tail.leaf == leaf.ptr());
         let mut order = [0; LEAF];
         leaf.order(LEAF, |i| i as u32, &mut order);
         let cut = cut(&order);
@@ -144,8 +170,11 @@ impl<'a> Grower<'a> {
         // As many keys to come share with this one what it shares with as many before; where those
         // begin with the end of another stream, what it shares with the last ones, but for a digit.
         let whole = shared(self.key(leaf.record(0)), key);
-        let near = shared(self.key(leaf.record(LEAF - LEAF / 8)), key).saturating_sub(1);
+        let near = shared(self.key(leaf.record(LEAF - 1 - LEAF / 8)), key).saturating_sub(1);
         let right = self.one(Prefix { skip: whole.max(near), open: true }, key, hash, r);
+        if fences(&path).high.is_none() {
+            *self.tail = Some(Tail { leaf: right.ptr(), last: r });
+        }
         self.link(&path, leaf.ptr(), r, right.ptr(), 1);
     }
 
@@ -158,6 +187,9 @@ impl<'a> Grower<'a> {
         let mut slots: Vec<Slot> = (0..leaf.len()).map(|i| leaf.slot(i)).collect();
         self.rehead(&mut slots, Some(old), prefix);
         let copy = Leaf::new(&self.tree.arena, self.allocator, prefix, &slots, leaf.sorted());
+        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.leaf == leaf.ptr()) {
+            tail.leaf = copy.ptr();
+        }
         self.replace(&path, copy.ptr());
     }
 
@@ -216,6 +248,10 @@ impl<'a> Grower<'a> {
         };
         Inner::new(&self.tree.arena, self.allocator, level, prefix, slots, children)
     }
+}
+
+fn slot(key: &[u8], prefix: Prefix, hash: u64, record: Ref) -> Slot {
+    Slot { head: head(key, prefix.skip.into()), record, print: print(hash) }
 }
 
 /// What the node lies between that `path` leads to.

@@ -10,15 +10,21 @@
 
 mod arena;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod bench;
 mod cursor;
 mod grow;
+#[cfg(test)]
+#[cfg(loom)]
+mod loom;
 mod node;
 mod ranges;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod tree;
 
+pub(crate) use arena::Pool;
 pub(crate) use cursor::MemCursor;
 pub(crate) use ranges::RangeSets;
 
@@ -28,9 +34,13 @@ use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::tombstones::RangeTombstones;
 use arena::Allocator;
-use grow::Grower;
+use grow::{Grower, Tail};
 use ranges::Ranges;
 use tree::{Toward, Tree};
+
+/// How many bytes a memtable can hold for sure, beside one batch of the largest size: budgets stay
+/// below.
+pub(crate) const MAX_BYTES: usize = arena::MAX_BYTES;
 
 /// The readers' side of a memtable. Shared as `Arc<Memtable>`.
 pub(crate) struct Memtable {
@@ -53,13 +63,23 @@ struct Stats {
 pub(crate) struct Writer {
     mem: Arc<Memtable>,
     allocator: Allocator,
+    tail: Option<Tail>,
     /// Bytes of range deletes.
     range_bytes: usize,
 }
 
 /// An empty memtable. Takes a few hundred bytes until the first insert.
 pub(crate) fn new() -> (Writer, Arc<Memtable>) {
-    let (tree, allocator) = Tree::new();
+    make(None)
+}
+
+/// An empty memtable that takes its memory from `pool`, and leaves it there in the end.
+pub(crate) fn new_in(pool: &Arc<Pool>) -> (Writer, Arc<Memtable>) {
+    make(Some(pool.clone()))
+}
+
+fn make(pool: Option<Arc<Pool>>) -> (Writer, Arc<Memtable>) {
+    let (tree, allocator) = Tree::new(pool);
     let stats = Stats {
         len: AtomicUsize::new(0),
         deletes: AtomicUsize::new(0),
@@ -68,7 +88,7 @@ pub(crate) fn new() -> (Writer, Arc<Memtable>) {
         max_seq: AtomicU64::new(0),
     };
     let mem = Arc::new(Memtable { tree, ranges: Ranges::default(), stats });
-    (Writer { mem: mem.clone(), allocator, range_bytes: 0 }, mem)
+    (Writer { mem: mem.clone(), allocator, tail: None, range_bytes: 0 }, mem)
 }
 
 impl Writer {
@@ -76,12 +96,8 @@ impl Writer {
     /// ascending order of their sequence numbers: panics otherwise.
     #[inline]
     pub fn insert(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) {
-        Grower { tree: &self.mem.tree, allocator: &mut self.allocator }.insert(
-            key,
-            key::hash(key),
-            trailer,
-            value,
-        );
+        let Writer { mem, allocator, tail, .. } = self;
+        Grower { tree: &mem.tree, allocator, tail }.insert(key, key::hash(key), trailer, value);
         self.count(trailer.seq(), trailer.kind() == Kind::Delete);
     }
 
@@ -123,7 +139,7 @@ impl Memtable {
     #[inline]
     pub fn get_hashed(&self, key: &[u8], hash: u64, read: Seq) -> Option<Found<'_>> {
         let newest = self.tree.newest(key, hash)?;
-        let (_, record) = self.tree.version(newest, Trailer::newest(read))?;
+        let record = self.tree.version(newest, Trailer::newest(read))?;
         Some(Found { trailer: record.trailer(), value: record.value(), owner: None })
     }
 
@@ -146,7 +162,7 @@ impl Memtable {
 
     /// Whether `key` was written, or covered by a range delete, after `since`.
     pub fn changed_since(&self, key: &[u8], since: Seq) -> bool {
-        self.tree.newest(key, key::hash(key)).is_some_and(|(_, record)| record.trailer().seq() > since)
+        self.tree.newest(key, key::hash(key)).is_some_and(|record| record.trailer().seq() > since)
             || self.newest_cover(key, Seq::MAX).is_some_and(|seq| seq > since)
     }
 

@@ -212,6 +212,20 @@ impl Leaf {
         Slot { head: self.head(i), record: self.record(i), print }
     }
 
+    /// Fetches the references ahead of a lookup: the one of a match is needed next.
+    #[inline]
+    pub fn fetch_refs(&self) {
+        self.refs.chunks(64 / size_of::<u32>()).for_each(|line| prefetch(line.as_ptr()));
+    }
+
+    /// Fetches what the next [`Leaf::push`] writes.
+    #[inline]
+    pub fn fetch_next(&self) {
+        let n = self.len().min(LEAF - 1);
+        prefetch(&raw const self.heads[n]);
+        prefetch(&raw const self.refs[n]);
+    }
+
     /// Calls `found` with each of the first `len` slots that has this print and head, until it
     /// answers something.
     #[inline]
@@ -222,8 +236,6 @@ impl Leaf {
         mut found: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
         const ONES: u64 = 0x0101_0101_0101_0101;
-        // The reference of a match is needed next: let its line come while the prints are compared.
-        self.refs.chunks(64 / size_of::<u32>()).for_each(|line| prefetch(line.as_ptr()));
         let (print, head) = slot;
         for (w, word) in self.prints.iter().enumerate().take(len.div_ceil(8)) {
             // The bytes that are equal have their highest bit set afterwards, and only they.

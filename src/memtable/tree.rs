@@ -4,9 +4,10 @@
 //! tries again. What it meets may be replaced by the writer meanwhile; nodes that were replaced stay
 //! as they were, so it finds at least what had been published when it started.
 
-use super::arena::{Allocator, Arena, Record, Ref};
+use super::arena::{Allocator, Arena, Pool, Record, Ref};
 use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
 use crate::key::Trailer;
+use crate::sync::Arc;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -51,8 +52,8 @@ impl Fences {
 }
 
 impl Tree {
-    pub fn new() -> (Tree, Allocator) {
-        let (arena, allocator) = Arena::new();
+    pub fn new(pool: Option<Arc<Pool>>) -> (Tree, Allocator) {
+        let (arena, allocator) = Arena::new(pool);
         (Tree { arena, root: AtomicPtr::new(std::ptr::null_mut()) }, allocator)
     }
 
@@ -74,9 +75,9 @@ impl Tree {
         unsafe { self.arena.record(r) }
     }
 
-    /// The node at `ptr`, which is this tree's root or a child in it.
+    /// The node at `ptr`, which is or was this tree's root or a child in it.
     #[inline]
-    fn node(&self, ptr: NodePtr) -> Option<Node<'_>> {
+    pub fn node(&self, ptr: NodePtr) -> Option<Node<'_>> {
         // SAFETY: the root and all children point to nodes of this tree's arena, released when they
         // were stored and acquired when they were loaded.
         unsafe { node(ptr) }
@@ -189,38 +190,39 @@ impl Tree {
 
     /// The newest version of `key`.
     #[inline]
-    pub fn newest(&self, key: &[u8], hash: u64) -> Option<(Ref, Record<'_>)> {
-        let (_, r, record) = self.find(self.leaf(key)?, key, hash)?;
-        Some((r, record))
+    pub fn newest(&self, key: &[u8], hash: u64) -> Option<Record<'_>> {
+        let leaf = self.leaf(key)?;
+        leaf.fetch_refs();
+        let (_, _, record) = self.find(leaf, key, hash)?;
+        Some(record)
     }
 
     /// The newest version at or below `trailer`, of the key whose newest version is given.
     #[inline]
-    pub fn version<'a>(&'a self, newest: (Ref, Record<'a>), trailer: Trailer) -> Option<(Ref, Record<'a>)> {
-        let (mut r, mut record) = newest;
-        while record.trailer() > trailer {
-            let chain = record.chain()?;
+    pub fn version<'a>(&'a self, newest: Record<'a>, trailer: Trailer) -> Option<Record<'a>> {
+        let mut at = newest;
+        while at.trailer() > trailer {
+            let chain = at.chain()?;
             let jump = self.record(chain.jump);
-            (r, record) = match jump.trailer() > trailer {
-                true => (chain.jump, jump),
-                false => (chain.older, self.record(chain.older)),
-            };
+            at = if jump.trailer() > trailer { jump } else { self.record(chain.older) };
         }
-        Some((r, record))
+        Some(at)
     }
 
-    /// The version after `r`, of the key whose newest version is given; `None` after the newest.
-    pub fn newer(&self, newest: Ref, r: Ref) -> Option<Ref> {
-        let trailer = self.record(r).trailer();
+    /// The oldest version above `trailer`, of the key whose newest version is given.
+    pub fn newer<'a>(&'a self, newest: Record<'a>, trailer: Trailer) -> Option<Record<'a>> {
         let mut at = newest;
-        while at != r {
-            let chain = self.record(at).chain()?;
-            if chain.older == r {
-                return Some(at);
-            }
-            at = if self.record(chain.jump).trailer() > trailer { chain.jump } else { chain.older };
+        if at.trailer() <= trailer {
+            return None;
         }
-        None
+        while let Some(chain) = at.chain() {
+            let (jump, older) = (self.record(chain.jump), self.record(chain.older));
+            if older.trailer() <= trailer {
+                break;
+            }
+            at = if jump.trailer() > trailer { jump } else { older };
+        }
+        Some(at)
     }
 
     /// Puts those of `slots` that have the same head as slot `at` in key order; the heads, in the

@@ -70,21 +70,26 @@ impl Compressor {
     }
 }
 
-/// Whether `stored` bytes may stand for `raw`, as far as lengths tell; asked before anything is
-/// allocated for them.
-pub(crate) fn plausible(codec: Codec, stored: usize, raw: usize) -> Result<()> {
+/// Whether `stored` may stand for `raw` bytes; asked before anything is allocated for them.
+pub(crate) fn plausible(codec: Codec, stored: &[u8], raw: usize) -> Result<()> {
     let fits = match codec {
-        Codec::Raw => raw <= stored,
+        Codec::Raw => raw <= stored.len(),
         // A byte of LZ4 stands for at most 255.
-        Codec::Lz4 => raw <= MAX_COMPRESSED && raw / 255 <= stored,
-        Codec::Zstd => raw <= MAX_COMPRESSED,
+        Codec::Lz4 => raw <= MAX_COMPRESSED && raw / 255 <= stored.len(),
+        #[cfg(feature = "zstd")]
+        Codec::Zstd => {
+            let says = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten();
+            raw <= MAX_COMPRESSED && says == Some(raw as u64)
+        }
+        #[cfg(not(feature = "zstd"))]
+        Codec::Zstd => return Err(Error::invalid("reading Zstandard needs the zstd feature")),
     };
     if fits { Ok(()) } else { Err(Error::corruption("a block's lengths contradict each other")) }
 }
 
 /// Undoes the compression of `stored` into `raw`, whose length is that of the contents.
 pub(crate) fn decompress(codec: Codec, stored: &[u8], raw: &mut [u8]) -> Result<()> {
-    plausible(codec, stored.len(), raw.len())?;
+    plausible(codec, stored, raw.len())?;
     let len = match codec {
         Codec::Raw => return Err(Error::corruption("a block is not compressed")),
         Codec::Lz4 => lz4_flex::block::decompress_into(stored, raw)
@@ -141,9 +146,12 @@ mod tests {
 
     #[test]
     fn lengths_are_judged_before_anything_is_allocated() {
-        assert!(plausible(Codec::Lz4, 10, 2_600_000).is_err());
-        assert!(plausible(Codec::Lz4, 10 << 20, MAX_COMPRESSED + 1).is_err());
-        assert!(plausible(Codec::Raw, 10, 11).is_err() && plausible(Codec::Raw, 11, 10).is_ok());
-        assert!(plausible(Codec::Lz4, 17, 4000).is_ok());
+        let stored = |len: usize| vec![0; len];
+        assert!(plausible(Codec::Lz4, &stored(10), 2_600_000).is_err());
+        assert!(plausible(Codec::Lz4, &stored(1 << 20), MAX_COMPRESSED + 1).is_err());
+        assert!(plausible(Codec::Raw, &stored(10), 11).is_err());
+        assert!(plausible(Codec::Raw, &stored(11), 10).is_ok());
+        assert!(plausible(Codec::Lz4, &stored(17), 4000).is_ok());
+        assert!(plausible(Codec::Zstd, &stored(17), 4000).is_err());
     }
 }

@@ -270,8 +270,10 @@ impl Table {
             }
             cursor.next()?;
         }
-        let counted = (entries, deletes, raw_bytes);
-        if counted != (properties.entries, properties.deletes, properties.raw_bytes) {
+        let range_deletes = self.tombstones().deletes().count() as u64;
+        let counted = (entries, deletes, raw_bytes, range_deletes);
+        let said = (properties.entries, properties.deletes, properties.raw_bytes, properties.range_deletes);
+        if counted != said {
             return Err(self.at_block(Error::corruption("a table's properties do not add up"), 0));
         }
         Ok(())

@@ -93,10 +93,7 @@ fn dump_stored(body: &[u8], id: u64, i: usize, at: BlockAt) -> String {
         }
         Ok((codec, packed)) => {
             d.field(packed.len(), format_args!("contents, {codec:?}"));
-            raw.resize(
-                if codec::plausible(*codec, packed.len(), at.raw()).is_ok() { at.raw() } else { 0 },
-                0,
-            );
+            raw.resize(if codec::plausible(*codec, packed, at.raw()).is_ok() { at.raw() } else { 0 }, 0);
             let done = codec::decompress(*codec, packed, &mut raw);
             unpacked = Dump::new(&raw, 0);
             unpacked.title(format_args!("data block {i}, decompressed"));

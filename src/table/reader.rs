@@ -242,7 +242,7 @@ impl Table {
     fn check_stored<'a>(&self, stored: &'a [u8], at: BlockAt) -> Result<(Codec, &'a [u8])> {
         let checked = || {
             let (codec, contents) = format::open_block(self.id, at.offset, stored)?;
-            codec::plausible(codec, contents.len(), at.raw())?;
+            codec::plausible(codec, contents, at.raw())?;
             if at.is_raw() != (codec == Codec::Raw) {
                 return Err(Error::corruption("a block is not stored as the index says"));
             }

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::ids::{FileNo, Seq};
-use crate::key::{self, MAX_BOUND_LEN};
+use crate::key::MAX_BOUND_LEN;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -98,43 +98,18 @@ pub(crate) struct Run {
     pub tables: Vec<Arc<TableMeta>>,
     /// The sizes of all tables.
     pub bytes: u64,
-    /// [`key::head`] of each table's smallest key, so that a search reads one array.
-    heads: Vec<u64>,
 }
 
 impl Run {
     fn new(age: Seq) -> Run {
-        Run { age, tables: Vec::new(), bytes: 0, heads: Vec::new() }
-    }
-
-    /// How many tables begin before `key`, or at it where `or_at`.
-    fn count_before(&self, key: &[u8], or_at: bool) -> usize {
-        let head = key::head(key);
-        let first = self.heads.partition_point(|&h| h < head);
-        // Equal heads decide nothing: there the keys themselves are compared.
-        let equal = match self.heads.get(first) {
-            Some(&h) if h == head => self.heads[first..].partition_point(|&h| h == head),
-            _ => return first,
-        };
-        let before = |t: &Arc<TableMeta>| if or_at { *t.smallest <= *key } else { *t.smallest < *key };
-        first + self.tables[first..first + equal].partition_point(before)
-    }
-
-    /// The one table that may hold `key`.
-    #[inline]
-    pub fn find(&self, key: &[u8]) -> Option<&Arc<TableMeta>> {
-        let table = self.tables.get(self.count_before(key, true).checked_sub(1)?)?;
-        table.end.as_ref().is_none_or(|end| *key < **end).then_some(table)
+        Run { age, tables: Vec::new(), bytes: 0 }
     }
 
     /// The tables that share keys with `span`.
     pub fn overlapping(&self, span: Span<'_>) -> &[Arc<TableMeta>] {
-        let mut first = self.count_before(span.start, true);
-        if first > 0 && self.tables[first - 1].span().overlaps(span) {
-            first -= 1;
-        }
-        let last = span.end.map_or(self.tables.len(), |end| self.count_before(end, false));
-        &self.tables[first..last.max(first)]
+        let ends_before = |t: &Arc<TableMeta>| t.end.as_deref().is_some_and(|end| end <= span.start);
+        let rest = &self.tables[self.tables.partition_point(ends_before)..];
+        &rest[..rest.partition_point(|t| span.end.is_none_or(|end| *t.smallest < *end))]
     }
 
     /// The keys from the first table's to the last table's.
@@ -150,22 +125,20 @@ impl Run {
                 table.no, other.no
             )));
         }
-        let at = self.count_before(&table.smallest, true);
+        let at = self.tables.partition_point(|t| t.smallest < table.smallest);
         self.bytes = self
             .bytes
             .checked_add(table.size)
             .ok_or_else(|| Error::corruption(format!("table {} is impossibly large", table.no)))?;
-        self.heads.insert(at, key::head(&table.smallest));
         self.tables.insert(at, table);
         Ok(())
     }
 
     fn remove(&mut self, table: &TableMeta) -> Option<Arc<TableMeta>> {
-        let at = self.count_before(&table.smallest, false);
+        let at = self.tables.partition_point(|t| t.smallest < table.smallest);
         if self.tables.get(at)?.no != table.no {
             return None;
         }
-        self.heads.remove(at);
         let removed = self.tables.remove(at);
         self.bytes -= removed.size;
         Some(removed)
@@ -252,11 +225,6 @@ impl Levels {
                 |why: &str| Err(Error::corruption(format!("level {level}, run of age {}: {why}", run.age)));
             if run.tables.is_empty() {
                 return refuse("it is empty");
-            }
-            if run.heads.len() != run.tables.len()
-                || run.heads.iter().zip(&run.tables).any(|(&h, t)| h != key::head(&t.smallest))
-            {
-                return refuse("its heads are not those of its tables");
             }
             if run.bytes != run.tables.iter().map(|t| t.size).sum() {
                 return refuse("its size is not the sum of its tables");
@@ -420,10 +388,9 @@ mod tests {
     fn check_sees_each_way_to_be_wrong() {
         let good = Levels::parse("L0 age 2: 1[a-b) 2[b-c)\nL0 age 1: 3[a-b)").unwrap();
         good.check().unwrap();
-        let broken: [fn(&mut Levels); 7] = [
+        let broken: [fn(&mut Levels); 6] = [
             |l| Arc::make_mut(&mut l.levels[0][0]).tables.swap(0, 1),
             |l| Arc::make_mut(&mut l.levels[0][0]).bytes += 1,
-            |l| Arc::make_mut(&mut l.levels[0][0]).heads[0] += 1,
             |l| l.levels[0].swap(0, 1),
             |l| l.levels[3] = l.levels[0].clone(),
             |l| l.levels[1].push(Arc::new(Run::new(Seq::ZERO))),
@@ -440,9 +407,7 @@ mod tests {
     fn searches_agree_with_looking_at_every_table() {
         let mut random = Random(7);
         for round in 0..200 {
-            // Keys of two letters behind a prefix of up to nine, so that heads are often equal.
-            let prefix = "p".repeat(random.below(10) as usize);
-            let key = |n: u64| format!("{prefix}{:02}", n).into_bytes();
+            let key = |n: u64| format!("{n:02}").into_bytes();
             let mut levels = Levels::default();
             let mut at = random.below(3);
             let mut expect: Vec<TableMeta> = Vec::new();
@@ -475,8 +440,6 @@ mod tests {
                     expect.iter().filter(|t| t.span().overlaps(span)).map(|t| t.no).collect();
                 let found: Vec<FileNo> = levels.overlapping(1, span).map(|t| t.no).collect();
                 assert_eq!(found, naive, "round {round}: {span:?} of {levels:?}");
-                let naive = expect.iter().find(|t| t.span().contains(&start)).map(|t| t.no);
-                assert_eq!(levels.level(1)[0].find(&start).map(|t| t.no), naive);
             }
         }
     }

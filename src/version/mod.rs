@@ -16,15 +16,10 @@ mod manifest;
 // == the one place that applies them ==
 mod set;
 
-#[allow(unused_imports)]
-pub(crate) use edit::{Change, Counters, Edit};
-#[allow(unused_imports)]
+pub(crate) use edit::{Change, Edit};
 pub(crate) use levels::{Levels, MAX_LEVELS, Run, Span, TableMeta};
-#[allow(unused_imports)]
-pub(crate) use manifest::{Loaded, Manifest, dump, load};
-#[allow(unused_imports)]
+pub(crate) use manifest::{dump, load};
 pub(crate) use set::VersionSet;
-#[allow(unused_imports)]
 pub(crate) use state::{KeyspaceState, SegmentState, State};
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::cursor::visible::Bounds;
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::FileNo;
-use crate::key::Trailer;
+use crate::key::{Trailer, head};
 use crate::table::{Handle, Store, TableCursor};
 use crate::version::{Levels, TableMeta};
 use std::collections::HashMap;
@@ -22,6 +22,8 @@ pub(crate) struct RunTable {
 pub(crate) struct Run {
     pub level: u8,
     pub tables: Box<[RunTable]>,
+    /// Heads of the tables' ends: a search touches the tables only where they are equal.
+    ends: Box<[u64]>,
     /// Whether any of the tables holds range tombstones.
     pub range_deletes: bool,
 }
@@ -29,13 +31,18 @@ pub(crate) struct Run {
 impl Run {
     pub fn new(level: u8, tables: Vec<RunTable>) -> Run {
         let range_deletes = tables.iter().any(|t| t.meta.range_deletes > 0);
-        Run { level, tables: tables.into(), range_deletes }
+        let ends = tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, head)).collect();
+        Run { level, tables: tables.into(), ends, range_deletes }
     }
 
     /// The first table that ends behind `key`.
     #[inline]
     fn first_ending_after(&self, key: &[u8]) -> usize {
-        self.tables.partition_point(|t| t.meta.end.as_deref().is_some_and(|end| end <= key))
+        let head = head(key);
+        let from = self.ends.partition_point(|&end| end < head);
+        let equal = self.ends[from..].iter().take_while(|&&end| end == head).count();
+        let ended = |t: &RunTable| t.meta.end.as_deref().is_some_and(|end| end <= key);
+        from + self.tables[from..from + equal].partition_point(ended)
     }
 
     /// The table whose range holds `key`.

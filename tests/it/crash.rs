@@ -535,3 +535,23 @@ fn opening_again_and_again_takes_no_space() {
         assert_eq!(files(), before);
     }
 }
+
+/// Tables that a compaction moves to another level as they are must outlive the move.
+#[test]
+fn moved_tables_stay() {
+    let sim = SimFs::new(1);
+    let options = small().fs(Arc::new(sim.clone()));
+    let db = Db::open("/db", options.clone()).unwrap();
+    let keys = db.keyspace("a").unwrap();
+    let mut rng = Rng::new(1);
+    // In order, so that no two tables overlap, and of a size that is not worth joining.
+    for i in 0..20 {
+        let value: Vec<u8> = (0..3000).map(|_| rng.below(256) as u8).collect();
+        keys.put(format!("{i:02}"), value).unwrap();
+        db.flush().unwrap();
+        while db.step().unwrap() {}
+    }
+    drop((keys, db));
+    let db = Db::open("/db", options).unwrap();
+    assert_eq!(db.keyspace("a").unwrap().iter().count(), 20);
+}

@@ -88,7 +88,9 @@ impl Attempt {
         let Some(db) = &self.world.db else { return };
         match try_state(db) {
             Ok(found) => assert!(found == *self.world.state(), "{}: wrong while failing", self.what),
-            Err(e) => assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::DiskFull), "{}: {e:?}", self.what),
+            Err(e) => {
+                assert!(matches!(e.kind(), ErrorKind::Io | ErrorKind::DiskFull), "{}: {e:?}", self.what)
+            }
         }
     }
 
@@ -170,7 +172,8 @@ fn fail_everywhere(seed: u64, one_in: usize) -> (usize, usize) {
                 if forever && kind == Fault::Interrupted || !rng.one_in(one_in) {
                     continue;
                 }
-                let mut attempt = Attempt::new(seed, format!("seed {seed}, {nth} of {ops}: {kind:?}, {forever}"));
+                let mut attempt =
+                    Attempt::new(seed, format!("seed {seed}, {nth} of {ops}: {kind:?}, {forever}"));
                 attempt.faults.fail(Rule { op: Op::Any, nth, kind, forever });
                 attempt.run(calls);
                 runs += 1;
@@ -188,7 +191,8 @@ fn fail_everywhere(seed: u64, one_in: usize) -> (usize, usize) {
 
 #[test]
 fn a_sample_of_operations_fails() {
-    let (runs, met) = seeds(6).map(|seed| fail_everywhere(seed, 60)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let (runs, met) =
+        seeds(6).map(|seed| fail_everywhere(seed, 60)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     println!("{met} of {runs} runs met an error");
     assert!(met > runs / 4);
 }

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod api;
 mod crash;
 mod faults;
+mod model;
+mod pairs;
+mod process;
 mod rng;
 mod state;
 mod tidy;

@@ -85,6 +85,9 @@ fn what_overlaps_nothing_moves() {
     ] {
         assert_eq!(planned(layout, &[]), expect, "{layout}");
     }
+    let small = "L0 age 2: 2[h-i):9 \n L0 age 1: 1[f-g):9 \n L7 age 0: 4[b-c):18";
+    assert_eq!(planned(small, &[]), "L0 2 1 L7 4 -> L7@0 bottom");
+    assert_eq!(planned(small, &[4]), "L0 2 1 -> L7@0 bottom move");
     // Tombstones that nothing is left to be hidden by would stay for ever.
     let mut levels = Levels::default();
     let table = TableMeta { deletes: 1, ..TableMeta::parse("1[a-b)") };
@@ -104,6 +107,7 @@ fn a_level_above_its_target_gives_the_table_that_overlaps_least() {
         ("L6 age 0: 1[a-b):9000 2[f-m):4000 3[p-q):19000", &[2], "L6 3 L7 13 -> L7@0 bottom"),
         ("L6 age 0: 1[a-b):9000 2[f-m):4000 3[p-q):19000", &[2, 13], "L6 1 L7 10 -> L7@0 bottom"),
         ("L5 age 0: 1[a-b):900 2[f-m):400 3[p-q):100", &[], "L5 1 -> L6@0 move"),
+        ("L5 age 0: 1[z-zz):1100 \n L6 age 0: 2[z-zzz):10", &[], "L5 1 L6 2 -> L6@0 bottom"),
         // The level that exceeds its target most.
         ("L5 age 0: 1[a-b):1200 \n L6 age 0: 2[a-b):13000", &[], "L6 2 L7 10 -> L7@0 bottom"),
         ("L5 age 0: 1[a-b):1400 \n L6 age 0: 2[a-b):13000", &[], "L5 1 L6 2 -> L6@0"),
@@ -133,6 +137,9 @@ fn small_flushes_are_merged_among_themselves_first() {
         ("L0 age 4: 4[a-z):50 \n L0 age 3: 3[a-z):50", "L0 4 3 L7 20 21 -> L7@0 bottom"),
         ("L0 age 4: 4[a-b):1 \n L0 age 3: 3[a-z):98", "L0 4 3 -> L0@4"),
         ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1", "L0 4 3 -> L7@0 bottom"),
+        // What is older and not in it may be on level 0 as well.
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 \n L0 age 2: 2[1-z):9", "L0 4 3 -> L0@4 bottom"),
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 \n L0 age 2: 2[00-z):9", "L0 4 3 -> L0@4"),
         ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 5[a-m):1 \n L0 age 2: 2[z-zz):9", "L0 4 3 5 -> L0@4"),
     ] {
         assert_eq!(planned(&format!("{runs}\n{base}"), &[]), expect, "{runs}");

@@ -3,17 +3,15 @@
 
 mod random;
 
+use crate::state::{Bytes, State};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-pub type Bytes = Vec<u8>;
 /// Both ends of a range.
 pub type Range = (Bound<Bytes>, Bound<Bytes>);
-/// Everything a reader can see at one point: the keyspaces by name, each with its rows.
-pub type State = BTreeMap<String, BTreeMap<Bytes, Bytes>>;
 
 /// What one operation of a batch does. Keyspaces are named by their number in [`Model::spaces`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Change {
     Put(usize, Bytes, Bytes),
     Delete(usize, Bytes),
@@ -23,6 +21,40 @@ pub enum Change {
     Drop(String),
     /// The contents of the first become those of the second, which is dropped.
     Replace(String, String),
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Change::Put(space, key, value) => write!(f, "put {space} {} ({} B)", show(key), value.len()),
+            Change::Delete(space, key) => write!(f, "delete {space} {}", show(key)),
+            Change::DeleteRange(space, range) => write!(f, "delete {space} {}", show_range(range)),
+            Change::Create(name) => write!(f, "create {name}"),
+            Change::Drop(name) => write!(f, "drop {name}"),
+            Change::Replace(to, from) => write!(f, "replace {to} by {from}"),
+        }
+    }
+}
+
+/// A key for the eye.
+pub fn show(key: &[u8]) -> String {
+    let (start, end) = key.split_at(key.len().min(20));
+    let more = if end.is_empty() {
+        String::new()
+    } else {
+        format!("..{:02x} ({} B)", end[end.len() - 1], key.len())
+    };
+    format!("\"{}\"{more}", start.escape_ascii())
+}
+
+/// A range for the eye.
+pub fn show_range((lower, upper): &Range) -> String {
+    let bound = |bound: &Bound<Bytes>| match bound {
+        Bound::Included(key) => show(key),
+        Bound::Excluded(key) => format!("after/before {}", show(key)),
+        Bound::Unbounded => String::new(),
+    };
+    format!("{}..{}", bound(lower), bound(upper))
 }
 
 /// A commit: the sequence number it answered with.
@@ -152,13 +184,18 @@ impl Model {
     }
 }
 
-/// Whether no key can lie in `range`; `BTreeMap::range` panics on some of these.
+/// Whether no key can lie in `range`.
 pub fn empty(range: &Range) -> bool {
-    use Bound::{Excluded, Included};
-    match range {
-        (Included(a), Included(b)) => a > b,
-        (Included(a) | Excluded(a), Excluded(b)) | (Excluded(a), Included(b)) => a >= b,
-        _ => false,
+    let after = |key: &Bytes| [&key[..], &[0]].concat();
+    let lower = match &range.0 {
+        Bound::Included(key) => key.clone(),
+        Bound::Excluded(key) => after(key),
+        Bound::Unbounded => Vec::new(),
+    };
+    match &range.1 {
+        Bound::Included(key) => lower >= after(key),
+        Bound::Excluded(key) => lower >= *key,
+        Bound::Unbounded => false,
     }
 }
 

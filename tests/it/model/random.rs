@@ -2,8 +2,9 @@
 //!
 //! `ESKER_SEEDS=a..b` runs other seeds than the few fixed ones, `ESKER_OPS=n` more steps per seed.
 
-use super::{Bytes, Change, Model, Range, empty};
+use super::{Change, Model, Range, empty, show, show_range};
 use crate::rng::Rng;
+use crate::state::Bytes;
 use esker::fs::sim::SimFs;
 use esker::{
     Batch, Compression, Db, Durability, ErrorKind, Expect, Keyspace, KeyspaceOptions, KeyspaceView, Options,
@@ -26,6 +27,9 @@ trait Reads {
     fn iter(&self) -> esker::Iter;
     fn cursor(&self, range: Range) -> esker::Cursor;
 }
+
+/// Keyspaces by name, with their numbers in the model.
+type Live = BTreeMap<String, (Keyspace, usize)>;
 
 macro_rules! reads {
     ($($name:ty),*) => {$(
@@ -70,12 +74,11 @@ struct Run {
     sim: Option<SimFs>,
     db: Option<Db>,
     model: Model,
-    /// Live keyspaces by name, with their numbers in the model.
-    live: BTreeMap<String, (Keyspace, usize)>,
+    live: Live,
     /// Handles of keyspaces that were dropped.
     dropped: Vec<Keyspace>,
     /// Snapshots with their points in time, and the keyspaces of that time.
-    kept: Vec<(Snapshot, usize, BTreeMap<String, (Keyspace, usize)>)>,
+    kept: Vec<(Snapshot, usize, Live)>,
     trail: VecDeque<String>,
     steps: usize,
 }
@@ -102,7 +105,7 @@ impl Run {
             sim,
             db: None,
             model: Model::default(),
-            live: BTreeMap::new(),
+            live: Live::new(),
             dropped: Vec::new(),
             kept: Vec::new(),
             trail: VecDeque::new(),
@@ -170,8 +173,9 @@ impl Run {
         let db = self.let_go();
         if self.rng.one_in(2) {
             db.close().unwrap();
+        } else {
+            drop(db);
         }
-        drop(db);
         self.open();
         self.resume();
     }
@@ -226,15 +230,14 @@ impl Run {
                 self.note("flush".into());
                 self.db().flush().unwrap();
             }
-            96 => self.compact(),
+            96 => {
+                self.note("settle".into());
+                self.db().flush().unwrap();
+                while self.db().step().unwrap() {}
+            }
             97 => {
                 self.note("step".into());
                 while self.db().step().unwrap() {}
-            }
-            98 if self.rng.one_in(4) => {
-                self.note("verify".into());
-                self.db().verify().unwrap();
-                self.check_all();
             }
             98 if self.rng.one_in(2) => self.cut_power(),
             99 if self.rng.one_in(2) => self.reopen(),
@@ -358,7 +361,7 @@ impl Run {
     fn read_points(&mut self) {
         let Some((reader, space, at)) = self.some_reader() else { return };
         let keys: Vec<Bytes> = (0..1 + self.rng.below(6)).map(|_| self.rng.key()).collect();
-        self.note(format!("read {keys:?} of {space} at {at}"));
+        self.note(format!("read {:?} of {space} at {at}", keys.iter().map(|k| show(k)).collect::<Vec<_>>()));
         let expected: Vec<_> = keys.iter().map(|key| self.model.get(space, key, at)).collect();
         for (key, expected) in keys.iter().zip(&expected) {
             assert_eq!(reader.get(key).unwrap().map(Value::into_vec), *expected, "get {key:?}");
@@ -391,7 +394,7 @@ impl Run {
                 (range.clone(), reader.range(range))
             }
         };
-        self.note(format!("range {range:?} of {space} at {at}"));
+        self.note(format!("range {} of {space} at {at}", show_range(&range)));
         let expected = self.model.range(space, &range, at);
         let mut entries = entries.map(row);
         let (mut front, mut back) = (Vec::new(), Vec::new());
@@ -414,7 +417,7 @@ impl Run {
     fn walk_cursor(&mut self) {
         let Some((reader, space, at)) = self.some_reader() else { return };
         let range = self.some_range();
-        self.note(format!("cursor {range:?} of {space} at {at}"));
+        self.note(format!("cursor {} of {space} at {at}", show_range(&range)));
         let expected = self.model.range(space, &range, at);
         let mut cursor = reader.cursor(range);
         // The cursor stands before the entry of this number.
@@ -543,7 +546,7 @@ impl Run {
             }
         };
         batch.put(&keyspace, &key, &value);
-        self.note(format!("condition on {key:?} of {space}, which holds: {holds}"));
+        self.note(format!("condition on {} of {space}, which holds: {holds}", show(&key)));
         if holds {
             let seq = self.commit(&mut batch);
             self.model.commit(seq, vec![Change::Put(space, key, value)]);
@@ -552,13 +555,6 @@ impl Run {
             assert_eq!(batch.len(), 1, "kept for a retry");
             assert_eq!(self.db().visible_seq().get(), self.model.seq(now));
         }
-    }
-
-    fn compact(&mut self) {
-        let Some((keyspace, space)) = self.some_keyspace() else { return };
-        let range = self.some_range();
-        self.note(format!("compact {range:?} of {space}"));
-        keyspace.compact(range).unwrap();
     }
 }
 

@@ -47,8 +47,8 @@ fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os().skip(1)) {
         Ok(Some(args)) => args,
         Ok(None) => {
-            println!("{HELP}");
-            return ExitCode::SUCCESS;
+            let shown = writeln!(io::stdout(), "{HELP}");
+            return if shown.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Err(e) => {
             eprintln!("search: {e} (--help says more)");
@@ -132,11 +132,12 @@ fn run(args: &Args) -> Outcome {
 }
 
 fn converse(index: &Index) -> Outcome {
-    println!("Words to look for; an empty line ends.");
+    writeln!(io::stdout(), "Words to look for; an empty line ends.")?;
     let mut line = String::new();
     loop {
-        print!("> ");
-        io::stdout().flush()?;
+        let mut out = io::stdout();
+        write!(out, "> ")?;
+        out.flush()?;
         line.clear();
         if io::stdin().lock().read_line(&mut line)? == 0 || line.trim().is_empty() {
             return Ok(());
@@ -234,8 +235,7 @@ impl<'a> Index<'a> {
         self.forget_missing(roots, &found, &mut tally)?;
         self.db.sync()?;
         bar.finish_and_clear();
-        report(&tally, start.elapsed().as_secs_f64(), &store);
-        Ok(())
+        report(&tally, start.elapsed().as_secs_f64(), &store)
     }
 
     fn index_file(&self, file: &Found, next_id: &mut u64, tally: &mut Tally) -> Outcome {
@@ -475,9 +475,11 @@ fn walk(path: &Path, store: &Path, out: &mut Vec<Found>) {
     }
 }
 
-fn report(tally: &Tally, seconds: f64, store: &Path) {
+fn report(tally: &Tally, seconds: f64, store: &Path) -> Outcome {
+    let mut out = io::stdout().lock();
     let Tally { files, bytes, postings, known, gone, passed_over } = *tally;
-    println!(
+    writeln!(
+        out,
         "indexed {} files, {}, {} postings in {seconds:.2} s ({:.0} files/s, {:.1} MB/s, {} postings/s)",
         HumanCount(files),
         HumanBytes(bytes),
@@ -485,13 +487,14 @@ fn report(tally: &Tally, seconds: f64, store: &Path) {
         files as f64 / seconds,
         bytes as f64 / 1e6 / seconds,
         HumanCount((postings as f64 / seconds) as u64),
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "{} files were known already, {} are gone, {} were passed over (binary or unreadable)",
         HumanCount(known),
         HumanCount(gone),
         HumanCount(passed_over),
-    );
+    )?;
     let (mut tables, mut rest) = (0, 0);
     for entry in fs::read_dir(store).into_iter().flatten().flatten() {
         let size = entry.metadata().map_or(0, |m| m.len());
@@ -500,10 +503,12 @@ fn report(tally: &Tally, seconds: f64, store: &Path) {
             _ => rest += size,
         }
     }
-    println!(
-        "the index is in {}: {} of tables, {} of journal and the like",
+    writeln!(
+        out,
+        "the index is in {}: {} of tables, {} set aside for the journal",
         store.display(),
         HumanBytes(tables),
         HumanBytes(rest)
-    );
+    )?;
+    Ok(())
 }
