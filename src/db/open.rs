@@ -243,11 +243,8 @@ fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
     for above in dir.ancestors().skip(1) {
         match fs.sync_dir(above) {
             Ok(()) => {}
-            // What may not be opened, or never be synced, was not made by us.
+            // What is above one that may not be opened was not made by us.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
-            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-                log::debug!("syncing {}: {e}", above.display());
-            }
             Err(e) => return Err(Error::io("syncing the directory", above, e)),
         }
     }

@@ -111,7 +111,7 @@ impl Core {
         let sync = |segment: &Segment| {
             let synced = segment.file().sync();
             synced
-                .map_err(|e| Error::io("syncing the journal", segment.path(), e))
+                .map_err(|e| Error::io("syncing the journal", segment.path(), e).for_good())
                 .inspect_err(|e| self.fail(e))
         };
         // In journal order: the newer must not be durable without the older.
