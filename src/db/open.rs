@@ -422,28 +422,32 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    // A commit that was under way has ended when this is past.
+    // A rotation and a commit that were under way have ended when this is past.
+    drop(core.rotation.lock());
     drop(core.commit.lock());
-    stop_threads();
-    core.sync.wake_all();
     core.wake_writers();
+    stop_threads();
+    // Callers do pieces of work too.
+    core.work.settle();
     let result = if core.options.read_only || core.failure().is_some() { Ok(()) } else { leave(core) };
     // Before the lock: whoever opens next must find the journal at rest.
     core.commit.lock().journal = None;
     *core.next_segment.lock() = None;
+    core.ended.store(true, Ordering::Release);
+    core.sync.wake_all();
     *core.lock.lock() = None;
     result
 }
 
 /// Makes everything durable and leaves next to nothing to replay.
 fn leave(core: &Arc<Core>) -> Result<()> {
-    let visible = core.snapshots.visible();
-    core.sync_to(visible)?;
+    core.sync_to(core.snapshots.visible())?;
+    core.sync_retired()?;
     let end = core.sync.durable_position().0;
     let needed = core.needed_from(end, &[]);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
         core.freeze(None);
-        core.await_flushed()?;
+        core.flush_last()?;
     }
     core.seal_active()
 }

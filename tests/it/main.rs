@@ -5,10 +5,13 @@
 mod api;
 mod crash;
 mod faults;
+mod hook;
 mod model;
 mod pairs;
 mod process;
+mod regress;
 mod rng;
 mod state;
+mod threads;
 mod tidy;
 mod world;
