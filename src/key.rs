@@ -92,14 +92,15 @@ pub(crate) fn compare(a: (&[u8], Trailer), b: (&[u8], Trailer)) -> Ordering {
 /// implies `a < b`; equal heads decide nothing.
 #[inline]
 pub(crate) fn head(key: &[u8]) -> u64 {
-    match key.first_chunk::<8>() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => {
-            let mut bytes = [0; 8];
-            bytes[..key.len()].copy_from_slice(key);
-            u64::from_be_bytes(bytes)
-        }
+    if let Some(first) = key.first_chunk::<8>() {
+        return u64::from_be_bytes(*first);
     }
+    // Two halves that may overlap, instead of a copy of unknown length.
+    let behind = 64 - 8 * key.len() as u32;
+    if let (Some(first), Some(last)) = (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+        return u64::from(u32::from_be_bytes(*first)) << 32 | u64::from(u32::from_be_bytes(*last)) << behind;
+    }
+    key.iter().zip([56, 48, 40]).fold(0, |head, (&b, shift)| head | u64::from(b) << shift)
 }
 
 /// The hash of a key for filters and fingerprints (xxh3-64). Not a checksum. Computed once per
@@ -116,6 +117,14 @@ pub(crate) struct Found<'a> {
     pub value: &'a [u8],
     /// Whose bytes `value` lies in, if they can be shared. `None`: copy what must outlive the read.
     pub owner: Option<&'a SharedBytes>,
+}
+
+/// An error unless `key` may be a key.
+pub(crate) fn check_len(key: &[u8]) -> Result<()> {
+    if key.len() > MAX_KEY_LEN {
+        return Err(Error::invalid(format!("a key of {} bytes exceeds {MAX_KEY_LEN}", key.len())));
+    }
+    Ok(())
 }
 
 /// The smallest key greater than every key that starts with `prefix`; `None` if there is none
@@ -141,13 +150,16 @@ mod tests {
 
     #[test]
     fn heads_never_contradict_the_order() {
-        let keys: [&[u8]; 9] = [
+        let keys: [&[u8]; 12] = [
             b"",
             b"\0",
             b"\0\0",
             b"a",
             b"a\0",
             b"ab",
+            b"abc",
+            b"abcde",
+            b"abcdefg",
             b"abcdefgh",
             b"abcdefghi",
             b"\xff\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -158,6 +170,10 @@ mod tests {
                     assert!(a < b, "{a:?} {b:?}");
                 }
             }
+            let mut padded = [0; 8];
+            let cut = a.len().min(8);
+            padded[..cut].copy_from_slice(&a[..cut]);
+            assert_eq!(head(a), u64::from_be_bytes(padded), "{a:?}");
         }
     }
 

@@ -27,6 +27,13 @@ impl<T> Mutex<T> {
         Mutex(imp::Mutex::new(value))
     }
 
+    pub fn into_inner(self) -> T {
+        match self.0.into_inner() {
+            Ok(value) => value,
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         match self.0.lock() {

@@ -94,6 +94,23 @@ impl RangeTombstones {
         (whole && sorted).then_some(RangeTombstones { fragments })
     }
 
+    /// What lies within `lower..upper`; `None` is unbounded.
+    pub fn clip(&self, lower: Option<&[u8]>, upper: Option<&[u8]>) -> RangeTombstones {
+        let clipped = self.fragments.iter().filter_map(|f| {
+            let start = lower.filter(|l| **l > *f.start).unwrap_or(&f.start);
+            let end = match (f.end.as_deref(), upper) {
+                (Some(end), Some(upper)) => Some(end.min(upper)),
+                (end, upper) => end.or(upper),
+            };
+            end.is_none_or(|end| start < end).then(|| Fragment {
+                start: start.into(),
+                end: end.map(Into::into),
+                seqs: f.seqs.clone(),
+            })
+        });
+        RangeTombstones { fragments: clipped.collect() }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.fragments.is_empty()
     }
@@ -172,6 +189,18 @@ mod tests {
             let again = RangeTombstones::new(t.deletes());
             assert_eq!(again.max_seq(), t.max_seq());
         }
+    }
+
+    #[test]
+    fn clips() {
+        let t = RangeTombstones::new([delete(2, Some(5), 1), delete(7, None, 2)]);
+        let show = |t: RangeTombstones| {
+            t.deletes().map(|d| (d.start[0], d.end.map(|e| e[0]), d.seq.get())).collect::<Vec<_>>()
+        };
+        assert_eq!(show(t.clip(None, None)), [(2, Some(5), 1), (7, None, 2)]);
+        assert_eq!(show(t.clip(Some(&[3]), Some(&[9]))), [(3, Some(5), 1), (7, Some(9), 2)]);
+        assert_eq!(show(t.clip(Some(&[5]), Some(&[7]))), []);
+        assert_eq!(show(t.clip(Some(&[8]), None)), [(8, None, 2)]);
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Cursors over internal entries: the face every sorted source shows, the merge of several, and
 //! the view of what one sequence number may see.
 
+pub(crate) mod merge;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod visible;
+
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::key::Trailer;

@@ -1,1 +1,34 @@
-//! (being written)
+//! The database: one write path (a put is a batch of one), one read path (a view and a sequence
+//! number), and the work in between.
+
+// == parts ==
+pub(crate) mod clock;
+pub(crate) mod entropy;
+pub(crate) mod range;
+pub(crate) mod snapshots;
+pub(crate) mod stage;
+pub(crate) mod tree;
+// == collections of them ==
+pub(crate) mod queue;
+pub(crate) mod registry;
+// == what the lock on commits guards ==
+pub(crate) mod appender;
+// == what all share ==
+pub(crate) mod core;
+// == what is done with it ==
+pub(crate) mod commit;
+pub(crate) mod segments;
+pub(crate) mod sync;
+pub(crate) mod work;
+// == from a directory and back ==
+pub(crate) mod open;
+pub(crate) mod worker;
+// == what callers hold ==
+pub(crate) mod handle;
+pub(crate) mod scan;
+pub(crate) mod snapshot;
+pub(crate) mod ticket;
+// == its verbs ==
+pub(crate) mod database;
+pub(crate) mod read;
+pub(crate) mod write;

@@ -1,1 +1,25 @@
-//! (being written)
+//! The journal: the one append-only log every commit goes to first.
+//!
+//! It is a chain of preallocated segment files. [`Segment`] creates one ahead of need, a
+//! [`Writer`] activates it and appends records, [`recover`] reads the chain back after a restart
+//! and tells a torn tail from damage, [`Hint`] keeps the durable position where the death of the
+//! process cannot reach it. Who calls what under which lock is decided above.
+
+mod segment;
+
+mod hint;
+mod reader;
+mod writer;
+
+mod recover;
+
+#[cfg(test)]
+mod tests;
+
+#[allow(unused_imports, reason = "the layers above are still to come")]
+pub(crate) use {
+    hint::{Hint, dump as dump_hint, read_hint},
+    recover::{Announced, Recover, Replayed, Report, Torn, recover},
+    segment::{Segment, dump},
+    writer::{ActivationInfo, Mode, Writer},
+};

@@ -1,3 +1,5 @@
+//! The memtable against a sorted map of versions, and readers beside its writer.
+
 use super::{MemCursor, Memtable, Pool, new, new_in};
 use crate::cursor::Cursor;
 use crate::ids::Seq;

@@ -1,1 +1,36 @@
-//! (being written)
+//! Sorted tables: immutable files of internal entries, written once by a flush or a compaction.
+//!
+//! The file as a whole is described in [`format`], its parts in [`block`], [`index`] and
+//! [`filter`].
+
+// == the file as a whole ==
+mod format;
+mod search;
+// == its parts ==
+mod block;
+mod codec;
+mod filter;
+// == where they are ==
+mod index;
+// == a data block from rows ==
+mod builder;
+// == one table ==
+mod dump;
+mod reader;
+mod writer;
+// == its users ==
+mod cursor;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use cursor::TableCursor;
+#[allow(unused_imports)]
+pub(crate) use dump::dump;
+#[allow(unused_imports)]
+pub(crate) use format::Properties;
+#[allow(unused_imports)]
+pub(crate) use reader::{Pin, ReadOptions, Table};
+pub(crate) use store::{Handle, Store};
+pub(crate) use writer::{Summary, WriteOptions, Writer};

@@ -1,0 +1,104 @@
+//! What cursor tests share: a sorted list as a cursor, and random entries.
+
+use crate::cursor::Cursor;
+use crate::error::Result;
+use crate::ids::Seq;
+use crate::key::{Kind, Trailer, compare};
+
+pub(crate) type Entry = (Vec<u8>, Trailer, Vec<u8>);
+
+/// A sorted list of entries as a cursor: the model every other cursor is held against.
+pub(crate) struct Sorted {
+    entries: Vec<Entry>,
+    at: Option<usize>,
+}
+
+impl Sorted {
+    pub fn new(entries: Vec<Entry>) -> Sorted {
+        assert!(entries.is_sorted_by(|a, b| compare((&a.0, a.1), (&b.0, b.1)).is_lt()));
+        Sorted { entries, at: None }
+    }
+
+    fn stand(&mut self, at: usize) -> Result<()> {
+        self.at = Some(at).filter(|&at| at < self.entries.len());
+        Ok(())
+    }
+}
+
+impl Cursor for Sorted {
+    fn seek_first(&mut self) -> Result<()> {
+        self.stand(0)
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.stand(self.entries.len().wrapping_sub(1))
+    }
+
+    fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
+        self.stand(self.entries.partition_point(|e| compare((&e.0, e.1), (key, trailer)).is_lt()))
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.stand(self.entries.partition_point(|e| &e.0[..] < key).wrapping_sub(1))
+    }
+
+    fn next(&mut self) -> Result<()> {
+        let at = self.at.unwrap();
+        self.stand(at + 1)
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        let at = self.at.unwrap();
+        self.stand(at.wrapping_sub(1))
+    }
+
+    fn valid(&self) -> bool {
+        self.at.is_some()
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.entries[self.at.unwrap()].0
+    }
+
+    fn trailer(&self) -> Trailer {
+        self.entries[self.at.unwrap()].1
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.entries[self.at.unwrap()].2
+    }
+}
+
+/// A small seeded generator (xorshift).
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n.max(1)
+    }
+
+    /// A short key: many collide, some share a head of eight bytes.
+    pub fn key(&mut self) -> Vec<u8> {
+        let mut key = if self.below(3) == 0 { b"longprefix".to_vec() } else { Vec::new() };
+        for _ in 0..self.below(3) {
+            key.push(b'a' + self.below(4) as u8);
+        }
+        key
+    }
+}
+
+/// At most `n` entries with distinct sequence numbers, sorted.
+pub(crate) fn entries(random: &mut Random, n: u64) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = (0..random.below(n + 1))
+        .map(|i| {
+            let kind = if random.below(4) == 0 { Kind::Delete } else { Kind::Put };
+            let value = if kind == Kind::Put { format!("v{i}").into_bytes() } else { Vec::new() };
+            (random.key(), Trailer::new(Seq::new(i + 1).unwrap(), kind), value)
+        })
+        .collect();
+    entries.sort_by(|a, b| compare((&a.0, a.1), (&b.0, b.1)));
+    entries
+}

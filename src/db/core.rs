@@ -1,0 +1,292 @@
+//! What every part of an open database shares: the commit state, the version set, the registry,
+//! the snapshots, and the one way to fail for good.
+//!
+//! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
+//! locks of `snapshots`, `sync` and `work` are leaves, taken last and never held across a call.
+
+use crate::db::appender::CommitState;
+use crate::db::entropy::Salts;
+use crate::db::queue::Work;
+use crate::db::registry::Registry;
+use crate::db::snapshots::Snapshots;
+use crate::db::stage::SyncStage;
+use crate::error::{Error, ErrorKind, Result, closed};
+use crate::fs::names::Name;
+use crate::fs::{Fs, Lock};
+use crate::ids::{FileNo, KeyspaceId, Position, Seq};
+use crate::journal::Segment;
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex};
+use crate::table::Store;
+use crate::version::{Change, Edit, SegmentState, VersionSet};
+use crate::view::run;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// An open database without its threads.
+pub(crate) struct Core {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub options: Options,
+    /// The database's random id.
+    pub id: u64,
+    pub store: Arc<Store>,
+    pub salts: Mutex<Salts>,
+    /// Held while the journal moves to its next segment.
+    pub rotation: Mutex<()>,
+    /// The next segment: created, announced, not yet used.
+    pub next_segment: Mutex<Option<Arc<Segment>>>,
+    /// `None` in a read-only database.
+    pub version: Mutex<Option<VersionSet>>,
+    pub commit: Mutex<CommitState>,
+    pub registry: Mutex<Registry>,
+    pub snapshots: Snapshots,
+    pub sync: SyncStage,
+    pub work: Work,
+    /// Segments whose end is known and durable, not yet written to the manifest.
+    pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
+    /// Why no write can succeed any more.
+    failed: OnceLock<Error>,
+    pub closed: AtomicBool,
+    /// Writers that wait for room.
+    pub room: (Mutex<()>, Condvar),
+    /// Held until the database closes.
+    pub lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What a job made, to become part of the database in one edit.
+#[derive(Default)]
+pub(crate) struct Installed {
+    pub changes: Vec<Change>,
+    /// Memtables that are in tables now, with their tree and the newest of their operations.
+    pub flushed: Vec<(KeyspaceId, Vec<Arc<Memtable>>, Seq)>,
+    /// Trees whose runs change.
+    pub touched: Vec<KeyspaceId>,
+}
+
+/// What a database is made of when it is opened.
+pub(crate) struct Parts {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub id: u64,
+    pub store: Arc<Store>,
+    pub salts: Salts,
+    pub version: Option<VersionSet>,
+    pub commit: CommitState,
+    pub registry: Registry,
+    pub sync: SyncStage,
+    pub lock: Option<Box<dyn Lock>>,
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Core {
+        Core {
+            fs: parts.fs,
+            dir: parts.dir,
+            options: parts.options,
+            id: parts.id,
+            store: parts.store,
+            salts: Mutex::new(parts.salts),
+            rotation: Mutex::new(()),
+            next_segment: Mutex::new(None),
+            version: Mutex::new(parts.version),
+            commit: Mutex::new(parts.commit),
+            registry: Mutex::new(parts.registry),
+            snapshots: Snapshots::default(),
+            sync: parts.sync,
+            work: Work::default(),
+            sealed: Mutex::new(Vec::new()),
+            failed: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            room: (Mutex::new(()), Condvar::new()),
+            lock: Mutex::new(parts.lock),
+        }
+    }
+
+    /// Latches the first fatal failure: from here on the database is read-only. Wakes everybody
+    /// who waits for something that will not come.
+    pub fn fail(&self, e: &Error) {
+        if self.failed.set(e.clone()).is_ok() {
+            log::error!("the database is read-only until reopened: {e}");
+        }
+        self.sync.wake_all();
+        self.wake_writers();
+    }
+
+    /// Why no write can succeed, if so.
+    pub fn failure(&self) -> Option<Error> {
+        let e = self.failed.get()?;
+        Some(Error::new(ErrorKind::ReadOnly, format!("read-only until reopened, because of: {e}")))
+    }
+
+    /// An error unless the database takes writes.
+    #[inline]
+    pub fn writable(&self) -> Result<()> {
+        // Acquire is not needed: a write that slips in before the close is ordered by the commit lock.
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(closed());
+        }
+        if self.options.read_only {
+            return Err(Error::new(ErrorKind::ReadOnly, "the database was opened read-only"));
+        }
+        match self.failed.get() {
+            None => Ok(()),
+            Some(_) => Err(self.failure().unwrap_or_else(closed)),
+        }
+    }
+
+    /// An error once the database is closed.
+    #[inline]
+    pub fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
+    }
+
+    pub fn wake_writers(&self) {
+        let _guard = self.room.0.lock();
+        self.room.1.notify_all();
+    }
+
+    /// A number and a random id for a new table.
+    pub fn new_table(&self) -> (FileNo, u64) {
+        (self.new_file(), self.salts.lock().next())
+    }
+
+    /// A number for a new file. 0 never names a file: it is what a read-only database answers, which
+    /// makes none.
+    pub fn new_file(&self) -> FileNo {
+        self.version.lock().as_mut().map_or(FileNo(0), VersionSet::new_file_no)
+    }
+
+    /// Makes `installed` durable in the manifest, together with the segments that are sealed by now
+    /// and those nobody needs any more; then swaps the views. The one place where edits are applied.
+    /// What concerns a keyspace that was dropped meanwhile is left out. Answers the edit.
+    pub fn install(&self, mut installed: Installed) -> Result<Edit> {
+        let mut version = self.version.lock();
+        let Some(set) = version.as_mut() else { return Err(closed()) };
+        {
+            let registry = self.registry.lock();
+            installed.changes.retain(|c| match c {
+                Change::AddTable { keyspace, .. }
+                | Change::RemoveTable { keyspace, .. }
+                | Change::Flushed { keyspace, .. } => registry.tree(*keyspace).is_some(),
+                _ => true,
+            });
+        }
+        let sealed: Vec<_> = self.sealed.lock().clone();
+        let changes = &mut installed.changes;
+        changes.extend(sealed.iter().map(|&(no, start, end)| Change::SegmentSealed { no, start, end }));
+        // Read before the pins: a commit that is being applied right now lies behind it.
+        let (durable, last_seq) = self.sync.durable_position();
+        let floor = self.needed_from(durable, &installed.flushed);
+        let taken_back = |c: &Change| if let Change::SegmentGone { no } = c { Some(*no) } else { None };
+        let mut gone: BTreeSet<FileNo> = changes.iter().filter_map(taken_back).collect();
+        changes.retain(|c| taken_back(c).is_none());
+        for (&no, state) in &set.state().segments {
+            if let SegmentState::Sealed { end, .. } = *state
+                && end <= floor
+            {
+                gone.insert(no);
+            }
+        }
+        gone.extend(sealed.iter().filter(|s| s.2 <= floor).map(|s| s.0));
+        changes.extend(gone.iter().map(|&no| Change::SegmentGone { no }));
+        set.set_next_keyspace(self.registry.lock().next_id);
+        let edit = Edit { durable, last_seq, changes: installed.changes };
+        if let Err(e) = set.apply(&edit) {
+            if set.failed().is_some() {
+                self.fail(&e);
+            }
+            return Err(e);
+        }
+        self.sealed.lock().retain(|s| !sealed.contains(s));
+        self.swap_views(set, &edit, &installed.flushed, &installed.touched);
+        drop(version);
+        for no in gone {
+            self.remove_file(Name::Journal(no));
+        }
+        Ok(edit)
+    }
+
+    /// Removes a file nobody needs; one that stays is found by the next open. Whether it was there
+    /// and is gone.
+    pub fn remove_file(&self, name: Name) -> bool {
+        let path = name.path(&self.dir);
+        match self.fs.remove(&path) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            Err(e) => {
+                log::warn!("{}", Error::io("removing a file", &path, e));
+                false
+            }
+        }
+    }
+
+    /// An id for a new keyspace. Ids never return.
+    pub fn new_keyspace_id(&self) -> Result<KeyspaceId> {
+        let mut registry = self.registry.lock();
+        let id = registry.next_id;
+        registry.next_id =
+            id.checked_add(1).ok_or_else(|| Error::invalid("the ids of keyspaces are used up"))?;
+        Ok(KeyspaceId(id))
+    }
+
+    fn swap_views(
+        &self,
+        set: &VersionSet,
+        edit: &Edit,
+        flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)],
+        touched: &[KeyspaceId],
+    ) {
+        let taken_away = |c: &Change| match c {
+            // A table that is added in the same edit has moved to another level.
+            Change::RemoveTable { no, .. } if !edit.adds(*no) => Some(*no),
+            _ => None,
+        };
+        let removed: Vec<FileNo> = edit.changes.iter().filter_map(taken_away).collect();
+        for &id in touched {
+            let Some(tree) = self.registry.lock().tree(id).cloned() else { continue };
+            let Some(state) = set.state().keyspaces.get(&id) else { continue };
+            let gone = flushed.iter().find(|f| f.0 == id).map_or(&[][..], |f| &f.1);
+            let old = tree.view.load_full();
+            tree.install(|view| run::runs(&state.levels, &self.store, &view.runs), gone, state.flushed);
+            for table in old.runs.iter().flat_map(|r| r.tables.iter()) {
+                if removed.contains(&table.meta.no) {
+                    table.handle.obsolete();
+                }
+            }
+        }
+    }
+
+    /// The journal position from which on memtables still need it, were `flushed` in tables.
+    pub fn needed_from(&self, end: Position, flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)]) -> Position {
+        let registry = self.registry.lock();
+        let gone = |m: &Arc<Memtable>| flushed.iter().any(|f| f.1.iter().any(|g| Arc::ptr_eq(g, m)));
+        // A dropped tree counts until the manifest has forgotten it: until then the drop itself may
+        // not be durable.
+        let trees = registry.trees().chain(registry.dropped.iter().map(|d| &d.tree));
+        let mut floor = end;
+        for tree in trees {
+            for mem in &tree.view.load().memtables {
+                if let Some(pin) = mem.pinned()
+                    && !gone(&mem.table)
+                {
+                    floor = floor.min(pin);
+                }
+            }
+        }
+        floor
+    }
+
+    /// Lets go of trees and versions only reads before `oldest` could see.
+    pub fn forget_before(&self, oldest: Seq) {
+        let mut registry = self.registry.lock();
+        if !registry.aged.is_empty() {
+            registry.forget_before(oldest);
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! Opening and closing: from a directory to a running database and back.
+//!
+//! Every step of an open may be the last before a crash; each leaves a directory that the next open
+//! takes for what it is:
+//!
+//! 1. The directory and its lock file. Nothing in them decides anything.
+//! 2. The newest manifest with a complete snapshot tells what there is. None, and no segment and no
+//!    table: the database is new.
+//! 3. The journal is replayed into memtables. Its tail is written again and synced where nothing
+//!    synced vouches for it (the bytes do not change).
+//! 4. A new manifest with the same state: complete and synced before it counts, ignored until then.
+//! 5. A new segment, its name synced, then the edit that announces it and seals the old ones.
+//! 6. Files no manifest names are removed.
+
+use crate::batch::decode;
+use crate::cache::Cache;
+use crate::db::appender::{CommitState, Writers};
+use crate::db::core::Core;
+use crate::db::entropy::{self, Salts};
+use crate::db::registry::{Registry, Unborn};
+use crate::db::stage::SyncStage;
+use crate::db::tree::Tree;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::names::Name;
+use crate::fs::{Fs, Lock};
+use crate::ids::{FileNo, KeyspaceId, Position, Seq};
+use crate::journal::{self, Announced, Hint, Recover};
+use crate::options::Options;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
+use crate::table::{ReadOptions, Store};
+use crate::version::{self, Change, Edit, KeyspaceState, SegmentState, State, VersionSet};
+use crate::view::run;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// At close, a journal that would take longer to replay than this is flushed.
+const CLOSE_REPLAY_BYTES: u64 = 1 << 20;
+
+/// What opening found and did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Whether the database was created.
+    pub created: bool,
+    /// Commits read from the journal.
+    pub commits: u64,
+    /// Bytes of journal read.
+    pub bytes: u64,
+    /// The tail of the journal that a crash had cut off, if there was one. It held no commit that
+    /// was acknowledged as durable.
+    pub torn: Option<TornTail>,
+    /// Bytes at the end of the journal that were written again, because nothing vouched for their
+    /// being on disk.
+    pub rewritten: u64,
+    /// Files that were left over, and removed.
+    pub removed: u64,
+}
+
+/// The end of a journal that was being written when the machine stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TornTail {
+    /// The segment's file.
+    pub file: PathBuf,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// About how many bytes were there.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.created {
+            return f.write_str("created");
+        }
+        write!(f, "replayed {} commits from {} bytes of journal", self.commits, self.bytes)?;
+        if let Some(torn) = &self.torn {
+            write!(f, ", cut off a torn tail of {} bytes at {}", torn.bytes, torn.offset)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a directory holds, told from names alone.
+#[derive(Default)]
+struct Listing {
+    files: BTreeMap<Name, u64>,
+}
+
+impl Listing {
+    fn read(fs: &dyn Fs, dir: &Path) -> Result<Listing> {
+        let mut listing = Listing::default();
+        let names = fs.list(dir).map_err(|e| Error::io("listing the directory", dir, e))?;
+        for (name, len) in names {
+            match (Name::parse(&name), len) {
+                (Some(name), Some(len)) => {
+                    listing.files.insert(name, len);
+                }
+                _ => {
+                    let message = "a file in the directory is not the database's";
+                    return Err(Error::invalid(message).in_file(&dir.join(name)));
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    fn numbers(&self, of: impl Fn(FileNo) -> Name) -> Vec<(FileNo, u64)> {
+        let number =
+            |(name, len): (&Name, &u64)| name.number().filter(|&no| of(no) == *name).map(|no| (no, *len));
+        self.files.iter().filter_map(number).collect()
+    }
+
+    fn highest(&self) -> FileNo {
+        self.files.keys().filter_map(|name| name.number()).max().unwrap_or_default()
+    }
+}
+
+pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)> {
+    options.check()?;
+    let fs = options.fs.clone();
+    let lock = enter(&*fs, dir, options.read_only)?;
+    let listing = Listing::read(&*fs, dir)?;
+    let (mut state, created) = load_state(&*fs, dir, &listing)?;
+    if created && options.read_only {
+        return Err(Error::new(ErrorKind::Io, "there is no database to open read-only").in_file(dir));
+    }
+    if created {
+        // Before there is anything in it that could be relied on.
+        sync_names(&*fs, dir)?;
+    }
+    check_tables(dir, &state, &listing)?;
+    let segments: Vec<Announced> = state
+        .segments
+        .iter()
+        .map(|(&no, state)| Announced {
+            no,
+            sealed: match *state {
+                SegmentState::Announced => None,
+                SegmentState::Sealed { start, end } => Some((start, end)),
+            },
+        })
+        .collect();
+    let cache = Cache::new(options.cache_bytes);
+    let store = Store::new(fs.clone(), dir.into(), cache, ReadOptions { mapped: options.mapped });
+    let mut build = Build::new(&state, &store, options.memtable_bytes)?;
+    let report = journal::recover(
+        Recover {
+            fs: &*fs,
+            dir,
+            db: state.db,
+            segments: &segments,
+            durable: state.durable,
+            hint: journal::read_hint(&*fs, dir, state.db),
+            last_edit: state.edit,
+            start: state.sealed_end,
+            persist: !options.read_only,
+        },
+        &mut |record| build.replay(&record),
+    )?;
+    let mut recovery = Recovery {
+        created,
+        commits: report.records,
+        bytes: report.bytes,
+        torn: report.torn.as_ref().map(|t| TornTail {
+            file: t.path.clone(),
+            offset: t.offset,
+            bytes: t.bytes,
+        }),
+        rewritten: report.persisted,
+        removed: 0,
+    };
+    let Build { registry, writers, last_seq, needed, .. } = build;
+    // What is left belongs to keyspaces that were dropped.
+    registry.lock().unborn.clear();
+    let last_seq = last_seq.max(state.last_seq);
+    let mut salts = Salts::new(entropy::random()?);
+    let (mut version, mut hint) = (None, None);
+    if !options.read_only {
+        if listing.highest() >= state.next_file {
+            state.saw_file(listing.highest())?;
+        }
+        let old: Vec<FileNo> = listing.numbers(Name::Manifest).into_iter().map(|(no, _)| no).collect();
+        let mut more = Salts::new(salts.next());
+        let set = VersionSet::open(fs.clone(), dir, state.clone(), &old, Box::new(move || more.next()))?;
+        hint = Some(Hint::open(&*fs, dir, state.db)?);
+        version = Some(set);
+    }
+    let core = Arc::new(Core::new(crate::db::core::Parts {
+        fs,
+        dir: dir.into(),
+        options,
+        id: state.db,
+        store,
+        salts,
+        version,
+        commit: CommitState {
+            journal: None,
+            segment_start: report.end,
+            retired: Vec::new(),
+            last_seq,
+            writers,
+        },
+        registry: registry.into_inner(),
+        sync: SyncStage::new(report.end, last_seq, hint),
+        lock,
+    }));
+    core.snapshots.publish(last_seq);
+    core.snapshots.publish_durable(last_seq);
+    if !core.options.read_only {
+        begin(&core, &state, last_seq, &report, &needed)?;
+        recovery.removed = remove_strays(&core, &listing);
+        queue_left_work(&core);
+    }
+    Ok((core, recovery))
+}
+
+/// The directory and its lock.
+fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
+    if !read_only {
+        fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
+        // Somebody else's folder stays as it is, without so much as a lock file of ours.
+        Listing::read(fs, dir)?;
+    }
+    let path = Name::Lock.path(dir);
+    match fs.lock(&path, read_only) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && read_only => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            Err(Error::new(ErrorKind::Locked, format!("the database is open elsewhere: {e}")).in_file(dir))
+        }
+        Err(e) => Err(Error::io("locking the database", &path, e)),
+    }
+}
+
+/// Makes the directory's own name survive, and those of the directories above it, which may be as
+/// new: made just now, or by a creation that was interrupted.
+fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    for above in dir.ancestors().skip(1) {
+        match fs.sync_dir(above) {
+            Ok(()) => {}
+            // What is above one that may not be opened was not made by us.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(e) => return Err(Error::io("syncing the directory", above, e)),
+        }
+    }
+    Ok(())
+}
+
+/// What the newest manifest says; a new state if this is no database yet.
+fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, bool)> {
+    if let Some(loaded) = version::load(fs, dir, &listing.numbers(Name::Manifest))? {
+        if let Some((offset, bytes)) = loaded.torn {
+            log::info!("the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
+        }
+        return Ok((loaded.state, false));
+    }
+    let data =
+        listing.files.keys().find(|n| matches!(n, Name::Journal(_) | Name::Table(_) | Name::Footer(_)));
+    match data {
+        Some(name) => {
+            Err(Error::corruption("the directory holds data but no manifest").in_file(&name.path(dir)))
+        }
+        None => Ok((State::new(entropy::random()?), true)),
+    }
+}
+
+/// Every table the manifest names must be there, as long as it was.
+fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
+    for (_, table) in state.keyspaces.values().flat_map(|k| k.levels.tables()) {
+        let name = Name::Table(table.no);
+        match listing.files.get(&name) {
+            Some(len) if *len == table.size => {}
+            Some(len) => {
+                let message = format!("a table has {len} bytes instead of {}", table.size);
+                return Err(Error::corruption(message).in_file(&name.path(dir)));
+            }
+            None => return Err(Error::corruption("a table is missing").in_file(&name.path(dir))),
+        }
+    }
+    Ok(())
+}
+
+/// Trees being filled from tables and journal.
+struct Build {
+    memtable_bytes: usize,
+    registry: Mutex<Registry>,
+    writers: Writers,
+    last_seq: Seq,
+    /// Segments with operations that are in no table.
+    needed: BTreeSet<FileNo>,
+}
+
+impl Build {
+    /// The catalog, from its tables, and a memtable for every keyspace it names.
+    fn new(state: &State, store: &Arc<Store>, memtable_bytes: usize) -> Result<Build> {
+        let mut registry = Registry::default();
+        registry.next_id = state.next_keyspace.max(1);
+        for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
+            let runs = run::runs(levels, store, &[]);
+            registry.unborn.insert(id, Unborn { runs, flushed: *flushed });
+        }
+        let mut writers = Writers::default();
+        let catalog = registry.make_catalog();
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
+        writers.add(&catalog.tree, catalog.writer);
+        rows.seek_first()?;
+        while rows.valid() {
+            if let Some(made) = registry.put(rows.key(), rows.value(), Seq::ZERO)? {
+                writers.add(&made.tree, made.writer);
+            }
+            rows.next()?;
+        }
+        let (registry, needed) = (Mutex::new(registry), BTreeSet::new());
+        Ok(Build { memtable_bytes, registry, writers, last_seq: Seq::ZERO, needed })
+    }
+
+    fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
+        let first = record.first_seq;
+        let damaged = |e: Error| e.context(format_args!("the commit of sequence number {first}"));
+        // Counted first: a record whose number of operations lies would shift the numbers of all.
+        let mut count = 0;
+        for op in decode(record.payload) {
+            op.map_err(damaged)?;
+            count += 1;
+        }
+        if count != record.count {
+            return Err(damaged(Error::corruption("it does not hold as many operations as its record says")));
+        }
+        let mut needed = false;
+        let applied =
+            self.writers.apply(record.payload, first, record.position, &self.registry, |tree, seq| {
+                let in_tables = seq <= tree.view.load().flushed;
+                needed |= !in_tables;
+                in_tables
+            });
+        applied.map_err(damaged)?;
+        if needed {
+            self.needed.insert(record.segment);
+        }
+        self.last_seq = first.plus(u64::from(count).saturating_sub(1));
+        // Frozen memtables are flushed once the database runs.
+        self.writers.rotate_full(self.memtable_bytes, || Position(0));
+        Ok(())
+    }
+}
+
+/// The new segment, and the edit that makes this opening the present.
+fn begin(
+    core: &Arc<Core>,
+    state: &State,
+    last_seq: Seq,
+    journal: &journal::Report,
+    needed: &BTreeSet<FileNo>,
+) -> Result<()> {
+    let journal::Report { ends, unused, end, .. } = journal;
+    let end = *end;
+    let sealed = |no: &FileNo| matches!(state.segments.get(no), Some(SegmentState::Sealed { .. }));
+    let mut changes: Vec<Change> = ends
+        .iter()
+        .filter(|(no, ..)| !sealed(no))
+        .map(|&(no, start, end)| Change::SegmentSealed { no, start, end })
+        .collect();
+    // Segments are large however little they hold: one that is not needed does not wait for those
+    // before it.
+    let idle = ends.iter().map(|e| &e.0).filter(|no| !needed.contains(no));
+    changes.extend(unused.iter().chain(idle).map(|&no| Change::SegmentGone { no }));
+    let live = |id: &KeyspaceId| core.registry.lock().tree(*id).is_some();
+    let dead = state.keyspaces.keys().filter(|id| !live(id));
+    changes.extend(dead.map(|&keyspace| Change::DropKeyspace { keyspace }));
+    if !changes.is_empty() {
+        let mut version = core.version.lock();
+        if let Some(set) = version.as_mut() {
+            set.apply(&Edit { durable: end, last_seq, changes })?;
+        }
+    }
+    let segment = core.create_segment(0)?;
+    let previous = ends.last().map_or(FileNo(0), |e| e.0);
+    core.activate_first(segment, previous, end)
+}
+
+/// Removes what no manifest names: outputs of jobs that did not end, segments and manifests that
+/// are no longer needed.
+fn remove_strays(core: &Core, listing: &Listing) -> u64 {
+    let version = core.version.lock();
+    let Some(set) = version.as_ref() else { return 0 };
+    let state = set.state();
+    let mut removed = 0;
+    for name in listing.files.keys() {
+        let stray = match name {
+            Name::Lock | Name::Hint => false,
+            Name::Journal(no) | Name::Footer(no) => !state.segments.contains_key(no),
+            // The set removes those that came before its own.
+            Name::Manifest(_) => false,
+            Name::Table(no) => state.table(*no).is_none(),
+        };
+        if stray && core.remove_file(*name) {
+            removed += 1;
+        }
+    }
+    removed
+}
+
+/// What the last run left undone: frozen memtables, dropped keyspaces, deep level 0.
+fn queue_left_work(core: &Arc<Core>) {
+    let trees: Vec<Arc<Tree>> = core.registry.lock().trees().cloned().collect();
+    let frozen = trees.iter().filter(|t| t.view.load().memtables.len() > 1).cloned().collect();
+    core.work.want_flush(frozen);
+    for tree in trees {
+        core.work.want_compact(tree);
+    }
+    core.work.want_segment();
+    core.work.want_drop();
+}
+
+/// Ends everything in order. Only the first call does anything.
+pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()> {
+    if core.closed.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    // A commit that was under way has ended when this is past.
+    drop(core.commit.lock());
+    stop_threads();
+    core.sync.wake_all();
+    core.wake_writers();
+    let result = if core.options.read_only || core.failure().is_some() { Ok(()) } else { leave(core) };
+    // Before the lock: whoever opens next must find the journal at rest.
+    core.commit.lock().journal = None;
+    *core.next_segment.lock() = None;
+    *core.lock.lock() = None;
+    result
+}
+
+/// Makes everything durable and leaves next to nothing to replay.
+fn leave(core: &Arc<Core>) -> Result<()> {
+    let visible = core.snapshots.visible();
+    core.sync_to(visible)?;
+    let end = core.sync.durable_position().0;
+    let needed = core.needed_from(end, &[]);
+    if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
+        core.freeze(None);
+        core.await_flushed()?;
+    }
+    core.seal_active()
+}

@@ -1,0 +1,171 @@
+//! Names and ids: what the catalog's rows say, in memory. Changed only by applying rows, in commit
+//! order, by commits and by replay alike.
+
+use crate::catalog::Row;
+use crate::db::tree::{Slot, Tree};
+use crate::error::Result;
+use crate::ids::{KeyspaceId, Seq};
+use crate::memtable;
+use crate::options::KeyspaceOptions;
+use crate::view::run::Run;
+use crate::view::{Mem, View};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A tree no name stands for any more, until the manifest has forgotten it.
+pub(crate) struct Dropped {
+    pub seq: Seq,
+    pub tree: Arc<Tree>,
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    /// By catalog key.
+    pub slots: BTreeMap<Vec<u8>, Arc<Slot>>,
+    /// By id, with the catalog key of the name that owns it.
+    trees: HashMap<KeyspaceId, (Vec<u8>, Arc<Tree>)>,
+    pub dropped: Vec<Dropped>,
+    /// Slots whose history holds more than the present.
+    pub aged: Vec<Arc<Slot>>,
+    /// The next id to give.
+    pub next_id: u32,
+    /// While opening: tables of keyspaces whose rows have not been read yet. The row of a keyspace
+    /// may still be in the journal when its first tables are long in the manifest.
+    pub unborn: HashMap<KeyspaceId, Unborn>,
+}
+
+/// The tables of a keyspace, and up to where they hold everything.
+pub(crate) struct Unborn {
+    pub runs: Vec<Arc<Run>>,
+    pub flushed: Seq,
+}
+
+/// What applying a row made: a tree that needs a memtable writer.
+pub(crate) struct Made {
+    pub tree: Arc<Tree>,
+    pub writer: memtable::Writer,
+}
+
+/// A tree with an empty memtable over `tables`.
+fn new_tree(id: KeyspaceId, options: KeyspaceOptions, tables: Option<Unborn>) -> Made {
+    let (writer, table) = memtable::new();
+    let (runs, flushed) = tables.map_or((Vec::new(), Seq::ZERO), |t| (t.runs, t.flushed));
+    let view = View { memtables: vec![Mem::new(table)], runs, flushed };
+    Made { tree: Arc::new(Tree::new(id, options, view)), writer }
+}
+
+/// A tree that holds nothing.
+pub(crate) fn empty_tree() -> Arc<Tree> {
+    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None).tree
+}
+
+impl Registry {
+    /// The catalog's own tree: it has no name.
+    pub fn make_catalog(&mut self) -> Made {
+        let id = KeyspaceId::CATALOG;
+        let made = new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id));
+        self.trees.insert(id, (Vec::new(), made.tree.clone()));
+        made
+    }
+
+    pub fn trees(&self) -> impl Iterator<Item = &Arc<Tree>> {
+        self.trees.values().map(|(_, tree)| tree)
+    }
+
+    pub fn tree(&self, id: KeyspaceId) -> Option<&Arc<Tree>> {
+        self.trees.get(&id).map(|(_, tree)| tree)
+    }
+
+    /// Applies a row that was put at `seq`. Answers a tree if this made one.
+    pub fn put(&mut self, key: &[u8], row: &[u8], seq: Seq) -> Result<Option<Made>> {
+        let row = Row::decode(row)?;
+        self.next_id = self.next_id.max(row.id.0.saturating_add(1));
+        if let Some((owner, tree)) = self.trees.get_mut(&row.id)
+            && owner == key
+        {
+            *tree.options.lock() = row.options;
+            return Ok(None);
+        }
+        let (tree, made) = match self.trees.get_mut(&row.id) {
+            // The tree changes its name: the one it had goes with a row of its own.
+            Some((owner, tree)) => {
+                *owner = key.to_vec();
+                (tree.clone(), None)
+            }
+            None => {
+                let made = new_tree(row.id, row.options, self.unborn.remove(&row.id));
+                self.trees.insert(row.id, (key.to_vec(), made.tree.clone()));
+                (made.tree.clone(), Some(made))
+            }
+        };
+        match self.slots.get(key).cloned() {
+            Some(slot) => {
+                self.release(&slot, seq);
+                slot.change(seq, Some(tree));
+                self.aged.push(slot);
+            }
+            None => {
+                self.slots.insert(key.to_vec(), Arc::new(Slot::new(key.to_vec(), seq, tree)));
+            }
+        }
+        Ok(made)
+    }
+
+    /// Applies the removal of a row at `seq`.
+    pub fn delete(&mut self, key: &[u8], seq: Seq) {
+        if let Some(slot) = self.slots.remove(key) {
+            self.release(&slot, seq);
+            slot.change(seq, None);
+            self.aged.push(slot);
+        }
+    }
+
+    /// The tree that `slot` stands for is dropped, unless it goes on under another name.
+    fn release(&mut self, slot: &Arc<Slot>, seq: Seq) {
+        let Some(tree) = slot.tree.load_full() else { return };
+        if self.trees.get(&tree.id).is_some_and(|(owner, _)| *owner == slot.key) {
+            self.trees.remove(&tree.id);
+            self.dropped.push(Dropped { seq, tree });
+        }
+    }
+
+    /// Lets go of what only snapshots older than `oldest` could read.
+    pub fn forget_before(&mut self, oldest: Seq) {
+        self.aged.retain(|slot| slot.forget_before(oldest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: u32) -> Vec<u8> {
+        Row { id: KeyspaceId(id), options: KeyspaceOptions::default() }.encode()
+    }
+
+    fn seq(n: u64) -> Seq {
+        Seq::new(n).unwrap()
+    }
+
+    #[test]
+    fn a_replaced_keyspace_is_dropped_and_the_staging_tree_lives_on() {
+        let mut r = Registry::default();
+        assert!(r.put(b"users", &row(1), seq(1)).unwrap().is_some());
+        assert!(r.put(b"staging", &row(2), seq(2)).unwrap().is_some());
+        let users = r.slots[&b"users"[..]].clone();
+        let staging = r.slots[&b"staging"[..]].clone();
+        // Replacing is these two rows in one batch.
+        assert!(r.put(b"users", &row(2), seq(3)).unwrap().is_none());
+        r.delete(b"staging", seq(4));
+        assert_eq!(users.tree.load().as_ref().unwrap().id, KeyspaceId(2));
+        assert!(staging.tree.load().is_none());
+        assert_eq!(r.dropped.iter().map(|d| d.tree.id.0).collect::<Vec<_>>(), [1]);
+        assert!(r.tree(KeyspaceId(1)).is_none() && r.tree(KeyspaceId(2)).is_some());
+        // A snapshot from before still reads the old tree, one from before the start nothing.
+        assert_eq!(users.tree_at(seq(2)).ok().flatten().unwrap().id, KeyspaceId(1));
+        assert!(users.tree_at(seq(0)).is_err());
+        r.forget_before(seq(9));
+        assert!(r.aged.is_empty());
+        assert_eq!(users.tree_at(seq(9)).ok().flatten().unwrap().id, KeyspaceId(2));
+    }
+}

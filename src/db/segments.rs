@@ -1,0 +1,119 @@
+//! Journal segments over their life: created and announced ahead of need, activated when the one
+//! before is full, left to the sync stage to be sealed.
+
+use crate::db::core::{Core, Installed};
+use crate::db::stage::Retired;
+use crate::error::{Error, Result};
+use crate::ids::Position;
+use crate::journal::{ActivationInfo, Mode, Segment, Writer};
+use crate::options::Durability;
+use crate::version::Change;
+use std::sync::Arc;
+
+impl Core {
+    /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
+    /// Nothing is durable in it yet; its name is.
+    pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
+        let capacity = self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
+        let no = self.new_file();
+        let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
+        self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
+        let changes = vec![Change::SegmentAnnounced { no }];
+        self.install(Installed { changes, ..Installed::default() })?;
+        Ok(Arc::new(segment))
+    }
+
+    /// Creates the segment after the active one, unless it is there.
+    pub fn prepare_segment(&self) -> Result<()> {
+        let _guard = self.rotation.lock();
+        if self.next_segment.lock().is_none() {
+            let segment = self.create_segment(0)?;
+            *self.next_segment.lock() = Some(segment);
+        }
+        Ok(())
+    }
+
+    /// Moves the journal to a segment that takes a batch of `len` bytes, unless the active one
+    /// does.
+    pub fn next_segment(&self, len: usize) -> Result<()> {
+        let _guard = self.rotation.lock();
+        let fits = self.commit.lock().journal.as_ref().is_none_or(|j| j.fits(len));
+        if fits {
+            return Ok(());
+        }
+        let enough = |s: &Arc<Segment>| s.capacity() >= Segment::capacity_for(len);
+        let ready = self.next_segment.lock().take_if(|s| enough(s));
+        let segment = match ready {
+            Some(segment) => segment,
+            None => self.create_segment(len)?,
+        };
+        self.activate(segment)?;
+        self.work.want_segment();
+        Ok(())
+    }
+
+    fn activate(&self, segment: Arc<Segment>) -> Result<()> {
+        // Asked before the lock on commits: the lock on versions comes first.
+        let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
+        let salt = self.salts.lock().next();
+        let mut commit = self.commit.lock();
+        let start = commit.segment_start;
+        let Some(old) = commit.journal.as_mut() else { return Ok(()) };
+        old.flush().inspect_err(|e| self.fail(e))?;
+        let end = old.end();
+        let retired = Retired { segment: old.segment().clone(), start, end };
+        let info = ActivationInfo {
+            db: self.id,
+            salt,
+            start: end,
+            previous: retired.segment.no(),
+            durable: self.sync.durable_hint(),
+            last_edit,
+        };
+        let writer = Writer::activate(segment, info, self.mode()).inspect_err(|e| self.fail(e))?;
+        commit.journal = Some(writer);
+        commit.segment_start = end;
+        commit.retired.push(retired);
+        Ok(())
+    }
+
+    /// Activates the first segment of this opening.
+    pub fn activate_first(
+        &self,
+        segment: Arc<Segment>,
+        previous: crate::ids::FileNo,
+        start: Position,
+    ) -> Result<()> {
+        let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
+        let salt = self.salts.lock().next();
+        let info = ActivationInfo { db: self.id, salt, start, previous, durable: start, last_edit };
+        let mut commit = self.commit.lock();
+        commit.journal = Some(Writer::activate(segment, info, self.mode())?);
+        commit.segment_start = start;
+        Ok(())
+    }
+
+    fn mode(&self) -> Mode {
+        if self.options.mapped && self.options.durability == Durability::Buffered {
+            Mode::Mapped
+        } else {
+            Mode::Positioned
+        }
+    }
+
+    /// At close: the active segment is sealed, and given back if no batch is in it; so is the one
+    /// prepared after it. The journal is durable by now.
+    pub fn seal_active(&self) -> Result<()> {
+        let (no, start, idle) = {
+            let commit = self.commit.lock();
+            let Some(journal) = &commit.journal else { return Ok(()) };
+            (journal.segment().no(), commit.segment_start, journal.is_empty())
+        };
+        let end = self.sync.durable_position().0;
+        self.sealed.lock().push((no, start, end));
+        let prepared = self.next_segment.lock().take().map(|s| s.no());
+        let gone = prepared.into_iter().chain(idle.then_some(no));
+        let changes = gone.map(|no| Change::SegmentGone { no }).collect();
+        self.install(Installed { changes, ..Installed::default() }).map(|_| ())
+    }
+}

@@ -1,0 +1,76 @@
+//! The live snapshots: sequence numbers that reads may still happen at.
+
+use crate::ids::Seq;
+use crate::job::retain::Horizon;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+
+/// The live snapshots, and the two sequence numbers new ones are made at.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    live: Mutex<BTreeMap<Seq, usize>>,
+    visible: AtomicU64,
+    durable: AtomicU64,
+}
+
+impl Snapshots {
+    /// The newest sequence number reads see.
+    #[inline]
+    pub fn visible(&self) -> Seq {
+        // Acquire: pairs with `publish`; what the commit put into memtables is seen with it.
+        Seq::new(self.visible.load(Ordering::Acquire)).unwrap_or(Seq::MAX)
+    }
+
+    /// The newest sequence number that survives power loss.
+    #[inline]
+    pub fn durable(&self) -> Seq {
+        Seq::new(self.durable.load(Ordering::Acquire)).unwrap_or(Seq::MAX)
+    }
+
+    pub fn publish(&self, seq: Seq) {
+        self.visible.store(seq.get(), Ordering::Release);
+    }
+
+    pub fn publish_durable(&self, seq: Seq) {
+        self.durable.store(seq.get(), Ordering::Release);
+    }
+
+    pub fn take(&self, at: impl FnOnce(&Self) -> Seq) -> Seq {
+        // Under the lock, so that a horizon taken meanwhile holds either this snapshot or a point
+        // at or below it.
+        let mut live = self.live.lock();
+        let seq = at(self);
+        *live.entry(seq).or_insert(0) += 1;
+        seq
+    }
+
+    /// Ends one snapshot at `seq`. The oldest that remains, or the present.
+    pub fn release(&self, seq: Seq) -> Seq {
+        let mut live = self.live.lock();
+        if let Some(n) = live.get_mut(&seq) {
+            *n -= 1;
+            if *n == 0 {
+                live.remove(&seq);
+            }
+        }
+        self.oldest_of(&live)
+    }
+
+    fn oldest_of(&self, live: &BTreeMap<Seq, usize>) -> Seq {
+        let now = self.visible().min(self.durable());
+        live.keys().next().map_or(now, |&s| s.min(now))
+    }
+
+    /// The oldest sequence number a read can still ask for.
+    pub fn oldest(&self) -> Seq {
+        self.oldest_of(&self.live.lock())
+    }
+
+    /// What reads there can be from now on.
+    pub fn horizon(&self) -> Horizon {
+        let live = self.live.lock();
+        // No snapshot will be made below the durable sequence number, whatever kind it is.
+        Horizon::new(live.keys().copied(), self.visible().min(self.durable()))
+    }
+}

@@ -1,0 +1,109 @@
+//! A tree: the memtables and tables of one keyspace id. A slot: the name a handle stands for, and
+//! the tree it stood for at each moment.
+
+use crate::error::{Error, ErrorKind};
+use crate::ids::{KeyspaceId, Seq};
+use crate::memtable::Memtable;
+use crate::options::KeyspaceOptions;
+use crate::sync::Mutex;
+use crate::view::run::Run;
+use crate::view::{Mem, View};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use std::sync::Arc;
+
+/// One keyspace id: its current view, swapped whole.
+pub(crate) struct Tree {
+    pub id: KeyspaceId,
+    pub options: Mutex<KeyspaceOptions>,
+    pub view: ArcSwap<View>,
+    /// Held while a new view is made of the old one.
+    swap: Mutex<()>,
+}
+
+impl Tree {
+    pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View) -> Tree {
+        Tree { id, options: Mutex::new(options), view: ArcSwap::from_pointee(view), swap: Mutex::new(()) }
+    }
+
+    /// A new memtable in front: the one written to until now is frozen.
+    pub fn rotate(&self, fresh: Mem) {
+        let _guard = self.swap.lock();
+        let old = self.view.load();
+        let mut memtables = Vec::with_capacity(old.memtables.len() + 1);
+        memtables.push(fresh);
+        memtables.extend(old.memtables.iter().cloned());
+        self.view.store(Arc::new(View { memtables, runs: old.runs.clone(), flushed: old.flushed }));
+    }
+
+    /// New runs; `gone` memtables are in them now.
+    pub fn install(&self, runs: impl FnOnce(&View) -> Vec<Arc<Run>>, gone: &[Arc<Memtable>], flushed: Seq) {
+        let _guard = self.swap.lock();
+        let old = self.view.load();
+        let stays = |m: &&Mem| !gone.iter().any(|g| Arc::ptr_eq(g, &m.table));
+        let memtables: Vec<Mem> = old.memtables.iter().filter(stays).cloned().collect();
+        debug_assert!(!memtables.is_empty());
+        let runs = runs(&old);
+        self.view.store(Arc::new(View { memtables, runs, flushed: old.flushed.max(flushed) }));
+    }
+}
+
+/// What a handle by name stands for: the current tree, and those that snapshots may still need.
+pub(crate) struct Slot {
+    /// The row's key in the catalog.
+    pub key: Vec<u8>,
+    /// `None`: dropped.
+    pub tree: ArcSwapOption<Tree>,
+    /// Which tree the name stood for from which sequence number on, oldest first, never empty.
+    history: Mutex<Vec<(Seq, Option<Arc<Tree>>)>>,
+}
+
+impl Slot {
+    pub fn new(key: Vec<u8>, since: Seq, tree: Arc<Tree>) -> Slot {
+        Slot {
+            key,
+            tree: ArcSwapOption::from(Some(tree.clone())),
+            history: Mutex::new(vec![(since, Some(tree))]),
+        }
+    }
+
+    /// From `since` on the name stands for `tree` (`None`: for nothing).
+    pub fn change(&self, since: Seq, tree: Option<Arc<Tree>>) {
+        self.history.lock().push((since, tree.clone()));
+        self.tree.store(tree);
+    }
+
+    /// The tree at sequence number `at`; `Err` if the name was not there yet, `Ok(None)` if it had
+    /// been dropped.
+    pub fn tree_at(&self, at: Seq) -> Result<Option<Arc<Tree>>, NotYet> {
+        let history = self.history.lock();
+        let after = history.partition_point(|(since, _)| *since <= at);
+        match after.checked_sub(1) {
+            Some(i) => Ok(history[i].1.clone()),
+            None => Err(NotYet),
+        }
+    }
+
+    /// Whether the name came to stand for another tree after `at`. That it was given at all is not
+    /// a change.
+    pub fn changed_since(&self, at: Seq) -> bool {
+        let history = self.history.lock();
+        history.len() > history.partition_point(|(since, _)| *since <= at).max(1)
+    }
+
+    /// Forgets the trees that no snapshot at or above `oldest` needs. Whether older ones remain.
+    pub fn forget_before(&self, oldest: Seq) -> bool {
+        let mut history = self.history.lock();
+        let needed = history.partition_point(|(since, _)| *since <= oldest).saturating_sub(1);
+        history.drain(..needed);
+        history.len() > 1
+    }
+}
+
+/// The name was given after the snapshot.
+pub(crate) struct NotYet;
+
+/// The error of every use of a handle whose keyspace is gone.
+#[cold]
+pub(crate) fn dropped() -> Error {
+    Error::new(ErrorKind::Closed, "the keyspace was dropped")
+}

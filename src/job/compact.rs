@@ -1,0 +1,42 @@
+//! Compaction: runs are merged into one sorted run, and what no read can see any more is left out.
+
+use crate::cursor::Cursor;
+use crate::cursor::merge::Merge;
+use crate::error::Result;
+use crate::job::output::{NewTable, Output, OutputOptions};
+use crate::job::retain::{Horizon, Retain};
+use crate::table::Store;
+use crate::tombstones::{RangeDelete, RangeTombstones};
+use crate::version::TableMeta;
+use crate::view::run::{Run, RunCursor};
+use std::sync::Arc;
+
+/// Merges `inputs`. `bottom`: nothing older than the inputs can lie below the output, so tombstones
+/// that no snapshot needs go as well. The tables are synced, their names are not. A block that
+/// cannot be read fails the whole job: nothing is dropped on the strength of an error.
+pub(crate) fn compact(
+    inputs: &[Arc<Run>],
+    bottom: bool,
+    horizon: &Horizon,
+    store: &Arc<Store>,
+    options: OutputOptions,
+    new_table: NewTable<'_>,
+) -> Result<Vec<TableMeta>> {
+    let mut deletes: Vec<RangeDelete> = Vec::new();
+    for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
+        deletes.extend(table.handle.table()?.tombstones().deletes());
+    }
+    let tombstones = RangeTombstones::new(deletes);
+    let kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
+    let mut entries = Merge::new(inputs.iter().map(|r| RunCursor::streaming(r.clone())).collect());
+    let mut retain = Retain::new(horizon, &tombstones, bottom);
+    let mut output = Output::new(store, options, new_table, kept);
+    entries.seek_first()?;
+    while entries.valid() {
+        if retain.keep(entries.key(), entries.trailer()) {
+            output.add(entries.key(), entries.trailer(), entries.value())?;
+        }
+        entries.next()?;
+    }
+    output.finish()
+}

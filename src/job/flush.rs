@@ -1,0 +1,38 @@
+//! Flush: memtables become tables of level 0.
+
+use crate::cursor::Cursor;
+use crate::cursor::merge::Merge;
+use crate::error::Result;
+use crate::job::output::{NewTable, Output, OutputOptions};
+use crate::job::retain::{Horizon, Retain};
+use crate::memtable::{MemCursor, Memtable};
+use crate::table::Store;
+use crate::tombstones::RangeTombstones;
+use crate::version::TableMeta;
+use std::sync::Arc;
+
+/// Writes the contents of `memtables` as one sorted run. Versions no read can see are left out;
+/// tombstones stay. The tables are synced, their names are not.
+pub(crate) fn flush(
+    memtables: &[Arc<Memtable>],
+    horizon: &Horizon,
+    store: &Arc<Store>,
+    options: OutputOptions,
+    new_table: NewTable<'_>,
+) -> Result<Vec<TableMeta>> {
+    let tombstones = RangeTombstones::new(
+        memtables.iter().flat_map(|m| m.range_tombstones().deletes().collect::<Vec<_>>()),
+    );
+    let mut entries = Merge::new(memtables.iter().map(|m| MemCursor::new(m.clone())).collect());
+    let mut retain = Retain::new(horizon, &tombstones, false);
+    let kept = crate::job::retain::tombstones(&tombstones, horizon, false);
+    let mut output = Output::new(store, options, new_table, kept);
+    entries.seek_first()?;
+    while entries.valid() {
+        if retain.keep(entries.key(), entries.trailer()) {
+            output.add(entries.key(), entries.trailer(), entries.value())?;
+        }
+        entries.next()?;
+    }
+    output.finish()
+}

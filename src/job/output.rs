@@ -1,0 +1,124 @@
+//! Writes sorted entries into one table after another, cutting between keys.
+
+use crate::error::Result;
+use crate::ids::FileNo;
+use crate::key::Trailer;
+use crate::table::{Store, Summary, WriteOptions, Writer};
+use crate::tombstones::RangeTombstones;
+use crate::version::TableMeta;
+use std::sync::Arc;
+
+/// A table's number and random id, given by the database for each output.
+pub(crate) type NewTable<'a> = &'a mut dyn FnMut() -> (FileNo, u64);
+
+/// How outputs are written.
+#[derive(Clone, Copy)]
+pub(crate) struct OutputOptions {
+    pub write: WriteOptions,
+    /// Where a table is cut, in bytes.
+    pub table_bytes: u64,
+}
+
+/// Entries in internal order go in, tables come out. Tables of an output that is dropped
+/// unfinished are removed.
+pub(crate) struct Output<'a> {
+    store: &'a Arc<Store>,
+    options: OutputOptions,
+    new_table: NewTable<'a>,
+    /// Range tombstones of the whole output; each table gets those of its keys.
+    tombstones: RangeTombstones,
+    open: Option<(FileNo, Writer)>,
+    /// Where the open table begins; `None` for the first.
+    from: Option<Vec<u8>>,
+    last_key: Vec<u8>,
+    done: Vec<TableMeta>,
+}
+
+impl<'a> Output<'a> {
+    pub fn new(
+        store: &'a Arc<Store>,
+        options: OutputOptions,
+        new_table: NewTable<'a>,
+        tombstones: RangeTombstones,
+    ) -> Output<'a> {
+        let (from, last_key, done) = (None, Vec::new(), Vec::new());
+        Output { store, options, new_table, tombstones, open: None, from, last_key, done }
+    }
+
+    /// Adds the next entry in internal order.
+    pub fn add(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) -> Result<()> {
+        if let Some((_, writer)) = &self.open
+            && writer.size() >= self.options.table_bytes
+            && self.last_key != key
+        {
+            self.cut(Some(key))?;
+        }
+        self.writer()?.add(key, trailer, value)?;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(key);
+        Ok(())
+    }
+
+    fn writer(&mut self) -> Result<&mut Writer> {
+        if self.open.is_none() {
+            let (no, id) = (self.new_table)();
+            self.open = Some((no, self.store.create(no, id, self.options.write)?));
+        }
+        Ok(&mut self.open.as_mut().expect("just opened").1)
+    }
+
+    /// Ends the open table before `to` (`None`: the last one), if it holds anything.
+    fn cut(&mut self, to: Option<&[u8]>) -> Result<()> {
+        let tombstones = self.tombstones.clip(self.from.as_deref(), to);
+        if self.open.is_none() && !tombstones.is_empty() {
+            self.writer()?;
+        }
+        self.from = to.map(<[u8]>::to_vec);
+        let Some((no, writer)) = self.open.take() else { return Ok(()) };
+        match writer.finish(&tombstones) {
+            Ok(summary) => self.done.push(meta(no, summary)),
+            Err(e) => {
+                discard(self.store, no);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// The tables written, synced, in key order. Their directory is not synced yet.
+    pub fn finish(mut self) -> Result<Vec<TableMeta>> {
+        self.cut(None)?;
+        Ok(std::mem::take(&mut self.done))
+    }
+}
+
+impl Drop for Output<'_> {
+    fn drop(&mut self) {
+        for no in self.open.iter().map(|(no, _)| *no).chain(self.done.iter().map(|t| t.no)) {
+            discard(self.store, no);
+        }
+    }
+}
+
+/// Removes a table that no manifest names. One that stays is found by the next open.
+pub(crate) fn discard(store: &Store, no: FileNo) {
+    if let Err(e) = store.remove(no) {
+        log::warn!("removing an unfinished table: {e}");
+    }
+}
+
+fn meta(no: FileNo, s: Summary) -> TableMeta {
+    TableMeta {
+        no,
+        id: s.id,
+        size: s.size,
+        smallest: s.smallest,
+        end: s.end,
+        min_seq: s.min_seq,
+        max_seq: s.max_seq,
+        entries: s.entries,
+        deletes: s.deletes,
+        range_deletes: s.range_deletes,
+        raw_bytes: s.raw_bytes,
+    }
+}

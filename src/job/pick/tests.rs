@@ -1,0 +1,545 @@
+//! Plans for layouts given as text, and a simulated keyspace that obeys the plans.
+
+use super::{LAST, PickOptions, Plan, pick};
+use crate::ids::{FileNo, Seq};
+use crate::version::{Levels, TableMeta};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const OPTIONS: PickOptions = PickOptions { l0_runs: 2, level_base: 1000, fanout: 10, table_bytes: 100 };
+
+/// The plan as `inputs -> level@age`, and what is said of it.
+fn show(plan: Option<Plan>) -> String {
+    let Some(plan) = plan else { return "nothing".into() };
+    let mut text = String::new();
+    let mut level = None;
+    for (l, no) in &plan.inputs {
+        if level != Some(*l) {
+            text += &format!("L{l} ");
+            level = Some(*l);
+        }
+        text += &format!("{} ", no.0);
+    }
+    text += &format!("-> L{}@{}", plan.level_out, plan.run_out);
+    for (said, word) in [(plan.bottom, " bottom"), (plan.trivial, " move")] {
+        if said {
+            text += word;
+        }
+    }
+    text
+}
+
+fn planned(layout: &str, busy: &[u64]) -> String {
+    let levels = Levels::parse(layout).unwrap();
+    levels.check().unwrap();
+    show(pick(&levels, &|no| busy.contains(&no.0), &OPTIONS))
+}
+
+#[test]
+fn level_0_goes_to_the_base_level() {
+    for (layout, busy, expect) in [
+        ("", &[][..], "nothing"),
+        ("L0 age 1: 1[a-m)", &[], "nothing"),
+        ("L0 age 2: 2[a-m) \n L0 age 1: 1[c-d)", &[], "L0 2 1 -> L7@0 bottom"),
+        ("L0 age 2: 2[a-m) \n L0 age 1: 1[c-d)", &[1], "nothing"),
+        // The tables that overlap, those in the gap between inputs, no others.
+        (
+            "L0 age 2: 2[c-d) \n L0 age 1: 1[k-m) \n L7 age 0: 3[a-b):300 4[b-c0) 5[f-g) 6[l-n) 7[n-z):90",
+            &[],
+            "L0 2 1 L7 4 5 6 -> L7@0 bottom",
+        ),
+        // What overlaps is on its way down; it has to wait.
+        (
+            "L0 age 2: 2[a-d) \n L0 age 1: 1[b-m) \n L6 age 0: 3[a-b) 4[l-p) \n L7 age 0: 5[x-y):999",
+            &[4],
+            "nothing",
+        ),
+        // With much data the base level is further up, and tombstones stay.
+        ("L0 age 2: 2[a-d) \n L0 age 1: 1[b-m) \n L7 age 0: 5[a-y):100000", &[], "L0 2 1 -> L5@0"),
+        ("L0 age 2: 2[a-d) \n L0 age 1: 1[b-m) \n L7 age 0: 5[p-y):100000", &[], "L0 2 1 -> L5@0 bottom"),
+        // With little, but a level above in use from before, it is that one.
+        (
+            "L0 age 2: 2[a-d) \n L0 age 1: 1[b-m) \n L4 age 5: 3[l-n):40 \n L7 age 0: 5[a-y)",
+            &[],
+            "L0 2 1 L4 3 -> L4@5",
+        ),
+    ] {
+        assert_eq!(planned(layout, busy), expect, "{layout}");
+    }
+}
+
+#[test]
+fn what_overlaps_nothing_moves() {
+    for (layout, expect) in [
+        ("L0 age 2: 2[c-d) \n L0 age 1: 1[a-b)", "L0 2 1 -> L7@0 bottom move"),
+        ("L0 age 2: 2[c-d) \n L0 age 1: 1[a-b) \n L7 age 0: 3[d-e):300", "L0 2 1 -> L7@0 bottom move"),
+        // Also round a table between them.
+        ("L0 age 2: 2[e-f) \n L0 age 1: 1[a-b) \n L7 age 0: 3[c-d):900", "L0 2 1 -> L7@0 bottom move"),
+        ("L0 age 2: 2[c-d) \n L0 age 1: 1[a-c0)", "L0 2 1 -> L7@0 bottom"),
+        // Small ones are joined with those beside them, but not with much larger ones.
+        (
+            "L0 age 2: 2[h-i):9 \n L0 age 1: 1[f-g):9 \n L7 age 0: 3[a-b):99 4[b-c):20 5[c-d):18 6[x-y):99",
+            "L0 2 1 L7 5 4 -> L7@0 bottom",
+        ),
+        ("L0 age 2: 2[h-i):9 \n L0 age 1: 1[f-g):9 \n L7 age 0: 4[b-c):19", "L0 2 1 -> L7@0 bottom move"),
+    ] {
+        assert_eq!(planned(layout, &[]), expect, "{layout}");
+    }
+    let small = "L0 age 2: 2[h-i):9 \n L0 age 1: 1[f-g):9 \n L7 age 0: 4[b-c):18";
+    assert_eq!(planned(small, &[]), "L0 2 1 L7 4 -> L7@0 bottom");
+    assert_eq!(planned(small, &[4]), "L0 2 1 -> L7@0 bottom move");
+    // Tombstones that nothing is left to be hidden by would stay for ever.
+    let mut levels = Levels::default();
+    let table = TableMeta { deletes: 1, ..TableMeta::parse("1[a-b)") };
+    levels.insert(0, Seq::ZERO, Arc::new(table)).unwrap();
+    let options = PickOptions { l0_runs: 1, ..OPTIONS };
+    assert_eq!(show(pick(&levels, &|_| false, &options)), "L0 1 -> L7@0 bottom");
+}
+
+#[test]
+fn a_level_above_its_target_gives_the_table_that_overlaps_least() {
+    // 100000 below: the targets are 10000 and 1000.
+    let below = "L7 age 0: 10[a-f):50000 11[f-k):10000 12[k-p):10000 13[p-z):30000";
+    for (layout, busy, expect) in [
+        ("L6 age 0: 1[a-b):9000 2[f-m):1000", &[][..], "nothing"),
+        ("L6 age 0: 1[a-b):9000 2[f-m):4000 3[p-q):1000", &[], "L6 2 L7 11 12 -> L7@0 bottom"),
+        ("L6 age 0: 1[a-b):9000 2[f-m):4000 3[p-q):1000", &[2], "nothing"),
+        ("L6 age 0: 1[a-b):9000 2[f-m):4000 3[p-q):19000", &[2], "L6 3 L7 13 -> L7@0 bottom"),
+        ("L6 age 0: 1[a-b):9000 2[f-m):4000 3[p-q):19000", &[2, 13], "L6 1 L7 10 -> L7@0 bottom"),
+        ("L5 age 0: 1[a-b):900 2[f-m):400 3[p-q):100", &[], "L5 1 -> L6@0 move"),
+        ("L5 age 0: 1[z-zz):1100 \n L6 age 0: 2[z-zzz):10", &[], "L5 1 L6 2 -> L6@0 bottom"),
+        // The level that exceeds its target most.
+        ("L5 age 0: 1[a-b):1200 \n L6 age 0: 2[a-b):13000", &[], "L6 2 L7 10 -> L7@0 bottom"),
+        ("L5 age 0: 1[a-b):1400 \n L6 age 0: 2[a-b):13000", &[], "L5 1 L6 2 -> L6@0"),
+        // Level 0 waits for the base level, where nothing new begins until then.
+        (
+            "L0 age 2: 8[a-d) \n L0 age 1: 7[a-d) \n L5 age 0: 1[a-b):700 2[f-m):1300",
+            &[],
+            "L5 1 -> L6@0 move",
+        ),
+        (
+            "L0 age 3: 9[a-d) \n L0 age 2: 8[a-d) \n L0 age 1: 7[a-d) \n L5 age 0: 1[a-b):700 2[f-m):1300",
+            &[1],
+            "nothing",
+        ),
+    ] {
+        assert_eq!(planned(&format!("{layout}\n{below}"), busy), expect, "{layout}");
+    }
+}
+
+#[test]
+fn small_flushes_are_merged_among_themselves_first() {
+    let base = "L7 age 0: 20[a-m):500 21[m-z):500";
+    for (runs, expect) in [
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):5", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):1 \n L0 age 2: 2[a-z):2", "L0 4 3 2 -> L0@4"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):1 \n L0 age 2: 2[a-z):3", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[a-z):50 \n L0 age 3: 3[a-z):50", "L0 4 3 L7 20 21 -> L7@0 bottom"),
+        ("L0 age 4: 4[a-b):1 \n L0 age 3: 3[a-z):98", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1", "L0 4 3 -> L7@0 bottom"),
+        // What is older and not in it may be on level 0 as well.
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 \n L0 age 2: 2[1-z):9", "L0 4 3 -> L0@4 bottom"),
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 \n L0 age 2: 2[00-z):9", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 5[a-m):1 \n L0 age 2: 2[z-zz):9", "L0 4 3 5 -> L0@4"),
+    ] {
+        assert_eq!(planned(&format!("{runs}\n{base}"), &[]), expect, "{runs}");
+    }
+}
+
+#[test]
+fn tombstones_go_down_when_nothing_else_is_due() {
+    let layout = |level: u8, deletes: u64, range_deletes: u64| {
+        let mut levels = Levels::parse("L5 age 0: 2[a-c):10 \n L7 age 0: 3[a-z):90000").unwrap();
+        let table = TableMeta { entries: 10, deletes, range_deletes, ..TableMeta::parse("1[b-d):10") };
+        levels.remove(5, Seq::ZERO, &TableMeta::parse("2[a-c)")).unwrap();
+        levels.insert(level, Seq::ZERO, Arc::new(table)).unwrap();
+        levels
+    };
+    for (level, deletes, range_deletes, expect) in [
+        (0, 4, 0, "nothing"),
+        (0, 5, 0, "L0 1 -> L6@0 move"),
+        (0, 0, 10, "L0 1 -> L6@0 move"),
+        (6, 0, 9, "nothing"),
+        (6, 4, 1, "nothing"),
+        (6, 5, 1, "L6 1 L7 3 -> L7@0 bottom"),
+        (5, 10, 0, "L5 1 -> L6@0 move"),
+    ] {
+        let levels = layout(level, deletes, range_deletes);
+        let options = PickOptions { level_base: 9000, ..OPTIONS };
+        assert_eq!(show(pick(&levels, &|_| false, &options)), expect, "L{level} {deletes} {range_deletes}");
+    }
+    // Nothing below to delete.
+    let mut levels = layout(5, 10, 0);
+    levels.remove(7, Seq::ZERO, &TableMeta::parse("3[a-z)")).unwrap();
+    assert_eq!(show(pick(&levels, &|_| false, &OPTIONS)), "nothing");
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// What a simulated table holds: keys with the number of their newest operation and whether that is
+/// a delete, and range deletes `start..end`.
+#[derive(Clone, Default, Debug)]
+struct Content {
+    entries: BTreeMap<u64, (u64, bool)>,
+    ranges: Vec<(u64, u64, u64)>,
+}
+
+impl Content {
+    fn cover(&self, key: u64) -> u64 {
+        self.ranges.iter().filter(|r| r.0 <= key && key < r.1).map(|r| r.2).max().unwrap_or(0)
+    }
+
+    /// The part from key `from` to before `to`.
+    fn clip(&self, from: u64, to: u64) -> Content {
+        let ranges = self.ranges.iter().map(|r| (r.0.max(from), r.1.min(to), r.2)).filter(|r| r.0 < r.1);
+        Content {
+            entries: self.entries.range(from..to).map(|(&k, &v)| (k, v)).collect(),
+            ranges: ranges.collect(),
+        }
+    }
+
+    fn meta(&self, no: FileNo) -> TableMeta {
+        let bytes = |key: u64| -> Box<[u8]> { format!("{key:05}").into_bytes().into() };
+        let starts = self.entries.keys().copied().chain(self.ranges.iter().map(|r| r.0));
+        let ends = self.entries.keys().map(|k| k + 1).chain(self.ranges.iter().map(|r| r.1));
+        let end = ends.max().unwrap();
+        TableMeta {
+            no,
+            id: no.0,
+            size: 10 * (self.entries.len() + self.ranges.len()) as u64,
+            smallest: bytes(starts.min().unwrap()),
+            end: (end < KEYS).then(|| bytes(end)),
+            min_seq: Seq::ZERO,
+            max_seq: Seq::MAX,
+            entries: self.entries.len() as u64,
+            deletes: self.entries.values().filter(|v| v.1).count() as u64,
+            range_deletes: self.ranges.len() as u64,
+            raw_bytes: 0,
+        }
+    }
+
+    /// What a compaction writes for these inputs.
+    fn merge(inputs: &[&Content], bottom: bool) -> Content {
+        let mut all = Content::default();
+        for content in inputs {
+            all.ranges.extend(&content.ranges);
+            for (&key, &value) in &content.entries {
+                let newest = all.entries.entry(key).or_insert(value);
+                *newest = value.max(*newest);
+            }
+        }
+        let covers: BTreeMap<u64, u64> = all.entries.keys().map(|&k| (k, all.cover(k))).collect();
+        all.entries.retain(|k, v| v.0 > covers[k] && !(bottom && v.1));
+        if bottom {
+            all.ranges.clear();
+        }
+        all
+    }
+}
+
+const KEYS: u64 = 2000;
+
+/// A compaction under way.
+struct Job {
+    plan: Plan,
+    outputs: Vec<Content>,
+}
+
+struct Keyspace {
+    options: PickOptions,
+    random: Random,
+    levels: Levels,
+    contents: BTreeMap<FileNo, Content>,
+    /// The newest operation of each live key.
+    model: BTreeMap<u64, u64>,
+    jobs: Vec<Job>,
+    busy: BTreeSet<FileNo>,
+    seq: u64,
+    next: u64,
+    /// Bytes flushed, and bytes written by compactions.
+    flushed: u64,
+    written: u64,
+    most_runs: usize,
+    /// Outputs are cut anywhere.
+    ragged: bool,
+}
+
+impl Keyspace {
+    fn new(seed: u64, options: PickOptions) -> Keyspace {
+        Keyspace {
+            options,
+            random: Random(seed),
+            levels: Levels::default(),
+            contents: BTreeMap::new(),
+            model: BTreeMap::new(),
+            jobs: Vec::new(),
+            busy: BTreeSet::new(),
+            seq: 0,
+            next: 1,
+            flushed: 0,
+            written: 0,
+            most_runs: 0,
+            ragged: true,
+        }
+    }
+
+    fn write(&mut self, content: &mut Content, key: u64, delete: bool) {
+        self.seq += 1;
+        content.entries.insert(key, (self.seq, delete));
+        match delete {
+            true => self.model.remove(&key),
+            false => self.model.insert(key, self.seq),
+        };
+    }
+
+    fn delete_range(&mut self, content: &mut Content, start: u64, end: u64) {
+        self.seq += 1;
+        content.entries.retain(|&k, _| k < start || k >= end);
+        self.model.retain(|&k, _| k < start || k >= end);
+        content.ranges.push((start, end, self.seq));
+    }
+
+    fn flush(&mut self, content: Content) {
+        let (level, age) = (0, Seq::new(self.seq).unwrap());
+        self.flushed += content.meta(FileNo(0)).size;
+        self.add(level, age, &[content]);
+        self.most_runs = self.most_runs.max(self.levels.level(0).len());
+    }
+
+    fn add(&mut self, level: u8, age: Seq, outputs: &[Content]) {
+        for content in outputs {
+            let no = FileNo(self.next);
+            self.next += 1;
+            self.levels.insert(level, age, Arc::new(content.meta(no))).unwrap();
+            self.contents.insert(no, content.clone());
+        }
+    }
+
+    /// Begins the next compaction, if there is one; a move is done at once.
+    fn begin(&mut self) -> bool {
+        let Some(plan) = pick(&self.levels, &|no| self.busy.contains(&no), &self.options) else {
+            return false;
+        };
+        assert!(plan.inputs.iter().all(|(_, no)| self.busy.insert(*no)), "a busy table is an input");
+        if plan.trivial {
+            for (level, no) in &plan.inputs {
+                let table = self.remove(*level, *no);
+                self.levels.insert(plan.level_out, plan.run_out, table).unwrap();
+            }
+            return true;
+        }
+        let inputs: Vec<&Content> = plan.inputs.iter().map(|(_, no)| &self.contents[no]).collect();
+        let merged = Content::merge(&inputs, plan.bottom);
+        // Cut where the table is full, so that a table may span a gap.
+        let mut outputs = Vec::new();
+        let (mut from, mut count) = (0, 0);
+        let full = match self.ragged {
+            true => 1 + self.random.below(self.options.table_bytes / 5),
+            false => self.options.table_bytes / 10,
+        };
+        for &key in merged.entries.keys() {
+            if count == full {
+                outputs.push(merged.clip(from, key));
+                (from, count) = (key, 0);
+            }
+            count += 1;
+        }
+        outputs.push(merged.clip(from, KEYS));
+        outputs.retain(|c| !c.entries.is_empty() || !c.ranges.is_empty());
+        self.written += outputs.iter().map(|c| c.meta(FileNo(0)).size).sum::<u64>();
+        self.jobs.push(Job { plan, outputs });
+        true
+    }
+
+    fn remove(&mut self, level: u8, no: FileNo) -> Arc<TableMeta> {
+        assert!(self.busy.remove(&no));
+        let (age, table) = {
+            let at = |run: &&Arc<crate::version::Run>| run.tables.iter().any(|t| t.no == no);
+            let run = self.levels.level(level).iter().find(at).unwrap();
+            (run.age, run.tables.iter().find(|t| t.no == no).unwrap().clone())
+        };
+        self.levels.remove(level, age, &table).unwrap()
+    }
+
+    /// Ends one of the compactions under way.
+    fn end(&mut self) {
+        let at = self.random.below(self.jobs.len() as u64) as usize;
+        let Job { plan, outputs } = self.jobs.swap_remove(at);
+        for (level, no) in &plan.inputs {
+            self.remove(*level, *no);
+            self.contents.remove(no);
+        }
+        self.add(plan.level_out, plan.run_out, &outputs);
+    }
+
+    /// Ends all, and goes on until nothing is due.
+    fn settle(&mut self) {
+        while !self.jobs.is_empty() || self.begin() {
+            if !self.jobs.is_empty() {
+                self.end();
+            }
+        }
+    }
+
+    /// Reads every key the way reads do: the first run that knows it decides.
+    fn check(&self) {
+        self.levels.check().unwrap();
+        let mut found: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
+        let mut covers = vec![0; KEYS as usize];
+        for (_, run) in self.levels.runs() {
+            for table in &run.tables {
+                let content = &self.contents[&table.no];
+                for r in &content.ranges {
+                    covers[r.0 as usize..r.1 as usize].iter_mut().for_each(|c| *c = r.2.max(*c));
+                }
+            }
+            for table in &run.tables {
+                for (&key, &(seq, delete)) in &self.contents[&table.no].entries {
+                    found.entry(key).or_insert((seq, delete || covers[key as usize] > seq));
+                    assert!(found[&key].0 >= seq, "an older version of {key} lies above a newer one");
+                }
+            }
+        }
+        let live: BTreeMap<u64, u64> =
+            found.into_iter().filter(|(_, v)| !v.1).map(|(key, v)| (key, v.0)).collect();
+        assert_eq!(live, self.model, "{:?}", self.levels);
+    }
+
+    fn tables(&self) -> usize {
+        self.levels.tables().count()
+    }
+}
+
+/// A memtable's worth of operations on a few ranges of keys.
+fn random_flush(k: &mut Keyspace) {
+    let mut content = Content::default();
+    let count = 1 + k.random.below(40);
+    let (from, width) = (k.random.below(KEYS), 1 + k.random.below(KEYS / 2));
+    for _ in 0..count {
+        let key = (from + k.random.below(width)) % KEYS;
+        match k.random.below(30) {
+            0 => {
+                let end = (key + 1 + k.random.below(60)).min(KEYS);
+                k.delete_range(&mut content, key, end);
+            }
+            1..=6 => k.write(&mut content, key, true),
+            _ => k.write(&mut content, key, false),
+        }
+    }
+    k.flush(content);
+}
+
+#[test]
+fn the_newest_version_is_found_whatever_is_compacted_side_by_side() {
+    let mut together = 0;
+    for seed in 0..16 {
+        let options = PickOptions {
+            l0_runs: 1 + seed as usize % 5,
+            level_base: 200 << (seed % 4),
+            fanout: 2 + seed % 5,
+            table_bytes: 50 << (seed % 3),
+        };
+        let mut k = Keyspace::new(seed, options);
+        for step in 0..300 {
+            match k.random.below(5) {
+                0 => random_flush(&mut k),
+                1..=2 if k.jobs.len() < 4 => {
+                    k.begin();
+                }
+                _ if !k.jobs.is_empty() => k.end(),
+                _ => {}
+            }
+            together += usize::from(k.jobs.len() > 1);
+            if step % 8 == 0 {
+                k.check();
+            }
+        }
+        k.settle();
+        k.check();
+        assert!(k.levels.level(0).len() < options.l0_runs, "{:?}", k.levels);
+    }
+    assert!(together > 200, "{together}");
+}
+
+/// Writes with one compaction at a time, keeping up.
+fn run(options: PickOptions, flushes: u64, flush: impl Fn(&mut Keyspace, u64)) -> Keyspace {
+    let mut k = Keyspace { ragged: false, ..Keyspace::new(1, options) };
+    for i in 0..flushes {
+        flush(&mut k, i);
+        k.settle();
+    }
+    k.check();
+    k
+}
+
+#[test]
+fn what_it_costs() {
+    let options = PickOptions { l0_runs: 4, level_base: 1600, fanout: 10, table_bytes: 400 };
+    let random = |count: u64| {
+        move |k: &mut Keyspace, _| {
+            let mut content = Content::default();
+            for _ in 0..count {
+                let key = k.random.below(KEYS);
+                k.write(&mut content, key, false);
+            }
+            k.flush(content);
+        }
+    };
+    let ascending = |count: u64| {
+        move |k: &mut Keyspace, i: u64| {
+            let mut content = Content::default();
+            for key in i * count..(i + 1) * count {
+                k.write(&mut content, key % KEYS, false);
+            }
+            k.flush(content);
+        }
+    };
+    // Bytes that compactions write for each byte flushed, and tables of 400 bytes for 20000 in all.
+    for (name, k, cost, tables) in [
+        ("random", run(options, 300, random(40)), 9.0, 120),
+        ("random, tiny flushes", run(options, 1000, random(1)), 18.0, 80),
+        ("ascending", run(options, 50, ascending(40)), 0.0, 50),
+        ("ascending, tiny flushes", run(options, 1500, ascending(1)), 4.0, 130),
+    ] {
+        let found = k.written as f64 / k.flushed as f64;
+        assert!(found <= cost && k.tables() <= tables, "{name}: {found:.1} times, {} tables", k.tables());
+        assert!(k.most_runs <= 4, "{name}: {} runs", k.most_runs);
+        let upper: u64 = (0..LAST).map(|level| k.levels.bytes(level)).sum();
+        assert!(upper <= k.levels.bytes(LAST) / 4 + 2000, "{name}: {:?}", k.levels);
+    }
+}
+
+#[test]
+fn space_comes_back_when_all_is_deleted() {
+    let options = PickOptions { l0_runs: 4, level_base: 400, fanout: 4, table_bytes: 200 };
+    for by_range in [false, true] {
+        let mut k = run(options, 60, |k, _| {
+            let mut content = Content::default();
+            for _ in 0..40 {
+                let key = k.random.below(KEYS);
+                k.write(&mut content, key, false);
+            }
+            k.flush(content);
+        });
+        assert!(k.tables() > 20);
+        let mut content = Content::default();
+        if by_range {
+            k.delete_range(&mut content, 0, KEYS);
+        } else {
+            for key in k.model.keys().copied().collect::<Vec<_>>() {
+                k.write(&mut content, key, true);
+            }
+        }
+        k.flush(content);
+        k.settle();
+        k.check();
+        assert_eq!(k.tables(), 0, "{:?}", k.levels);
+    }
+}

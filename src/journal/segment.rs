@@ -1,0 +1,233 @@
+//! A journal segment: its format and its file.
+//!
+//! # Format
+//!
+//! A segment is a file of fixed size, preallocated when it is created and otherwise unwritten
+//! until its first use (activation), which writes the header. What was never written may read as
+//! anything, but the length is durable before the manifest announces the segment: one whose file
+//! is shorter was cut. All numbers are little-endian.
+//!
+//! ```text
+//! offset  size  what
+//!      0    84  header
+//!     84  4012  zero, not looked at
+//!   4096    84  the same header again
+//!   4180  4012  zero, not looked at
+//!   8192     -  records, one after another, framed as `record` says: batches and marks
+//! ```
+//!
+//! Without the salt nothing in a segment can be told to be valid, so no witness in it could
+//! speak. Therefore the header stands there twice, in two pages: the loss of one changes nothing.
+//!
+//! ```text
+//! offset  size  field of the header
+//!      0     8  magic "ESKRJRNL"
+//!      8     4  format version: 1
+//!     12     4  zero
+//!     16     8  database id
+//!     24     8  number of this segment
+//!     32     8  salt: random, seeds the checksums of this segment's records
+//!     40     8  start: the journal position of byte 0 of this file
+//!     48     8  number of the segment before it, 0 if none; that one ended at `start`
+//!     56     8  durable: a position known durable when this header was written, at most `start`
+//!     64     8  number of the last durable manifest edit when this header was written
+//!     72     8  capacity: the length of the file
+//!     80     4  checksum: crc32 over bytes 0..80
+//! ```
+//!
+//! Every version keeps magic, version and checksum where they are.
+//!
+//! Positions count the bytes of all segments since the database was made, headers included: byte
+//! `o` of a segment has the position `start + o`. The records end where the next one is not valid
+//! and the manifest, or the start of the next segment, says so. A batch has at least one operation
+//! and a first sequence number above every one before it; a mark has no payload, a count of zero
+//! and the last sequence number before it. A record's watermark is at most its own position.
+//!
+//! Behind its last record a sealed segment may carry a footer (for logs, reserved). Nothing is read
+//! there now.
+
+use crate::batch;
+use crate::coding::{u32_at, u64_at};
+use crate::dump::Dump;
+use crate::error::{Error, Result};
+use crate::fs::names::Name;
+use crate::fs::{File, Fs};
+use crate::ids::{FileNo, Position};
+use crate::record::{self, HEADER_LEN, RecordKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the first record stands.
+pub(super) const DATA_START: u64 = 8192;
+/// Where the two copies of the header stand.
+pub(super) const HEADERS: [u64; 2] = [0, 4096];
+/// The length of a header.
+pub(super) const SEGMENT_HEADER_LEN: usize = 84;
+
+const MAGIC: [u8; 8] = *b"ESKRJRNL";
+const VERSION: u32 = 1;
+const CHECKED: usize = 80;
+
+/// What the header of an activated segment says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct SegmentHeader {
+    pub db: u64,
+    pub no: FileNo,
+    pub salt: u64,
+    pub start: Position,
+    pub previous: FileNo,
+    pub durable: Position,
+    pub last_edit: u64,
+    pub capacity: u64,
+}
+
+impl SegmentHeader {
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+        let mut h = [0; SEGMENT_HEADER_LEN];
+        h[..8].copy_from_slice(&MAGIC);
+        h[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity } = *self;
+        let fields = [db, no.0, salt, start.0, previous.0, durable.0, last_edit, capacity];
+        for (to, n) in h[16..CHECKED].chunks_exact_mut(8).zip(fields) {
+            to.copy_from_slice(&n.to_le_bytes());
+        }
+        let crc = record::checksum(0, 0, &h[..CHECKED]);
+        h[CHECKED..].copy_from_slice(&crc.to_le_bytes());
+        h
+    }
+
+    /// The header at the start of `bytes`. `None`: never activated, or not whole.
+    pub fn decode(bytes: &[u8]) -> Result<Option<SegmentHeader>> {
+        let Some((version, header)) = Self::fields(bytes) else { return Ok(None) };
+        if version != VERSION {
+            return Err(Error::corruption(format!("the journal format version {version} is not known")));
+        }
+        Ok(Some(header))
+    }
+
+    fn fields(bytes: &[u8]) -> Option<(u32, SegmentHeader)> {
+        let checked = bytes.get(..CHECKED)?;
+        if !checked.starts_with(&MAGIC) || u32_at(bytes, CHECKED)? != record::checksum(0, 0, checked) {
+            return None;
+        }
+        let header = SegmentHeader {
+            db: u64_at(bytes, 16)?,
+            no: FileNo(u64_at(bytes, 24)?),
+            salt: u64_at(bytes, 32)?,
+            start: Position(u64_at(bytes, 40)?),
+            previous: FileNo(u64_at(bytes, 48)?),
+            durable: Position(u64_at(bytes, 56)?),
+            last_edit: u64_at(bytes, 64)?,
+            capacity: u64_at(bytes, 72)?,
+        };
+        Some((u32_at(bytes, 8)?, header))
+    }
+
+    /// Whether a valid record header that stands at `offset` of this segment may say what it says.
+    pub fn allows(&self, offset: u64, record: &record::Header) -> bool {
+        let shape = match record.meta.kind {
+            RecordKind::Batch => record.meta.count > 0,
+            RecordKind::Mark => record.meta.count == 0 && record.len == 0,
+            RecordKind::Snapshot | RecordKind::Edit => false,
+        };
+        shape && record.meta.watermark <= self.start.plus(offset).0
+    }
+}
+
+/// An open, preallocated segment file.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    no: FileNo,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    capacity: u64,
+}
+
+impl Segment {
+    /// Creates the file, reserves its space and syncs it; the caller syncs the directory. After an
+    /// error the file is gone again, if the system lets it.
+    pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, capacity: u64) -> Result<Segment> {
+        if capacity < Self::capacity_for(0) {
+            return Err(Error::invalid(format!("a journal segment of {capacity} bytes holds no record")));
+        }
+        let path = Name::Journal(no).path(dir);
+        let file = fs.create(&path).map_err(|e| Error::io("creating a journal segment", &path, e))?;
+        if let Err(e) = file.allocate(capacity).and_then(|()| file.sync()) {
+            drop(file);
+            let _ = fs.remove(&path);
+            return Err(Error::io("reserving space for a journal segment", &path, e));
+        }
+        Ok(Segment { no, path, file, capacity })
+    }
+
+    /// The least capacity that a batch with a payload of `len` bytes fits.
+    pub const fn capacity_for(len: usize) -> u64 {
+        // The last part is the reserve for a mark.
+        DATA_START + record::size(len) as u64 + HEADER_LEN as u64
+    }
+
+    pub fn no(&self) -> FileNo {
+        self.no
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// The bytes reserved, header included.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+}
+
+/// The annotated bytes of a segment, up to where its records end.
+pub(crate) fn dump(bytes: &[u8]) -> String {
+    let mut d = Dump::new(bytes, 0);
+    d.title("journal segment");
+    let mut found = None;
+    for at in HEADERS {
+        d.field((at as usize).saturating_sub(d.at()), "zero, not looked at");
+        match SegmentHeader::decode(bytes.get(at as usize..).unwrap_or_default()) {
+            Ok(Some(header)) => found = found.or(Some(header)),
+            Ok(None) => _ = d.title("this header is not valid"),
+            Err(e) => _ = d.title(e),
+        }
+        d.field(8, "magic");
+        d.number(4, "format version");
+        d.field(4, "zero");
+        d.number(8, "database id");
+        d.number(8, "segment number");
+        d.number(8, "salt");
+        d.number(8, "start position");
+        d.number(8, "previous segment");
+        d.number(8, "durable position");
+        d.number(8, "last manifest edit");
+        d.number(8, "capacity");
+        d.number(4, "header checksum");
+    }
+    let Some(SegmentHeader { salt, start, .. }) = found else { return d.finish() };
+    d.field((DATA_START as usize).saturating_sub(d.at()), "zero, not looked at");
+    loop {
+        let offset = d.at() as u64;
+        let rest = bytes.get(d.at()..).unwrap_or_default();
+        let Some((header, payload)) = record::decode(salt, offset, rest) else { break };
+        d.title(format_args!("{:?} at position {}", header.meta.kind, start.plus(offset)));
+        d.number(4, "header checksum");
+        d.number(4, "payload checksum");
+        d.number(4, "payload length");
+        d.number(4, "count");
+        d.field(8, format_args!("first sequence number = {}, kind", header.meta.first_seq));
+        d.number(8, "watermark");
+        batch::dump(&mut d, payload);
+        let padding = record::size(payload.len()) - HEADER_LEN - payload.len();
+        if padding > 0 {
+            d.field(padding, "padding");
+        }
+    }
+    d.title(format_args!("no record at offset {}", d.at()));
+    d.finish()
+}

@@ -1,0 +1,281 @@
+//! Cursors over one table.
+
+use crate::cursor::Cursor;
+use crate::error::{Error, Result};
+use crate::fs::SharedBytes;
+use crate::ids::Seq;
+use crate::key::{self, Kind, Trailer};
+use crate::table::block::{Block, KeyBuf, Layout};
+use crate::table::reader::{BlockBytes, Stream, Table};
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Walks the entries of a table.
+pub(crate) struct TableCursor {
+    table: Arc<Table>,
+    source: Source,
+    /// The block whose bytes are at hand, if one is `entered`; the cursor stands in it if `valid`.
+    no: usize,
+    entered: bool,
+    layout: Layout,
+    row: usize,
+    valid: bool,
+    /// Of the row: its key, trailer, and where its value is in the block.
+    key: KeyBuf,
+    trailer: Trailer,
+    value: Range<usize>,
+}
+
+/// Where the current block's bytes are.
+enum Source {
+    Shared(BlockBytes),
+    Streaming(Box<Stream>),
+}
+
+impl Source {
+    #[inline]
+    fn bytes<'a>(&'a self, table: &'a Table) -> &'a [u8] {
+        match self {
+            Source::Shared(BlockBytes::Mapped(range)) => {
+                let map = table.map().map(|map| (**map).as_ref()).unwrap_or_default();
+                map.get(range.clone()).unwrap_or_default()
+            }
+            Source::Shared(BlockBytes::Owned(bytes)) => (**bytes).as_ref(),
+            Source::Streaming(stream) => stream.bytes(),
+        }
+    }
+}
+
+impl TableCursor {
+    /// A cursor that reads through map and cache.
+    pub fn new(table: Arc<Table>) -> TableCursor {
+        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(0..0)))
+    }
+
+    /// A cursor for reading everything once: by position, ahead, leaving map and cache alone, each
+    /// checksum verified.
+    pub fn streaming(table: Arc<Table>) -> TableCursor {
+        TableCursor::with(table, Source::Streaming(Box::new(Stream::new())))
+    }
+
+    fn with(table: Arc<Table>, source: Source) -> TableCursor {
+        TableCursor {
+            table,
+            source,
+            no: 0,
+            entered: false,
+            layout: Layout::default(),
+            row: 0,
+            valid: false,
+            key: KeyBuf::default(),
+            trailer: Trailer::newest(Seq::ZERO),
+            value: 0..0,
+        }
+    }
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.source.bytes(&self.table)
+    }
+
+    #[inline]
+    fn block(&self) -> Block<'_> {
+        Block::new(self.bytes(), &self.layout)
+    }
+
+    /// Enters block `no`, standing nowhere in it yet; `false` if there is none.
+    fn enter(&mut self, no: usize) -> Result<bool> {
+        self.valid = false;
+        if self.no == no && self.entered {
+            return Ok(true);
+        }
+        self.entered = false;
+        match &mut self.source {
+            Source::Shared(bytes) => match self.table.block(no)? {
+                Some(entered) => *bytes = entered,
+                None => return Ok(false),
+            },
+            Source::Streaming(stream) => {
+                if !stream.go(&self.table, no)? {
+                    return Ok(false);
+                }
+            }
+        }
+        self.layout = Layout::parse(self.bytes()).map_err(|e| self.table.at_block(e, no))?;
+        self.no = no;
+        self.entered = true;
+        Ok(true)
+    }
+
+    /// Stands on `row` of the entered block.
+    fn stand(&mut self, row: usize) {
+        Block::new(self.source.bytes(&self.table), &self.layout).read_prefix(&mut self.key);
+        self.step(row);
+        self.valid = true;
+    }
+
+    /// Stands on another row of the block it stands in.
+    #[inline]
+    fn step(&mut self, row: usize) {
+        let block = Block::new(self.source.bytes(&self.table), &self.layout);
+        block.change_key(row, &mut self.key);
+        self.trailer = block.trailer(row);
+        self.value = block.value_span(row);
+        self.row = row;
+    }
+
+    fn last_of(&mut self, no: usize) -> Result<()> {
+        if self.enter(no)? {
+            self.stand(self.layout.rows() - 1);
+        }
+        Ok(())
+    }
+}
+
+impl Cursor for TableCursor {
+    fn seek_first(&mut self) -> Result<()> {
+        if self.enter(0)? {
+            self.stand(0);
+        }
+        Ok(())
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.valid = false;
+        match self.table.index().len() {
+            0 => Ok(()),
+            n => self.last_of(n - 1),
+        }
+    }
+
+    fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
+        let mut no = self.table.index().find(key);
+        while self.enter(no)? {
+            let row = self.block().lower_bound(key, trailer);
+            if row < self.layout.rows() {
+                self.stand(row);
+                break;
+            }
+            no += 1;
+        }
+        Ok(())
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        let no = self.table.index().find(key);
+        if !self.enter(no)? {
+            return self.seek_last();
+        }
+        match self.block().lower_bound(key, Trailer::newest(Seq::MAX)) {
+            0 if no == 0 => Ok(()),
+            0 => self.last_of(no - 1),
+            row => {
+                self.stand(row - 1);
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        if self.row + 1 < self.layout.rows() {
+            self.step(self.row + 1);
+            return Ok(());
+        }
+        if self.enter(self.no + 1)? {
+            self.stand(0);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        if self.row > 0 {
+            self.step(self.row - 1);
+            return Ok(());
+        }
+        match self.no {
+            0 => {
+                self.valid = false;
+                Ok(())
+            }
+            no => self.last_of(no - 1),
+        }
+    }
+
+    #[inline]
+    fn valid(&self) -> bool {
+        self.valid
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.key.as_slice()
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        self.trailer
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.bytes().get(self.value.clone()).unwrap_or_default()
+    }
+
+    fn owner(&self) -> Option<&SharedBytes> {
+        match &self.source {
+            Source::Shared(BlockBytes::Mapped(_)) => self.table.map(),
+            Source::Shared(BlockBytes::Owned(bytes)) => Some(bytes),
+            Source::Streaming(_) => None,
+        }
+    }
+}
+
+impl Table {
+    /// Reads every block by position and holds it against everything else the table says: order,
+    /// filter, properties.
+    pub fn verify(self: &Arc<Table>) -> Result<()> {
+        let mut cursor = TableCursor::streaming(self.clone());
+        let (mut entries, mut deletes, mut raw_bytes) = (0u64, 0u64, 0u64);
+        let mut last: Option<(Vec<u8>, Trailer)> = None;
+        let properties = self.properties();
+        cursor.seek_first()?;
+        while cursor.valid() {
+            let (key, trailer) = (cursor.key(), cursor.trailer());
+            let wrong = |what: &str| Err(self.at_block(Error::corruption(what), cursor.no));
+            let in_order = last.as_ref().is_none_or(|l| key::compare((&l.0, l.1), (key, trailer)).is_lt());
+            if !in_order || self.index().compare(cursor.no, key) == Ordering::Less {
+                return wrong("keys of a table are out of order");
+            }
+            let inside = *properties.smallest <= *key && properties.end.as_ref().is_none_or(|e| **e > *key);
+            if !inside || trailer.seq() < properties.min_seq || trailer.seq() > properties.max_seq {
+                return wrong("a key of a table is outside of its bounds");
+            }
+            let hash = key::hash(key);
+            if !self.may_contain(hash) || cursor.block().find(key, hash, trailer.seq()) != Some(cursor.row) {
+                return wrong("a key of a table cannot be found");
+            }
+            entries += 1;
+            deletes += u64::from(trailer.kind() == Kind::Delete);
+            raw_bytes += (key.len() + cursor.value().len()) as u64;
+            match &mut last {
+                Some((last, before)) => {
+                    last.clear();
+                    last.extend_from_slice(key);
+                    *before = trailer;
+                }
+                none => *none = Some((key.to_vec(), trailer)),
+            }
+            cursor.next()?;
+        }
+        let range_deletes = self.tombstones().deletes().count() as u64;
+        let counted = (entries, deletes, raw_bytes, range_deletes);
+        let said = (properties.entries, properties.deletes, properties.raw_bytes, properties.range_deletes);
+        if counted != said {
+            return Err(self.at_block(Error::corruption("a table's properties do not add up"), 0));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,386 @@
+//! An open table: point reads, and blocks for cursors.
+
+use crate::cache::{Cache, Slots};
+use crate::error::{Error, Result};
+use crate::fs::{self, File, SharedBytes};
+use crate::ids::Seq;
+use crate::key::{Found, Trailer};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::table::block::{Block, Layout};
+use crate::table::codec;
+use crate::table::filter::Filter;
+use crate::table::format::{self, Codec, FOOTER_LEN, Footer, Properties, Section};
+use crate::table::index::{BlockAt, Index};
+use crate::tombstones::RangeTombstones;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// How to read tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReadOptions {
+    /// Read blocks that are not compressed in place, where the file system can map files.
+    pub mapped: bool,
+}
+
+/// An open table. Immutable; shared by reference count.
+pub(crate) struct Table {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    id: u64,
+    map: Option<SharedBytes>,
+    index: Index,
+    filter: Option<Filter>,
+    tombstones: RangeTombstones,
+    properties: Properties,
+    data_len: u64,
+    cache: Arc<Cache>,
+    /// Made when the first block is cached: a mapped table may never need it.
+    slots: OnceLock<Arc<Slots>>,
+    /// A bit per block of the map: it was checked and may be used.
+    checked: Box<[AtomicU64]>,
+}
+
+/// Keeps the block of a point read alive.
+#[derive(Default)]
+pub(crate) struct Pin(Option<SharedBytes>);
+
+/// The bytes of a block, by whoever keeps them.
+pub(crate) enum BlockBytes {
+    /// In the table's map.
+    Mapped(Range<usize>),
+    Owned(SharedBytes),
+}
+
+impl Table {
+    /// Opens the table in `file`, which has the given id and length. Reads and checks everything
+    /// but the data blocks.
+    pub fn open(
+        file: Arc<dyn File>,
+        path: &Path,
+        id: u64,
+        size: u64,
+        options: ReadOptions,
+        cache: &Arc<Cache>,
+    ) -> Result<Table> {
+        let len = file.len().map_err(|e| Error::io("opening a table", path, e))?;
+        let end = match size.checked_sub(FOOTER_LEN as u64) {
+            Some(end) if len == size => end,
+            _ => {
+                let message = format!("a table is {len} bytes long instead of {size}");
+                return Err(Error::corruption(message).in_file(path));
+            }
+        };
+        let mut footer = [0; FOOTER_LEN];
+        read(&*file, path, &mut footer, end)?;
+        let footer = Footer::decode(&footer, id, end).map_err(|e| e.at(path, end))?;
+        let section = |section: Section| {
+            let mut bytes = vec![0; usize::try_from(section.len).map_err(|_| too_large(path))?];
+            read(&*file, path, &mut bytes, section.offset)?;
+            section.check(id, &bytes).map_err(|e| e.at(path, section.offset))?;
+            Ok(bytes)
+        };
+        let properties = Properties::decode(&section(footer.properties)?)
+            .map_err(|e| e.at(path, footer.properties.offset))?;
+        let index = Index::decode(&section(footer.index)?, footer.data_len)
+            .map_err(|e| e.at(path, footer.index.offset))?;
+        let filter = match footer.filter.len {
+            0 => None,
+            _ => {
+                let filter = Filter::decode(&section(footer.filter)?);
+                Some(filter.map_err(|e| e.at(path, footer.filter.offset))?)
+            }
+        };
+        let tombstones = format::decode_tombstones(&section(footer.tombstones)?)
+            .map_err(|e| e.at(path, footer.tombstones.offset))?;
+        let map = match options.mapped && index.len() > 0 {
+            true => file.map().map_err(|e| Error::io("mapping a table", path, e))?,
+            false => None,
+        };
+        if map.as_ref().is_some_and(|map| (**map).as_ref().len() as u64 != size) {
+            return Err(Error::corruption("the map of a table is not as long as its file").in_file(path));
+        }
+        let words = if map.is_some() { index.len().div_ceil(64) } else { 0 };
+        Ok(Table {
+            file,
+            path: path.to_path_buf(),
+            id,
+            map,
+            index,
+            filter,
+            tombstones,
+            properties,
+            data_len: footer.data_len,
+            cache: cache.clone(),
+            slots: OnceLock::new(),
+            checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        })
+    }
+
+    /// `false`: no entry has a key with this hash. Says nothing about range tombstones.
+    #[inline]
+    pub fn may_contain(&self, hash: u64) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.may_contain(hash))
+    }
+
+    /// The newest entry of `key` with a sequence number of at most `read`; asks the filter first.
+    /// Does not look at range tombstones. `hash` is that of the key.
+    #[inline]
+    pub fn get<'a>(
+        &'a self,
+        key: &[u8],
+        hash: u64,
+        read: Seq,
+        pin: &'a mut Pin,
+    ) -> Result<Option<Found<'a>>> {
+        if !self.may_contain(hash) {
+            return Ok(None);
+        }
+        let mut no = self.index.find(key);
+        while let Some(at) = self.index.block(no) {
+            if let (Some(map), true) = (&self.map, at.is_raw()) {
+                let bytes = self.in_map(map, no, at)?;
+                if let Some((trailer, span)) = self.find(bytes, at, key, hash, read)? {
+                    let value = bytes.get(span).unwrap_or_default();
+                    return Ok(Some(Found { trailer, value, owner: Some(map) }));
+                }
+            } else {
+                let bytes = self.load(no, at)?;
+                if let Some((trailer, span)) = self.find((*bytes).as_ref(), at, key, hash, read)? {
+                    let owner = &*pin.0.insert(bytes);
+                    let value = (**owner).as_ref().get(span).unwrap_or_default();
+                    return Ok(Some(Found { trailer, value, owner: Some(owner) }));
+                }
+            }
+            // Older versions of the same key may follow in the next block.
+            if self.index.compare(no, key).is_ne() {
+                break;
+            }
+            no += 1;
+        }
+        Ok(None)
+    }
+
+    #[inline]
+    fn find(
+        &self,
+        bytes: &[u8],
+        at: BlockAt,
+        key: &[u8],
+        hash: u64,
+        read: Seq,
+    ) -> Result<Option<(Trailer, Range<usize>)>> {
+        let layout = Layout::parse(bytes).map_err(|e| e.at(&self.path, at.offset))?;
+        let block = Block::new(bytes, &layout);
+        Ok(block.find(key, hash, read).map(|row| (block.trailer(row), block.value_span(row))))
+    }
+
+    /// The contents of a block that lies in the map as it is.
+    #[inline]
+    fn in_map<'a>(&self, map: &'a SharedBytes, no: usize, at: BlockAt) -> Result<&'a [u8]> {
+        let start = at.offset as usize;
+        let bytes = (**map).as_ref().get(start..start + at.raw()).ok_or_else(|| too_large(&self.path))?;
+        let bit = 1 << (no % 64);
+        match self.checked.get(no / 64) {
+            Some(word) if word.load(Ordering::Acquire) & bit != 0 => {}
+            Some(word) => {
+                self.check_in_map(map, at)?;
+                word.fetch_or(bit, Ordering::Release);
+            }
+            None => self.check_in_map(map, at)?,
+        }
+        Ok(bytes)
+    }
+
+    #[cold]
+    fn check_in_map(&self, map: &SharedBytes, at: BlockAt) -> Result<()> {
+        self.check_stored(self.stored_in_map(map, at)?, at).map(drop)
+    }
+
+    fn stored_in_map<'a>(&self, map: &'a SharedBytes, at: BlockAt) -> Result<&'a [u8]> {
+        let start = at.offset as usize;
+        (**map).as_ref().get(start..start + at.stored as usize).ok_or_else(|| too_large(&self.path))
+    }
+
+    /// Block `no`, for a cursor: from the map or through the cache.
+    #[inline]
+    pub fn block(&self, no: usize) -> Result<Option<BlockBytes>> {
+        let Some(at) = self.index.block(no) else { return Ok(None) };
+        if let (Some(map), true) = (&self.map, at.is_raw()) {
+            self.in_map(map, no, at)?;
+            let start = at.offset as usize;
+            return Ok(Some(BlockBytes::Mapped(start..start + at.raw())));
+        }
+        Ok(Some(BlockBytes::Owned(self.load(no, at)?)))
+    }
+
+    /// The contents of block `no` through the cache.
+    fn load(&self, no: usize, at: BlockAt) -> Result<SharedBytes> {
+        let slots = self.slots.get_or_init(|| self.cache.slots(self.index.len()));
+        if let Some(entry) = slots.get(no) {
+            return Ok(entry);
+        }
+        let mut contents = Vec::new();
+        match &self.map {
+            Some(map) => self.unpack(self.stored_in_map(map, at)?, at, &mut contents)?,
+            None => {
+                let mut stored = vec![0; at.stored as usize];
+                read(&*self.file, &self.path, &mut stored, at.offset)?;
+                if at.is_raw() {
+                    self.check_stored(&stored, at)?;
+                    stored.truncate(at.raw());
+                    contents = stored;
+                } else {
+                    self.unpack(&stored, at, &mut contents)?;
+                }
+            }
+        }
+        Ok(slots.insert(no, contents.into()))
+    }
+
+    /// Checks a stored block; its codec, and its contents as stored.
+    fn check_stored<'a>(&self, stored: &'a [u8], at: BlockAt) -> Result<(Codec, &'a [u8])> {
+        let checked = || {
+            let (codec, contents) = format::open_block(self.id, at.offset, stored)?;
+            codec::plausible(codec, contents, at.raw())?;
+            if at.is_raw() != (codec == Codec::Raw) {
+                return Err(Error::corruption("a block is not stored as the index says"));
+            }
+            if at.is_raw() {
+                check_contents(contents.get(..at.raw()).unwrap_or_default())?;
+            }
+            Ok((codec, contents))
+        };
+        checked().map_err(|e: Error| e.at(&self.path, at.offset))
+    }
+
+    /// Checks a stored block and puts its contents into `out`, which they replace.
+    fn unpack(&self, stored: &[u8], at: BlockAt, out: &mut Vec<u8>) -> Result<()> {
+        let (codec, contents) = self.check_stored(stored, at)?;
+        out.clear();
+        out.resize(at.raw(), 0);
+        let unpacked = codec::decompress(codec, contents, out).and_then(|()| check_contents(out));
+        unpacked.map_err(|e| e.at(&self.path, at.offset))
+    }
+
+    pub fn tombstones(&self) -> &RangeTombstones {
+        &self.tombstones
+    }
+
+    pub fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The map, where there is one.
+    #[inline]
+    pub fn map(&self) -> Option<&SharedBytes> {
+        self.map.as_ref()
+    }
+
+    /// Adds the place of a block to an error.
+    pub fn at_block(&self, e: Error, no: usize) -> Error {
+        e.at(&self.path, self.index.block(no).map_or(0, |at| at.offset))
+    }
+
+    /// Bytes of memory that index, filter and the like take. Cached blocks are not among them.
+    pub fn memory(&self) -> usize {
+        let tombstones: usize = self
+            .tombstones
+            .fragments()
+            .iter()
+            .map(|f| {
+                size_of_val(f) + f.start.len() + f.end.as_ref().map_or(0, |e| e.len()) + f.seqs.len() * 8
+            })
+            .sum();
+        size_of::<Table>()
+            + self.index.memory()
+            + self.filter.as_ref().map_or(0, Filter::memory)
+            + tombstones
+            + self.checked.len() * 8
+            + self.slots.get().map_or(0, |_| self.index.len() * 8)
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Table({}, {:016x})", self.path.display(), self.id)
+    }
+}
+
+fn check_contents(contents: &[u8]) -> Result<()> {
+    Block::new(contents, &Layout::parse(contents)?).check()
+}
+
+#[cold]
+fn too_large(path: &Path) -> Error {
+    Error::corruption("a table's part lies outside of what can be read").in_file(path)
+}
+
+fn read(file: &dyn File, path: &Path, buf: &mut [u8], offset: u64) -> Result<()> {
+    fs::read_exact_at(file, buf, offset).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::corruption("a table ends too early").at(path, offset),
+        _ => Error::io("reading a table", path, e),
+    })
+}
+
+/// Reads a table's blocks by position, ahead, into buffers of its own: past cache and map.
+pub(crate) struct Stream {
+    /// Bytes of the file from `start` on.
+    ahead: Vec<u8>,
+    start: u64,
+    /// The contents of the last block that was compressed.
+    unpacked: Vec<u8>,
+    /// Where the contents of the last block are: in `ahead`, or all of `unpacked`.
+    last: Option<Range<usize>>,
+}
+
+/// How much a stream reads at once.
+const AHEAD: usize = 256 << 10;
+
+impl Stream {
+    pub fn new() -> Stream {
+        Stream { ahead: Vec::new(), start: 0, unpacked: Vec::new(), last: None }
+    }
+
+    /// Makes block `no` the current one; `false` if there is none.
+    pub fn go(&mut self, table: &Table, no: usize) -> Result<bool> {
+        let Some(at) = table.index.block(no) else { return Ok(false) };
+        let held = self.start..self.start + self.ahead.len() as u64;
+        if at.offset < held.start || at.end() > held.end {
+            // Backwards only the block itself: what is ahead is not wanted.
+            let backwards = at.offset < held.start && at.end() >= held.start;
+            let want = if backwards { 0 } else { AHEAD as u64 };
+            let left = table.data_len.saturating_sub(at.offset);
+            let len = want.min(left).max(at.stored.into()) as usize;
+            self.ahead.resize(len, 0);
+            self.start = at.offset;
+            if let Err(e) = read(&*table.file, &table.path, &mut self.ahead, at.offset) {
+                self.ahead.clear();
+                return Err(e);
+            }
+        }
+        let skip = (at.offset - self.start) as usize;
+        let stored = self.ahead.get(skip..skip + at.stored as usize).unwrap_or_default();
+        if at.is_raw() {
+            table.check_stored(stored, at)?;
+            self.last = Some(skip..skip + at.raw());
+        } else {
+            table.unpack(stored, at, &mut self.unpacked)?;
+            self.last = None;
+        }
+        Ok(true)
+    }
+
+    /// The contents of the current block.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.last {
+            Some(range) => self.ahead.get(range.clone()).unwrap_or_default(),
+            None => &self.unpacked,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Writes one table, front to back, into a fresh file.
+
+use crate::error::{Error, Result};
+use crate::fs::{self, File};
+use crate::ids::Seq;
+use crate::key::{self, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
+use crate::options::Compression;
+use crate::table::builder::Builder;
+use crate::table::codec::Compressor;
+use crate::table::filter::Filter;
+use crate::table::format::{self, Codec, Footer, Properties, Section, TRAILER_LEN};
+use crate::table::index;
+use crate::table::search::compare;
+use crate::tombstones::RangeTombstones;
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Blocks are cut at this size at the latest; one value can make one larger.
+const MAX_BLOCK_BYTES: usize = 16 << 20;
+/// Blocks aim at the borders of pages of this size.
+const PAGE: usize = 4096;
+/// A block that ends so close before a border is filled up to it.
+const MAX_FILL: usize = PAGE / 16;
+/// How much is written at once.
+const BUFFER: usize = 256 << 10;
+
+/// How to write a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WriteOptions {
+    /// A data block is full when its contents reach so many bytes.
+    pub block_bytes: usize,
+    pub compression: Compression,
+    /// Bits per key; 0: no filter.
+    pub filter_bits: u32,
+}
+
+/// What was written: all that the manifest has to know about a table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Summary {
+    pub id: u64,
+    pub size: u64,
+    /// The smallest key or start of a range delete.
+    pub smallest: Box<[u8]>,
+    /// The exclusive end of all keys and range deletes; `None`: to the last key.
+    pub end: Option<Box<[u8]>>,
+    pub min_seq: Seq,
+    pub max_seq: Seq,
+    pub entries: u64,
+    /// Point tombstones.
+    pub deletes: u64,
+    /// Range deletes, counted once per fragment.
+    pub range_deletes: u64,
+    /// Bytes of keys and values.
+    pub raw_bytes: u64,
+}
+
+/// Writes one table.
+pub(crate) struct Writer {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    id: u64,
+    options: WriteOptions,
+    block: Builder,
+    /// The block must not exceed so many bytes, unless by its first row.
+    limit: usize,
+    index: index::Builder,
+    compressor: Compressor,
+    /// The block being finished, before compression.
+    raw: Vec<u8>,
+    /// Bytes not yet written, which belong at `written`.
+    out: Vec<u8>,
+    written: u64,
+    /// One per distinct key.
+    hashes: Vec<u64>,
+    first: Option<Box<[u8]>>,
+    counts: Counts,
+}
+
+struct Counts {
+    entries: u64,
+    deletes: u64,
+    raw_bytes: u64,
+    min_seq: Seq,
+    max_seq: Seq,
+}
+
+impl Writer {
+    /// Starts a table in `file`, which is empty. `id` is random: it seeds the checksums.
+    pub fn new(file: Arc<dyn File>, path: &Path, id: u64, options: WriteOptions) -> Writer {
+        let block_bytes = options.block_bytes.clamp(1, MAX_BLOCK_BYTES);
+        let mut writer = Writer {
+            file,
+            path: path.to_path_buf(),
+            id,
+            options: WriteOptions { block_bytes, ..options },
+            block: Builder::default(),
+            limit: 0,
+            index: index::Builder::default(),
+            compressor: Compressor::new(Codec::of(options.compression)),
+            raw: Vec::new(),
+            out: Vec::with_capacity(BUFFER + 2 * block_bytes),
+            written: 0,
+            hashes: Vec::new(),
+            first: None,
+            counts: Counts { entries: 0, deletes: 0, raw_bytes: 0, min_seq: Seq::MAX, max_seq: Seq::ZERO },
+        };
+        writer.limit = writer.next_limit();
+        writer
+    }
+
+    /// Adds an entry behind all others in internal order (key ascending, newest first).
+    #[inline]
+    pub fn add(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) -> Result<()> {
+        if key.len() > MAX_KEY_LEN || value.len() > MAX_VALUE_LEN {
+            return Err(Error::invalid("a key or a value is too large for a table"));
+        }
+        let fresh = match self.block.last() {
+            Some((last, before)) => match compare(last, key) {
+                Ordering::Less => true,
+                Ordering::Equal if before > trailer.get() => false,
+                _ => return Err(Error::invalid("entries of a table must be added in order")),
+            },
+            None => {
+                self.first = Some(key.into());
+                true
+            }
+        };
+        if self.block.exceeds(self.limit, key, trailer, value.len()) {
+            self.cut_block(Some(key))?;
+        }
+        let hash = key::hash(key);
+        if fresh && self.options.filter_bits > 0 {
+            self.hashes.push(hash);
+        }
+        let counts = &mut self.counts;
+        counts.entries += 1;
+        counts.deletes += u64::from(trailer.kind() == Kind::Delete);
+        counts.raw_bytes += (key.len() + value.len()) as u64;
+        counts.min_seq = counts.min_seq.min(trailer.seq());
+        counts.max_seq = counts.max_seq.max(trailer.seq());
+        self.block.push(key, hash, trailer, value);
+        Ok(())
+    }
+
+    /// About how many bytes the file would have if it ended here.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        let filter = self.hashes.len() * self.options.filter_bits as usize / 8;
+        self.place() + (self.block.size() + self.index.size() + filter) as u64
+    }
+
+    /// Where the next byte will stand in the file.
+    #[inline]
+    fn place(&self) -> u64 {
+        self.written + self.out.len() as u64
+    }
+
+    /// How large the next block may become. Blocks that are stored as they are aim at the end of a
+    /// page, so that reading one touches as few pages as it can.
+    fn next_limit(&self) -> usize {
+        let block = self.options.block_bytes;
+        if self.compressor.codec() != Codec::Raw || block < PAGE {
+            return block;
+        }
+        let in_page = (self.place() % PAGE as u64) as usize;
+        let end = (in_page + block + PAGE / 2) / PAGE * PAGE;
+        end - in_page - TRAILER_LEN
+    }
+
+    /// Ends the block, if it has rows; `next` is the key behind it.
+    fn cut_block(&mut self, next: Option<&[u8]>) -> Result<()> {
+        let Some((last, _)) = self.block.last() else { return Ok(()) };
+        self.index.separate(last, next)?;
+        let (start, offset) = (self.out.len(), self.place());
+        let (codec, raw) = if self.compressor.codec() == Codec::Raw {
+            self.block.finish(&mut self.out);
+            let raw = self.out.len() - start;
+            if next.is_some() && self.options.block_bytes >= PAGE {
+                let over = (offset as usize + raw + TRAILER_LEN) % PAGE;
+                let fill = if over >= PAGE - MAX_FILL { PAGE - over } else { 0 };
+                self.out.resize(self.out.len() + fill, 0);
+            }
+            (Codec::Raw, raw)
+        } else {
+            self.raw.clear();
+            self.block.finish(&mut self.raw);
+            let (codec, contents) = self.compressor.compress(&self.raw);
+            self.out.extend_from_slice(contents);
+            (codec, self.raw.len())
+        };
+        format::seal_block(self.id, offset, codec, &mut self.out, start);
+        self.index.place(self.place(), raw as u32, codec);
+        if self.out.len() >= BUFFER {
+            self.write_out()?;
+        }
+        self.limit = self.next_limit();
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        fs::write_all_at(&*self.file, &self.out, self.written)
+            .map_err(|e| Error::io("writing a table", &self.path, e))?;
+        self.file.start_writeback(self.written, self.out.len() as u64);
+        self.written += self.out.len() as u64;
+        self.out.clear();
+        Ok(())
+    }
+
+    fn put_section(&mut self, bytes: &[u8]) -> Section {
+        let section = Section::new(self.id, self.place(), bytes);
+        self.out.extend_from_slice(bytes);
+        section
+    }
+
+    /// Writes what is left and what leads to it, then makes the file durable. A table holds at
+    /// least one entry or range delete.
+    pub fn finish(mut self, tombstones: &RangeTombstones) -> Result<Summary> {
+        let last = self.block.last().map(|(last, _)| last.to_vec());
+        self.cut_block(None)?;
+        let properties = self.properties(last.as_deref(), tombstones)?;
+        let data_len = self.place();
+        let tombstones = self.put_section(&format::encode_tombstones(tombstones));
+        let filter = Filter::build(&self.hashes, self.options.filter_bits);
+        let filter = self.put_section(&filter.map(|f| f.encode()).unwrap_or_default());
+        let index = self.put_section(&self.index.finish());
+        let encoded = self.put_section(&properties.encode());
+        let footer = Footer { id: self.id, data_len, tombstones, filter, index, properties: encoded };
+        let end = footer.encode(self.place());
+        self.out.extend_from_slice(&end);
+        self.write_out()?;
+        self.file.sync().map_err(|e| Error::io("syncing a table", &self.path, e))?;
+        Ok(Summary {
+            id: self.id,
+            size: self.written,
+            smallest: properties.smallest,
+            end: properties.end,
+            min_seq: properties.min_seq,
+            max_seq: properties.max_seq,
+            entries: properties.entries,
+            deletes: properties.deletes,
+            range_deletes: properties.range_deletes,
+            raw_bytes: properties.raw_bytes,
+        })
+    }
+
+    fn properties(&mut self, last: Option<&[u8]>, tombstones: &RangeTombstones) -> Result<Properties> {
+        let fragments = tombstones.fragments();
+        let starts = [self.first.take(), fragments.first().map(|f| f.start.clone())];
+        let Some(smallest) = starts.into_iter().flatten().min() else {
+            return Err(Error::invalid("a table must not be empty"));
+        };
+        let last = last.map(|last| key::after(last).into_boxed_slice());
+        let end = match fragments.last() {
+            // `None` is less than `Some`, but greater as an end.
+            Some(f) => f.end.clone().map(|end| last.map_or(end.clone(), |last| last.max(end))),
+            None => last,
+        };
+        let Counts { entries, deletes, raw_bytes, mut min_seq, mut max_seq } = self.counts;
+        let mut range_deletes = 0;
+        for &seq in fragments.iter().flat_map(|f| &f.seqs) {
+            range_deletes += 1;
+            min_seq = min_seq.min(seq);
+            max_seq = max_seq.max(seq);
+        }
+        Ok(Properties {
+            entries,
+            deletes,
+            range_deletes,
+            raw_bytes,
+            min_seq,
+            max_seq,
+            blocks: self.index.len() as u32,
+            block_bytes: self.options.block_bytes as u32,
+            filter_bits: self.options.filter_bits,
+            codec: Codec::of(self.options.compression),
+            smallest,
+            end,
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! A view: what one keyspace consists of at a moment (its memtables and its runs of tables), and
+//! the one read path over it. A view never changes; a new one takes its place whole.
+
+pub(crate) mod run;
+pub(crate) mod source;
+
+use crate::cursor::merge::Merge;
+use crate::cursor::visible::{Bounds, Visible};
+use crate::error::Result;
+use crate::ids::{Position, Seq};
+use crate::key::{Found, Kind, hash};
+use crate::memtable::{MemCursor, Memtable};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::table::Pin;
+use crate::tombstones::{RangeDelete, RangeTombstones};
+use crate::view::run::{Run, RunCursor};
+use crate::view::source::Source;
+use std::sync::Arc;
+
+/// A memtable and the oldest journal position it needs.
+#[derive(Clone)]
+pub(crate) struct Mem {
+    pub table: Arc<Memtable>,
+    /// Where the first record stands that this memtable took an operation from; `u64::MAX` while
+    /// it is empty. Journal segments before it are not needed for it.
+    pub pin: Arc<AtomicU64>,
+}
+
+impl Mem {
+    pub fn new(table: Arc<Memtable>) -> Mem {
+        Mem { table, pin: Arc::new(AtomicU64::new(u64::MAX)) }
+    }
+
+    /// The oldest journal position this memtable needs; none while it is empty.
+    pub fn pinned(&self) -> Option<Position> {
+        // Relaxed: whoever frees journal has read the journal's end before it comes here, and the
+        // pin was stored before that end was published.
+        Some(self.pin.load(Ordering::Relaxed)).filter(|&p| p != u64::MAX).map(Position)
+    }
+}
+
+/// Memtables and runs of one keyspace, both newest first: of one key, everything in an earlier
+/// place is newer than everything in a later one.
+pub(crate) struct View {
+    /// Never empty; the first is the one written to.
+    pub memtables: Vec<Mem>,
+    pub runs: Vec<Arc<Run>>,
+    /// Everything at or below this is in the runs.
+    pub flushed: Seq,
+}
+
+/// What a view knows of one key at one sequence number.
+pub(crate) enum Lookup<'a> {
+    /// No operation on it remains.
+    Nothing,
+    /// The newest operation is a delete, of the key or of a range around it.
+    Deleted(Seq),
+    /// The newest operation gave it a value.
+    Value(Found<'a>),
+}
+
+impl<'a> Lookup<'a> {
+    /// The value, if there is one.
+    #[inline]
+    pub fn value(self) -> Option<Found<'a>> {
+        match self {
+            Lookup::Value(found) => Some(found),
+            _ => None,
+        }
+    }
+
+    /// The newest operation on the key.
+    pub fn seq(&self) -> Option<Seq> {
+        match self {
+            Lookup::Nothing => None,
+            Lookup::Deleted(seq) => Some(*seq),
+            Lookup::Value(found) => Some(found.trailer.seq()),
+        }
+    }
+
+    #[inline]
+    fn of(found: Option<Found<'a>>, cover: Option<Seq>) -> Lookup<'a> {
+        match (found, cover) {
+            (None, None) => Lookup::Nothing,
+            (None, Some(cover)) => Lookup::Deleted(cover),
+            (Some(f), Some(cover)) if cover > f.trailer.seq() => Lookup::Deleted(cover),
+            (Some(f), _) if f.trailer.kind() == Kind::Delete => Lookup::Deleted(f.trailer.seq()),
+            (Some(f), _) => Lookup::Value(f),
+        }
+    }
+}
+
+impl View {
+    /// Looks `key` up at `read` and hands the answer to `then`, whose borrow ends with the call.
+    ///
+    /// Sources are asked newest first; the first that knows the key, or a range delete over it,
+    /// decides, for everything behind it is older.
+    #[inline]
+    pub fn get<R>(&self, key: &[u8], read: Seq, then: impl FnOnce(Lookup<'_>) -> R) -> Result<R> {
+        for mem in &self.memtables {
+            let found = mem.table.get(key, read);
+            let cover = mem.table.newest_cover(key, read);
+            if found.is_some() || cover.is_some() {
+                return Ok(then(Lookup::of(found, cover)));
+            }
+        }
+        if self.runs.is_empty() {
+            return Ok(then(Lookup::Nothing));
+        }
+        let hash = hash(key);
+        for run in &self.runs {
+            let Some(table) = run.find(key) else { continue };
+            let mut pin = Pin::default();
+            let table = table.handle.table()?;
+            let cover = if run.range_deletes { table.tombstones().newest_cover(key, read) } else { None };
+            let found = table.get(key, hash, read, &mut pin)?;
+            if found.is_some() || cover.is_some() {
+                return Ok(then(Lookup::of(found, cover)));
+            }
+        }
+        Ok(then(Lookup::Nothing))
+    }
+
+    /// What the memtables alone know of `key`. Never touches a file.
+    pub fn newest_in_memory(&self, key: &[u8]) -> Lookup<'_> {
+        for mem in &self.memtables {
+            let found = mem.table.get(key, Seq::MAX);
+            let cover = mem.table.newest_cover(key, Seq::MAX);
+            if found.is_some() || cover.is_some() {
+                return Lookup::of(found, cover);
+            }
+        }
+        Lookup::Nothing
+    }
+
+    /// Whether the memtables hold an operation newer than `since` on a key of the range.
+    pub fn changed_in_memory(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
+        self.memtables
+            .iter()
+            .any(|m| m.table.max_seq() > since && m.table.range_changed_since(start, end, since))
+    }
+
+    /// All entries of the view that may lie within `bounds`, every version, in internal order.
+    pub fn entries(&self, bounds: &Bounds) -> Merge<Source> {
+        let mut sources = Vec::with_capacity(self.memtables.len() + self.runs.len());
+        for mem in &self.memtables {
+            if !mem.table.is_empty() {
+                sources.push(Source::Mem(MemCursor::new(mem.table.clone())));
+            }
+        }
+        for run in &self.runs {
+            if run.overlaps(bounds) {
+                sources.push(Source::Run(RunCursor::new(run.clone())));
+            }
+        }
+        Merge::new(sources)
+    }
+
+    /// The range tombstones of the view that may reach into `bounds`.
+    pub fn tombstones(&self, bounds: &Bounds) -> Result<RangeTombstones> {
+        let mut deletes: Vec<RangeDelete> = Vec::new();
+        for mem in &self.memtables {
+            deletes.extend(mem.table.range_tombstones().deletes());
+        }
+        for run in self.runs.iter().filter(|r| r.range_deletes) {
+            for table in run.within(bounds).iter().filter(|t| t.meta.range_deletes > 0) {
+                deletes.extend(table.handle.table()?.tombstones().deletes());
+            }
+        }
+        Ok(RangeTombstones::new(deletes))
+    }
+
+    /// The entries within `bounds` that a read at `read` sees.
+    pub fn scan(&self, read: Seq, bounds: Bounds) -> Result<Visible<Merge<Source>>> {
+        let tombstones = self.tombstones(&bounds)?;
+        Ok(Visible::new(self.entries(&bounds), read, bounds, tombstones))
+    }
+}

@@ -1,0 +1,237 @@
+//! A run: tables that do not overlap, one after another in key order, read as one.
+
+use crate::cursor::Cursor;
+use crate::cursor::visible::Bounds;
+use crate::error::Result;
+use crate::fs::SharedBytes;
+use crate::ids::FileNo;
+use crate::key::{Trailer, head};
+use crate::table::{Handle, Store, TableCursor};
+use crate::version::{Levels, TableMeta};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A table of a run: what the manifest says of it, and the file.
+#[derive(Clone)]
+pub(crate) struct RunTable {
+    pub meta: Arc<TableMeta>,
+    pub handle: Arc<Handle>,
+}
+
+/// Sorted, disjoint tables.
+pub(crate) struct Run {
+    pub level: u8,
+    pub tables: Box<[RunTable]>,
+    /// Heads of the tables' ends: a search touches the tables only where they are equal.
+    ends: Box<[u64]>,
+    /// Whether any of the tables holds range tombstones.
+    pub range_deletes: bool,
+}
+
+impl Run {
+    pub fn new(level: u8, tables: Vec<RunTable>) -> Run {
+        let range_deletes = tables.iter().any(|t| t.meta.range_deletes > 0);
+        let ends = tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, head)).collect();
+        Run { level, tables: tables.into(), ends, range_deletes }
+    }
+
+    /// The first table that ends behind `key`.
+    #[inline]
+    fn first_ending_after(&self, key: &[u8]) -> usize {
+        let head = head(key);
+        let from = self.ends.partition_point(|&end| end < head);
+        let equal = self.ends[from..].iter().take_while(|&&end| end == head).count();
+        let ended = |t: &RunTable| t.meta.end.as_deref().is_some_and(|end| end <= key);
+        from + self.tables[from..from + equal].partition_point(ended)
+    }
+
+    /// The table whose range holds `key`.
+    #[inline]
+    pub fn find(&self, key: &[u8]) -> Option<&RunTable> {
+        self.tables.get(self.first_ending_after(key)).filter(|t| *t.meta.smallest <= *key)
+    }
+
+    /// The tables that reach into `bounds`.
+    pub fn within(&self, bounds: &Bounds) -> &[RunTable] {
+        let from = bounds.lower.as_ref().map_or(0, |lower| self.first_ending_after(lower));
+        let rest = &self.tables[from..];
+        let to = bounds
+            .upper
+            .as_ref()
+            .map_or(rest.len(), |upper| rest.partition_point(|t| *t.meta.smallest < **upper));
+        &rest[..to]
+    }
+
+    pub fn overlaps(&self, bounds: &Bounds) -> bool {
+        !self.within(bounds).is_empty()
+    }
+}
+
+/// The runs of `levels`, newest first. Tables that `known` holds keep their open handles.
+pub(crate) fn runs(levels: &Levels, store: &Arc<Store>, known: &[Arc<Run>]) -> Vec<Arc<Run>> {
+    let open: HashMap<FileNo, &Arc<Handle>> =
+        known.iter().flat_map(|r| r.tables.iter().map(|t| (t.meta.no, &t.handle))).collect();
+    let mut runs = Vec::new();
+    for (level, run) in levels.runs() {
+        let tables = run.tables.iter().map(|meta| RunTable {
+            meta: meta.clone(),
+            handle: match open.get(&meta.no) {
+                Some(handle) => (*handle).clone(),
+                None => Handle::new(store, meta.no, meta.id, meta.size),
+            },
+        });
+        runs.push(Arc::new(Run::new(level, tables.collect())));
+    }
+    runs
+}
+
+/// Walks over a run; opens a table when it comes to it.
+pub(crate) struct RunCursor {
+    run: Arc<Run>,
+    at: usize,
+    table: Option<TableCursor>,
+    streaming: bool,
+}
+
+impl RunCursor {
+    pub fn new(run: Arc<Run>) -> RunCursor {
+        RunCursor { run, at: 0, table: None, streaming: false }
+    }
+
+    /// For reading everything once: by position with read-ahead, past cache and maps.
+    pub fn streaming(run: Arc<Run>) -> RunCursor {
+        RunCursor { run, at: 0, table: None, streaming: true }
+    }
+
+    /// A cursor over table `at`; none beyond the last.
+    fn open(&mut self, at: usize) -> Result<Option<&mut TableCursor>> {
+        if at != self.at || self.table.is_none() {
+            self.table = None;
+            self.at = at;
+            if let Some(t) = self.run.tables.get(at) {
+                let table = t.handle.table()?.clone();
+                self.table = Some(if self.streaming {
+                    TableCursor::streaming(table)
+                } else {
+                    TableCursor::new(table)
+                });
+            }
+        }
+        Ok(self.table.as_mut())
+    }
+
+    /// While the table has run out and there is a next one: to its first entry.
+    #[inline]
+    fn skip_forward(&mut self) -> Result<()> {
+        while self.table.as_ref().is_some_and(|t| !t.valid()) {
+            if let Some(table) = self.open(self.at + 1)? {
+                table.seek_first()?;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn skip_backward(&mut self) -> Result<()> {
+        while self.table.as_ref().is_some_and(|t| !t.valid()) {
+            let Some(before) = self.at.checked_sub(1) else {
+                self.table = None;
+                return Ok(());
+            };
+            if let Some(table) = self.open(before)? {
+                table.seek_last()?;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn current(&self) -> &TableCursor {
+        self.table.as_ref().expect("asked only while valid")
+    }
+}
+
+impl Cursor for RunCursor {
+    fn seek_first(&mut self) -> Result<()> {
+        if let Some(table) = self.open(0)? {
+            table.seek_first()?;
+        }
+        self.skip_forward()
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        let Some(last) = self.run.tables.len().checked_sub(1) else { return Ok(()) };
+        if let Some(table) = self.open(last)? {
+            table.seek_last()?;
+        }
+        self.skip_backward()
+    }
+
+    fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
+        let at = self.run.first_ending_after(key);
+        if let Some(table) = self.open(at)? {
+            table.seek(key, trailer)?;
+        }
+        self.skip_forward()
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        match self.run.tables.partition_point(|t| *t.meta.smallest < *key).checked_sub(1) {
+            Some(at) => {
+                if let Some(table) = self.open(at)? {
+                    table.seek_before(key)?;
+                }
+                self.skip_backward()
+            }
+            None => {
+                self.table = None;
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Result<()> {
+        if let Some(table) = &mut self.table {
+            table.next()?;
+        }
+        self.skip_forward()
+    }
+
+    #[inline]
+    fn prev(&mut self) -> Result<()> {
+        if let Some(table) = &mut self.table {
+            table.prev()?;
+        }
+        self.skip_backward()
+    }
+
+    #[inline]
+    fn valid(&self) -> bool {
+        self.table.as_ref().is_some_and(|t| t.valid())
+    }
+
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.current().key()
+    }
+
+    #[inline]
+    fn head(&self) -> u64 {
+        self.current().head()
+    }
+
+    #[inline]
+    fn trailer(&self) -> Trailer {
+        self.current().trailer()
+    }
+
+    #[inline]
+    fn value(&self) -> &[u8] {
+        self.current().value()
+    }
+
+    fn owner(&self) -> Option<&SharedBytes> {
+        self.current().owner()
+    }
+}

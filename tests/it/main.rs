@@ -1,0 +1,14 @@
+//! The one integration binary: what can be said about Esker from outside.
+
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod crash;
+mod faults;
+mod model;
+mod pairs;
+mod process;
+mod rng;
+mod state;
+mod tidy;
+mod world;
