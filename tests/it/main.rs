@@ -10,5 +10,6 @@ mod pairs;
 mod process;
 mod rng;
 mod state;
+mod threads;
 mod tidy;
 mod world;

@@ -130,7 +130,7 @@ fn many_pairs_stay_right_across_kills() {
         let (db, data, count) = open(dir.path());
         let n = done(&count);
         println!("killed after {acked}, found {n}; {}", db.recovery());
-        assert!(n >= acked && n % BATCH == 0, "{n} of {acked} acknowledged");
+        assert!(n >= acked && n.is_multiple_of(BATCH), "{n} of {acked} acknowledged");
         check(&data, n, pairs, &mut rng);
     }
     let (db, data, count) = open(dir.path());
