@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use crate::fs::{Fs, os::OsFs};
 use std::sync::Arc;
 
+/// The largest memtable that can be asked for; references into one are 32 bits wide.
+pub(crate) const MAX_MEMTABLE_BYTES: usize = 1 << 30;
+
 /// What a commit's return promises.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Durability {
@@ -116,7 +119,7 @@ impl Options {
         self
     }
 
-    /// Bytes a keyspace gathers in memory before they are flushed to a table, at least 1 KiB.
+    /// Bytes a keyspace gathers in memory before they are flushed to a table, 1 KiB to 1 GiB.
     /// All memtables together are held to about four times this. Default: 64 MiB.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
@@ -197,7 +200,7 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        within("memtable_bytes", self.memtable_bytes as u64, 1 << 10, 16 << 30)?;
+        within("memtable_bytes", self.memtable_bytes as u64, 1 << 10, MAX_MEMTABLE_BYTES as u64)?;
         within("segment_bytes", self.segment_bytes, 16 << 10, 4 << 30)?;
         within("journal_bytes", self.journal_bytes, 2 * self.segment_bytes, u64::MAX)?;
         within("table_bytes", self.table_bytes, 1 << 10, 16 << 30)?;

@@ -200,11 +200,6 @@ impl Writers {
         full.sort_by_key(|tree| tree.id);
         full
     }
-
-    /// Whether every operation of the batch is on a live tree.
-    pub fn has(&self, id: KeyspaceId) -> bool {
-        self.by_id.contains_key(&id)
-    }
 }
 
 impl TreeWriter {

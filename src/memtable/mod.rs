@@ -29,6 +29,7 @@ pub(crate) use ranges::RangeSets;
 
 use crate::ids::Seq;
 use crate::key::{self, Found, Kind, Trailer};
+use crate::options::MAX_MEMTABLE_BYTES;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::tombstones::RangeTombstones;
@@ -39,7 +40,8 @@ use tree::{Toward, Tree};
 
 /// How many bytes a memtable can hold for sure, beside one batch of the largest size: budgets stay
 /// below.
-pub(crate) const MAX_BYTES: usize = arena::MAX_BYTES;
+const MAX_BYTES: usize = arena::MAX_BYTES;
+const _: () = assert!(MAX_MEMTABLE_BYTES <= MAX_BYTES);
 
 /// The readers' side of a memtable. Shared as `Arc<Memtable>`.
 pub(crate) struct Memtable {

@@ -42,10 +42,6 @@ impl Store {
     pub fn path(&self, no: FileNo) -> PathBuf {
         Name::Table(no).path(&self.dir)
     }
-
-    pub fn cache(&self) -> &Arc<Cache> {
-        &self.cache
-    }
 }
 
 /// A table file that is part of the database, shared by all versions that name it.
