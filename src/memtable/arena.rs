@@ -18,12 +18,13 @@
 //! ```
 
 use crate::key::{MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicPtr, Ordering};
-use crate::sync::{Arc, Mutex};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 /// The largest chunk that records share.
 const MAX_CHUNK: usize = 1 << 20;

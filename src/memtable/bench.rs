@@ -5,10 +5,10 @@ use super::{MemCursor, Pool, new_in};
 use crate::cursor::Cursor;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
-use crate::sync::Arc;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 const N: u64 = 500_000;

@@ -8,8 +8,8 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::ids::Seq;
 use crate::key::Trailer;
-use crate::sync::Arc;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// How many entries before its turn a record is fetched.
 const AHEAD: usize = 6;

@@ -30,12 +30,12 @@ pub(crate) use ranges::RangeSets;
 use crate::ids::Seq;
 use crate::key::{self, Found, Kind, Trailer};
 use crate::options::MAX_MEMTABLE_BYTES;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::tombstones::RangeTombstones;
 use arena::Allocator;
 use grow::{Grower, Tail};
 use ranges::Ranges;
+use std::sync::Arc;
 use tree::{Toward, Tree};
 
 /// How many bytes a memtable can hold for sure, beside one batch of the largest size: budgets stay
@@ -154,12 +154,12 @@ impl Memtable {
 
     /// All range deletes so far, as one set. Linear in its fragments: for a flush. A scan takes
     /// [`range_sets`](Memtable::range_sets).
-    pub fn range_tombstones(&self) -> std::sync::Arc<RangeTombstones> {
+    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
         self.ranges.load().combined()
     }
 
     /// All range deletes so far, as the few sets they are kept in: cheap.
-    pub fn range_sets(&self) -> std::sync::Arc<RangeSets> {
+    pub fn range_sets(&self) -> Arc<RangeSets> {
         self.ranges.load()
     }
 

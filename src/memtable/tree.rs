@@ -7,10 +7,10 @@
 use super::arena::{Allocator, Arena, Pool, RawRecord, Record, Ref};
 use super::node::{Inner, Leaf, Node, NodePtr, Top, head, node, print};
 use crate::key::Trailer;
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
 use std::cmp::Ordering;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The tree of one memtable, shared by its writer and its readers.
 #[repr(align(64))]
