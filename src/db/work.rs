@@ -229,8 +229,10 @@ impl Core {
                 }
                 continue;
             }
-            if let Some(e) = self.work.error().filter(|e| e.kind() == ErrorKind::DiskFull) {
-                return Err(e);
+            // A full disk is not waited for, but it is looked at anew: space may have come back since
+            // a worker last met it.
+            if self.work.error().is_some_and(|e| e.kind() == ErrorKind::DiskFull) && self.step()? {
+                continue;
             }
             let guard = self.room.0.lock();
             let left = match deadline {

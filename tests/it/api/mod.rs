@@ -2,6 +2,7 @@
 
 mod conditions;
 mod directory;
+mod failures;
 mod tickets;
 
 use esker::{Db, Durability, Entry, Error, ErrorKind, Keyspace, Options, Result};
@@ -291,7 +292,7 @@ fn handles_of_another_database_are_refused() {
     assert!(e.to_string().contains("operation 1"), "{e}");
     assert!(!a1.contains("x").unwrap());
     let foreign = two.snapshot();
-    fails(a1.at(&foreign).get("k"), ErrorKind::Closed);
+    fails(a1.at(&foreign).get("k"), ErrorKind::Invalid);
     let mut batch = one.batch();
     batch.require(&a1, "k", esker::Expect::Unchanged(&foreign)).put(&a1, "k", "v");
     fails(batch.commit(), ErrorKind::Invalid);
