@@ -117,6 +117,12 @@ impl Error {
         self.with(|e| e.message = format!("{context}: {}", e.message))
     }
 
+    /// The same failure where no retry can help: a disk that is found full only when allocated space
+    /// is written or synced has failed for good.
+    pub(crate) fn for_good(self) -> Error {
+        if self.is_retryable() { self.with(|e| e.kind = ErrorKind::Io) } else { self }
+    }
+
     /// What went wrong, in one word.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

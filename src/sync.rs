@@ -76,6 +76,19 @@ impl Condvar {
         }
     }
 
+    /// Like [`wait_timeout`](Condvar::wait_timeout); also whether it was woken in time.
+    pub fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let (guard, result) = match self.0.wait_timeout(guard, timeout) {
+            Ok(woken) => woken,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        (guard, !result.timed_out())
+    }
+
     pub fn notify_one(&self) {
         self.0.notify_one();
     }

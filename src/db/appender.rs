@@ -118,6 +118,7 @@ impl Writers {
 
     fn apply_row(&mut self, op: Op<'_>, seq: Seq, registry: &crate::sync::Mutex<Registry>) -> Result<()> {
         let mut registry = registry.lock();
+        let before = registry.dropped.len();
         match op {
             Op::Put { key, value } => {
                 if let Some(made) = registry.put(key, value, seq)? {
@@ -127,7 +128,7 @@ impl Writers {
             Op::Delete { key } => registry.delete(key, seq),
             Op::DeleteRange { .. } => return Err(Error::corruption("a range delete on the catalog")),
         }
-        for dropped in &registry.dropped {
+        for dropped in &registry.dropped[before..] {
             self.by_id.remove(&dropped.tree.id);
         }
         Ok(())
@@ -155,7 +156,8 @@ impl Writers {
     }
 
     fn rotate_excess(&mut self, limit: usize, pinned: Position, full: &mut Vec<Arc<Tree>>) {
-        let mut total: usize = self.by_id.values().map(|w| w.memtable.memtable().bytes()).sum();
+        // Of those that hold something: what the others take cannot be flushed away.
+        let mut total = 0;
         let mut by_size: Vec<(usize, KeyspaceId)> = Vec::new();
         for (id, w) in &mut self.by_id {
             let memtable = w.memtable.memtable();
@@ -163,10 +165,10 @@ impl Writers {
                 continue;
             }
             if w.pin.load(Ordering::Relaxed) < pinned.0 {
-                total -= memtable.bytes();
                 w.rotate();
                 full.push(w.tree.clone());
             } else {
+                total += memtable.bytes();
                 by_size.push((memtable.bytes(), *id));
             }
         }

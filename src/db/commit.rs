@@ -5,9 +5,24 @@
 use crate::batch::Ops;
 use crate::db::appender::CommitState;
 use crate::db::core::Core;
+use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{KeyspaceId, Position, Seq};
 use crate::options::Durability;
+use std::sync::Arc;
+
+/// What an attempt came to.
+enum Tried {
+    Committed {
+        last: Seq,
+        /// Trees whose memtables are full.
+        full: Vec<Arc<Tree>>,
+    },
+    /// The check could not tell.
+    Unsure,
+    /// The journal must move to its next segment first.
+    NoRoom,
+}
 
 impl Core {
     /// Commits `ops`: checks, numbers, appends, applies, publishes. Answers the last sequence
@@ -21,49 +36,67 @@ impl Core {
         mut check: impl FnMut(&CommitState) -> Result<bool>,
     ) -> Result<Option<Seq>> {
         loop {
-            let mut guard = self.commit.lock();
-            let commit = &mut *guard;
-            self.writable()?;
-            if !check(commit)? {
-                return Ok(None);
-            }
-            if ops.count() == 0 {
-                return Ok(Some(commit.last_seq));
-            }
-            let first = commit.last_seq.plus(1);
-            let last = commit.last_seq.plus(u64::from(ops.count()));
-            if last == Seq::MAX {
-                return Err(Error::invalid("the sequence numbers are used up"));
-            }
-            let journal = commit.journal()?;
-            if !journal.fits(ops.bytes().len()) {
-                drop(guard);
-                self.next_segment(ops.bytes().len())?;
-                continue;
-            }
-            let durable = self.sync.durable_hint();
-            let appended = journal.append(first, ops.count(), ops.bytes(), durable);
-            let position = appended.inspect_err(|e| {
-                if e.kind() != ErrorKind::DiskFull {
-                    self.fail(e);
+            let mut commit = self.commit.lock();
+            let tried = self.try_commit(&mut commit, ops, durability, &mut check);
+            drop(commit);
+            match tried {
+                Ok(Tried::Committed { last, full }) => {
+                    self.sync.tell_visible(last);
+                    if !full.is_empty() {
+                        self.work.want_flush(full);
+                    }
+                    return Ok(Some(last));
                 }
-            })?;
-            if durability == Durability::Buffered {
-                journal.flush().inspect_err(|e| self.fail(e))?;
+                Ok(Tried::Unsure) => return Ok(None),
+                Ok(Tried::NoRoom) => self.next_segment(ops.bytes().len())?,
+                Err(e) => {
+                    self.tell_failed();
+                    return Err(e);
+                }
             }
-            let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
-            applied.inspect_err(|e| self.fail(e))?;
-            commit.last_seq = last;
-            self.snapshots.publish(last);
-            self.sync.tell_visible(last);
-            let full =
-                commit.writers.rotate_full(self.options.memtable_bytes, || self.pinned_limit(position));
-            drop(guard);
-            if !full.is_empty() {
-                self.work.want_flush(full);
-            }
-            return Ok(Some(last));
         }
+    }
+
+    #[inline]
+    fn try_commit(
+        &self,
+        commit: &mut CommitState,
+        ops: &Ops,
+        durability: Durability,
+        check: &mut impl FnMut(&CommitState) -> Result<bool>,
+    ) -> Result<Tried> {
+        self.writable()?;
+        if !check(commit)? {
+            return Ok(Tried::Unsure);
+        }
+        if ops.count() == 0 {
+            return Ok(Tried::Committed { last: commit.last_seq, full: Vec::new() });
+        }
+        let first = commit.last_seq.plus(1);
+        let last = commit.last_seq.plus(u64::from(ops.count()));
+        if last == Seq::MAX {
+            return Err(Error::invalid("the sequence numbers are used up"));
+        }
+        let journal = commit.journal()?;
+        if !journal.fits(ops.bytes().len()) {
+            return Ok(Tried::NoRoom);
+        }
+        let durable = self.sync.durable_hint();
+        let appended = journal.append(first, ops.count(), ops.bytes(), durable);
+        let position = appended.map_err(|e| match e.kind() {
+            // Nothing was written, and the journal goes on when there is space.
+            ErrorKind::DiskFull => e,
+            _ => self.latch(e),
+        })?;
+        if durability == Durability::Buffered {
+            journal.flush().map_err(|e| self.latch(e))?;
+        }
+        let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
+        applied.map_err(|e| self.latch(e))?;
+        commit.last_seq = last;
+        self.snapshots.publish(last);
+        let full = commit.writers.rotate_full(self.options.memtable_bytes, || self.pinned_limit(position));
+        Ok(Tried::Committed { last, full })
     }
 
     /// Memtables that pin the journal before this are flushed.

@@ -21,7 +21,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::table::Store;
 use crate::version::{Change, Edit, SegmentState, VersionSet};
-use crate::view::run;
+use crate::view::{View, run};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -51,7 +51,10 @@ pub(crate) struct Core {
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
     /// Why no write can succeed any more.
     failed: OnceLock<Error>,
+    /// No write begins any more.
     pub closed: AtomicBool,
+    /// Nothing becomes durable any more.
+    pub ended: AtomicBool,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
     /// Held until the database closes.
@@ -86,6 +89,7 @@ pub(crate) struct Parts {
 impl Core {
     pub fn new(parts: Parts) -> Core {
         Core {
+            work: Work::new(parts.options.workers),
             fs: parts.fs,
             dir: parts.dir,
             options: parts.options,
@@ -99,23 +103,41 @@ impl Core {
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
-            work: Work::default(),
             sealed: Mutex::new(Vec::new()),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
         }
     }
 
-    /// Latches the first fatal failure: from here on the database is read-only. Wakes everybody
-    /// who waits for something that will not come.
-    pub fn fail(&self, e: &Error) {
+    /// Latches the first fatal failure: from here on the database is read-only. Answers the error as
+    /// the caller may see it: not as one after which another try could help.
+    ///
+    /// Under a lock; without one see [`fail`](Core::fail).
+    pub fn latch(&self, e: Error) -> Error {
+        let e = e.for_good();
         if self.failed.set(e.clone()).is_ok() {
             log::error!("the database is read-only until reopened: {e}");
         }
-        self.sync.wake_all();
-        self.wake_writers();
+        e
+    }
+
+    /// [Latches](Core::latch) the failure, and wakes everybody who waits for something that will not
+    /// come. Not under the lock on commits: wakers are somebody else's code.
+    pub fn fail(&self, e: Error) -> Error {
+        let e = self.latch(e);
+        self.tell_failed();
+        e
+    }
+
+    /// Wakes everybody, if the database has failed.
+    pub fn tell_failed(&self) {
+        if self.failed.get().is_some() {
+            self.sync.wake_all();
+            self.wake_writers();
+        }
     }
 
     /// Why no write can succeed, if so.
@@ -176,6 +198,9 @@ impl Core {
                 | Change::Flushed { keyspace, .. } => registry.tree(*keyspace).is_some(),
                 _ => true,
             });
+            // What was flushed of them is in no table then, and needs the journal as before: a power
+            // loss may take the drop back.
+            installed.flushed.retain(|f| registry.tree(f.0).is_some());
         }
         let sealed: Vec<_> = self.sealed.lock().clone();
         let changes = &mut installed.changes;
@@ -197,15 +222,23 @@ impl Core {
         changes.extend(gone.iter().map(|&no| Change::SegmentGone { no }));
         set.set_next_keyspace(self.registry.lock().next_id);
         let edit = Edit { durable, last_seq, changes: installed.changes };
-        if let Err(e) = set.apply(&edit) {
-            if set.failed().is_some() {
-                self.fail(&e);
-            }
+        let applied = set.apply(&edit);
+        if let Some(e) = set.failed() {
+            // If the edit was applied it is durable, but the last one: its manifest could not be
+            // replaced.
+            self.latch(e.clone());
+        }
+        if let Err(e) = applied {
+            drop(version);
+            self.tell_failed();
             return Err(e);
         }
         self.sealed.lock().retain(|s| !sealed.contains(s));
-        self.swap_views(set, &edit, &installed.flushed, &installed.touched);
+        let old_views = self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);
+        self.tell_failed();
+        // With the last view that holds it, a table's file is removed: not under a lock.
+        drop(old_views);
         for no in gone {
             self.remove_file(Name::Journal(no));
         }
@@ -235,13 +268,15 @@ impl Core {
         Ok(KeyspaceId(id))
     }
 
+    /// Answers the views that were replaced.
     fn swap_views(
         &self,
         set: &VersionSet,
         edit: &Edit,
         flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)],
         touched: &[KeyspaceId],
-    ) {
+    ) -> Vec<Arc<View>> {
+        let mut replaced = Vec::with_capacity(touched.len());
         let taken_away = |c: &Change| match c {
             // A table that is added in the same edit has moved to another level.
             Change::RemoveTable { no, .. } if !edit.adds(*no) => Some(*no),
@@ -259,7 +294,9 @@ impl Core {
                     table.handle.obsolete();
                 }
             }
+            replaced.push(old);
         }
+        replaced
     }
 
     /// The journal position from which on memtables still need it, were `flushed` in tables.
@@ -282,11 +319,10 @@ impl Core {
         floor
     }
 
-    /// Lets go of trees and versions only reads before `oldest` could see.
+    /// Lets go of trees only reads before `oldest` could see.
     pub fn forget_before(&self, oldest: Seq) {
-        let mut registry = self.registry.lock();
-        if !registry.aged.is_empty() {
-            registry.forget_before(oldest);
-        }
+        let forgotten = self.registry.lock().forget_before(oldest);
+        // With the last tree that holds it, a table's file is removed: not under a lock.
+        drop(forgotten);
     }
 }

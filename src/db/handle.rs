@@ -4,7 +4,7 @@
 use crate::db::core::Core;
 use crate::db::open::{self, Recovery};
 use crate::db::tree::Slot;
-use crate::db::worker::Workers;
+use crate::db::worker::{Workers, close_elsewhere};
 use crate::error::Result;
 use crate::options::Options;
 use crate::sync::Mutex;
@@ -71,7 +71,19 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Err(e) = self.close() {
+        let mut workers = std::mem::take(&mut *self.workers.lock());
+        let elsewhere = workers.is_own();
+        let core = self.core.clone();
+        let mut close = move || {
+            if let Err(e) = open::close(&core, || workers.stop(&core)) {
+                log::error!("closing the database: {e}");
+            }
+        };
+        if !elsewhere {
+            return close();
+        }
+        // The last handle went with a waker, in the thread that wakes.
+        if let Err(e) = close_elsewhere(close) {
             log::error!("closing the database: {e}");
         }
     }

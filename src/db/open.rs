@@ -243,11 +243,8 @@ fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
     for above in dir.ancestors().skip(1) {
         match fs.sync_dir(above) {
             Ok(()) => {}
-            // What may not be opened, or never be synced, was not made by us.
+            // What is above one that may not be opened was not made by us.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
-            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-                log::debug!("syncing {}: {e}", above.display());
-            }
             Err(e) => return Err(Error::io("syncing the directory", above, e)),
         }
     }
@@ -425,28 +422,32 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    // A commit that was under way has ended when this is past.
+    // A rotation and a commit that were under way have ended when this is past.
+    drop(core.rotation.lock());
     drop(core.commit.lock());
-    stop_threads();
-    core.sync.wake_all();
     core.wake_writers();
+    stop_threads();
+    // Callers do pieces of work too.
+    core.work.settle();
     let result = if core.options.read_only || core.failure().is_some() { Ok(()) } else { leave(core) };
     // Before the lock: whoever opens next must find the journal at rest.
     core.commit.lock().journal = None;
     *core.next_segment.lock() = None;
+    core.ended.store(true, Ordering::Release);
+    core.sync.wake_all();
     *core.lock.lock() = None;
     result
 }
 
 /// Makes everything durable and leaves next to nothing to replay.
 fn leave(core: &Arc<Core>) -> Result<()> {
-    let visible = core.snapshots.visible();
-    core.sync_to(visible)?;
+    core.sync_to(core.snapshots.visible())?;
+    core.sync_retired()?;
     let end = core.sync.durable_position().0;
     let needed = core.needed_from(end, &[]);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
         core.freeze(None);
-        core.await_flushed()?;
+        core.flush_last()?;
     }
     core.seal_active()
 }

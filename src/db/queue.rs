@@ -5,8 +5,12 @@ use crate::error::{Error, Result};
 use crate::ids::KeyspaceId;
 use crate::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What failed is tried again after this long, or once something else has been done.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Pieces of work, most urgent first.
 pub(crate) enum Piece {
@@ -22,31 +26,60 @@ pub(crate) enum Piece {
     Compact(Arc<Tree>),
 }
 
-#[derive(Default)]
 pub(crate) struct Work {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// So many compactions may run at a time: a flush shall not have to wait for one.
+    compactions: usize,
 }
 
+/// Pieces that are to be done.
 #[derive(Default)]
-struct Queue {
+struct Wanted {
     segment: bool,
     seal: bool,
     drop: bool,
     flush: BTreeMap<KeyspaceId, Arc<Tree>>,
     compact: BTreeMap<KeyspaceId, Arc<Tree>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    wanted: Wanted,
+    /// What failed. It waits until something else has been done or some time has passed, so that
+    /// it does not keep everything else from being done.
+    failed: Wanted,
     /// At most one flush runs at a time: memtables of a tree must reach level 0 in order.
     flushing: bool,
     /// Trees being compacted.
     compacting: BTreeSet<KeyspaceId>,
+    /// The tree compacted last: the ones after it come first.
+    compacted: KeyspaceId,
     /// Pieces being worked on.
     running: usize,
-    /// Why the last piece failed; writers that wait for room are told.
-    error: Option<Error>,
+    /// Why the last flush failed, if it did; writers that wait for room are told.
+    flush_error: Option<Error>,
+    /// Likewise for the last compaction of each tree.
+    compact_errors: BTreeMap<KeyspaceId, Error>,
     stop: bool,
 }
 
+/// A piece is being worked on as long as this lives.
+pub(crate) struct Running<'a>(&'a Work);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.add(|q| q.running -= 1);
+    }
+}
+
 impl Work {
+    /// For so many threads; 0: done by hand.
+    pub fn new(threads: usize) -> Work {
+        let compactions = if threads == 0 { usize::MAX } else { (threads - 1).max(1) };
+        Work { queue: Mutex::default(), changed: Condvar::default(), compactions }
+    }
+
     fn add(&self, change: impl FnOnce(&mut Queue)) {
         let mut queue = self.queue.lock();
         change(&mut queue);
@@ -54,105 +87,298 @@ impl Work {
     }
 
     pub fn want_flush(&self, trees: Vec<Arc<Tree>>) {
-        self.add(|q| q.flush.extend(trees.into_iter().map(|t| (t.id, t))));
+        self.add(|q| q.wanted.put(Piece::Flush(trees)));
     }
 
     pub fn want_segment(&self) {
         self.add(|q| {
-            q.segment = true;
-            q.seal = true;
+            q.wanted.put(Piece::Segment);
+            q.wanted.put(Piece::Seal);
         });
     }
 
     pub fn want_drop(&self) {
-        self.add(|q| q.drop = true);
+        self.add(|q| q.wanted.put(Piece::Drop));
     }
 
     pub fn want_compact(&self, tree: Arc<Tree>) {
-        self.add(|q| {
-            q.compact.insert(tree.id, tree);
-        });
+        self.add(|q| q.wanted.put(Piece::Compact(tree)));
     }
 
     pub fn stop(&self) {
         self.add(|q| q.stop = true);
     }
 
-    /// The most urgent piece, marked as running; `None` if there is none.
-    pub fn take(&self) -> Option<Piece> {
-        self.queue.lock().take()
+    /// After [`stop`](Work::stop): returns when nothing is being worked on any more.
+    pub fn settle(&self) {
+        let mut queue = self.queue.lock();
+        while queue.running > 0 {
+            queue = self.changed.wait(queue);
+        }
+    }
+
+    /// The most urgent piece; if there is none, one that failed before. `None` once stopped.
+    pub fn take(&self) -> Option<(Piece, Running<'_>)> {
+        let mut queue = self.queue.lock();
+        if queue.wanted.is_empty() {
+            queue.try_again();
+        }
+        Some((queue.take(self.compactions)?, Running(self)))
+    }
+
+    /// What is to be flushed, if no flush is running.
+    pub fn take_flush(&self) -> Option<(Piece, Running<'_>)> {
+        let mut queue = self.queue.lock();
+        let failed = std::mem::take(&mut queue.failed.flush);
+        queue.wanted.flush.extend(failed);
+        Some((queue.take_flush()?, Running(self)))
+    }
+
+    /// What failed last and would make room in the tree `id`, if nobody is at it just now.
+    pub fn take_failed(&self, id: KeyspaceId) -> Option<(Piece, Running<'_>)> {
+        let mut queue = self.queue.lock();
+        if queue.flush_error.is_some() && !queue.flushing {
+            let failed = std::mem::take(&mut queue.failed.flush);
+            queue.wanted.flush.extend(failed);
+            return Some((queue.take_flush()?, Running(self)));
+        }
+        if queue.stop || queue.compacting.contains(&id) {
+            return None;
+        }
+        let failed = queue.failed.compact.remove(&id);
+        let tree = failed.or_else(|| queue.wanted.compact.remove(&id))?;
+        queue.compacting.insert(id);
+        queue.running += 1;
+        Some((Piece::Compact(tree), Running(self)))
     }
 
     /// Waits for a piece; `None` once stopped.
-    pub fn wait(&self) -> Option<Piece> {
+    pub fn wait(&self) -> Option<(Piece, Running<'_>)> {
         let mut queue = self.queue.lock();
         loop {
             if queue.stop {
                 return None;
             }
-            if let Some(piece) = queue.take() {
-                return Some(piece);
+            if let Some(piece) = queue.take(self.compactions) {
+                return Some((piece, Running(self)));
             }
-            queue = self.changed.wait(queue);
+            if queue.failed.is_empty() {
+                queue = self.changed.wait(queue);
+            } else {
+                let (again, in_time) = self.changed.wait_until(queue, RETRY);
+                queue = again;
+                if !in_time {
+                    queue.try_again();
+                }
+            }
         }
     }
 
-    /// After a piece has ended: what failed is put back.
+    /// After a piece has ended.
     pub fn done(&self, piece: Piece, result: &Result<()>) {
-        let failed = result.is_err();
         self.add(|q| {
-            q.running -= 1;
-            q.error = result.as_ref().err().cloned();
-            match piece {
-                Piece::Segment => q.segment |= failed,
-                Piece::Drop => q.drop |= failed,
-                Piece::Seal => q.seal |= failed,
-                Piece::Flush(trees) => {
+            let error = result.as_ref().err().cloned();
+            match &piece {
+                Piece::Flush(_) => {
                     q.flushing = false;
-                    if failed {
-                        q.flush.extend(trees.into_iter().map(|t| (t.id, t)));
-                    }
+                    q.flush_error = error;
                 }
                 Piece::Compact(tree) => {
                     q.compacting.remove(&tree.id);
-                    if failed {
-                        q.compact.insert(tree.id, tree);
+                    match error {
+                        Some(e) => _ = q.compact_errors.insert(tree.id, e),
+                        None => _ = q.compact_errors.remove(&tree.id),
                     }
+                }
+                Piece::Segment | Piece::Drop | Piece::Seal => {}
+            }
+            match result {
+                Err(_) => q.failed.put(piece),
+                Ok(()) => {
+                    // A tree that cannot be compacted costs much each time, and gains nothing by
+                    // what others did.
+                    let compact = std::mem::take(&mut q.failed.compact);
+                    q.try_again();
+                    q.failed.compact = compact;
                 }
             }
         });
     }
 
-    pub fn pause(&self, time: Duration) {
+    /// Why the flush that is to come again failed, unless it runs again already.
+    pub fn flush_failed(&self) -> Option<Error> {
         let queue = self.queue.lock();
-        if !queue.stop {
-            drop(self.changed.wait_timeout(queue, time));
+        queue.flush_error.clone().filter(|_| !queue.flushing)
+    }
+
+    /// Why no room is made in the tree `id`, unless it is being tried again just now.
+    pub fn failed(&self, id: KeyspaceId) -> Option<Error> {
+        let queue = self.queue.lock();
+        let compact = queue.compact_errors.get(&id).filter(|_| !queue.compacting.contains(&id));
+        queue.flush_error.as_ref().filter(|_| !queue.flushing).or(compact).cloned()
+    }
+}
+
+impl Wanted {
+    fn put(&mut self, piece: Piece) {
+        match piece {
+            Piece::Segment => self.segment = true,
+            Piece::Seal => self.seal = true,
+            Piece::Drop => self.drop = true,
+            Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
+            Piece::Compact(tree) => _ = self.compact.insert(tree.id, tree),
         }
     }
 
-    pub fn error(&self) -> Option<Error> {
-        self.queue.lock().error.clone()
+    fn is_empty(&self) -> bool {
+        !(self.segment || self.seal || self.drop) && self.flush.is_empty() && self.compact.is_empty()
     }
 }
 
 impl Queue {
-    fn take(&mut self) -> Option<Piece> {
-        let queue = self;
-        let piece = if std::mem::take(&mut queue.segment) {
+    /// Puts what failed back among the rest.
+    fn try_again(&mut self) {
+        let Wanted { segment, seal, drop, flush, compact } = std::mem::take(&mut self.failed);
+        self.wanted.segment |= segment;
+        self.wanted.seal |= seal;
+        self.wanted.drop |= drop;
+        self.wanted.flush.extend(flush);
+        self.wanted.compact.extend(compact);
+    }
+
+    fn take(&mut self, compactions: usize) -> Option<Piece> {
+        if self.stop {
+            return None;
+        }
+        let piece = if std::mem::take(&mut self.wanted.segment) {
             Piece::Segment
-        } else if !queue.flush.is_empty() && !queue.flushing {
-            queue.flushing = true;
-            Piece::Flush(std::mem::take(&mut queue.flush).into_values().collect())
-        } else if std::mem::take(&mut queue.drop) {
+        } else if let Some(flush) = self.take_flush() {
+            return Some(flush);
+        } else if std::mem::take(&mut self.wanted.drop) {
             Piece::Drop
-        } else if std::mem::take(&mut queue.seal) {
+        } else if std::mem::take(&mut self.wanted.seal) {
             Piece::Seal
         } else {
-            let id = *queue.compact.keys().find(|id| !queue.compacting.contains(id))?;
-            queue.compacting.insert(id);
-            Piece::Compact(queue.compact.remove(&id)?)
+            self.take_compact(compactions)?
         };
-        queue.running += 1;
+        self.running += 1;
         Some(piece)
+    }
+
+    fn take_flush(&mut self) -> Option<Piece> {
+        if self.stop || self.flushing || self.wanted.flush.is_empty() {
+            return None;
+        }
+        self.flushing = true;
+        self.running += 1;
+        Some(Piece::Flush(std::mem::take(&mut self.wanted.flush).into_values().collect()))
+    }
+
+    /// Trees take turns: one that always wants more does not keep the others waiting.
+    fn take_compact(&mut self, compactions: usize) -> Option<Piece> {
+        if self.compacting.len() >= compactions {
+            return None;
+        }
+        let wanted = &self.wanted.compact;
+        let after = wanted.range((Bound::Excluded(self.compacted), Bound::Unbounded));
+        let mut turns = after.chain(wanted.range(..=self.compacted)).map(|(id, _)| *id);
+        let id = turns.find(|id| !self.compacting.contains(id))?;
+        let tree = self.wanted.compact.remove(&id)?;
+        self.compacted = id;
+        self.compacting.insert(id);
+        Some(Piece::Compact(tree))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Seq;
+    use crate::memtable;
+    use crate::options::KeyspaceOptions;
+    use crate::view::{Mem, View};
+
+    fn tree(id: u32) -> Arc<Tree> {
+        let memtables = vec![Mem::new(memtable::new().1)];
+        let view = View { memtables, runs: Vec::new(), flushed: Seq::ZERO };
+        Arc::new(Tree::new(KeyspaceId(id), KeyspaceOptions::default(), view))
+    }
+
+    fn name(piece: &Piece) -> String {
+        match piece {
+            Piece::Segment => "segment".into(),
+            Piece::Flush(trees) => format!("flush {}", trees.len()),
+            Piece::Drop => "drop".into(),
+            Piece::Seal => "seal".into(),
+            Piece::Compact(tree) => format!("compact {}", tree.id),
+        }
+    }
+
+    /// Takes the next piece and ends it, well or not.
+    fn next(work: &Work, fails: &dyn Fn(&str) -> bool) -> Option<String> {
+        let (piece, _running) = work.take()?;
+        let name = name(&piece);
+        let result = if fails(&name) { Err(Error::corruption("broken")) } else { Ok(()) };
+        work.done(piece, &result);
+        Some(name)
+    }
+
+    #[test]
+    fn the_most_urgent_comes_first_and_trees_take_turns() {
+        let work = Work::new(0);
+        for id in [1, 2, 3] {
+            work.want_compact(tree(id));
+        }
+        work.want_segment();
+        work.want_drop();
+        work.want_flush(vec![tree(1), tree(2)]);
+        let mut done = Vec::new();
+        while let Some(name) = next(&work, &|_| false) {
+            // The first tree always wants more.
+            if done.len() < 9 {
+                work.want_compact(tree(1));
+            }
+            done.push(name);
+        }
+        let first = ["segment", "flush 2", "drop", "seal", "compact 1", "compact 2", "compact 3"];
+        assert_eq!(&done[..7], first);
+        assert!(done[7..].iter().all(|d| d == "compact 1"));
+    }
+
+    #[test]
+    fn what_fails_lets_everything_else_go_first() {
+        let work = Work::new(0);
+        work.want_segment();
+        work.want_flush(vec![tree(7)]);
+        for id in [1, 2] {
+            work.want_compact(tree(id));
+        }
+        let fails = |name: &str| name == "segment" || name == "compact 1";
+        let done: Vec<_> = (0..8).map_while(|_| next(&work, &fails)).collect();
+        for expect in ["segment", "flush 1", "seal", "compact 1", "compact 2"] {
+            assert!(done.contains(&expect.to_string()), "{expect}: {done:?}");
+        }
+        assert!(work.failed(KeyspaceId(1)).is_some() && work.failed(KeyspaceId(2)).is_none());
+        // They are not forgotten.
+        let later: Vec<_> = (0..4).map_while(|_| next(&work, &|_| false)).collect();
+        assert!(later.contains(&"segment".into()) && later.contains(&"compact 1".into()), "{later:?}");
+        assert!(work.failed(KeyspaceId(1)).is_none());
+        assert!(work.take().is_none());
+    }
+
+    #[test]
+    fn a_thread_is_kept_for_flushes() {
+        let work = Work::new(3);
+        for id in [1, 2, 3] {
+            work.want_compact(tree(id));
+        }
+        let (one, two) = (work.take().unwrap(), work.take().unwrap());
+        assert!(work.take().is_none());
+        work.want_flush(vec![tree(1)]);
+        assert_eq!(name(&work.take().unwrap().0), "flush 1");
+        drop((one, two));
+        work.stop();
+        work.settle();
+        assert!(work.take().is_none() && work.take_flush().is_none());
     }
 }

@@ -26,7 +26,9 @@ pub(crate) struct Registry {
     trees: HashMap<KeyspaceId, (Vec<u8>, Arc<Tree>)>,
     pub dropped: Vec<Dropped>,
     /// Slots whose history holds more than the present.
-    pub aged: Vec<Arc<Slot>>,
+    aged: Vec<Arc<Slot>>,
+    /// What is older than this has been taken out of them.
+    forgotten: Seq,
     /// The next id to give.
     pub next_id: u32,
     /// While opening: tables of keyspaces whose rows have not been read yet. The row of a keyspace
@@ -129,9 +131,22 @@ impl Registry {
         }
     }
 
-    /// Lets go of what only snapshots older than `oldest` could read.
-    pub fn forget_before(&mut self, oldest: Seq) {
-        self.aged.retain(|slot| slot.forget_before(oldest));
+    /// Lets go of what was dropped at `seq` or before: the manifest has forgotten it.
+    pub fn forget_dropped(&mut self, seq: Seq) {
+        // They come in the order of commits.
+        let first = self.dropped.partition_point(|d| d.seq <= seq);
+        self.dropped.drain(..first);
+    }
+
+    /// Takes out what only snapshots older than `oldest` could read.
+    pub fn forget_before(&mut self, oldest: Seq) -> Vec<Arc<Tree>> {
+        let mut forgotten = Vec::new();
+        // Whatever came since has become old at a later number.
+        if oldest > self.forgotten {
+            self.forgotten = oldest;
+            self.aged.retain(|slot| slot.forget_before(oldest, &mut forgotten));
+        }
+        forgotten
     }
 }
 
@@ -164,7 +179,7 @@ mod tests {
         // A snapshot from before still reads the old tree, one from before the start nothing.
         assert_eq!(users.tree_at(seq(2)).ok().flatten().unwrap().id, KeyspaceId(1));
         assert!(users.tree_at(seq(0)).is_err());
-        r.forget_before(seq(9));
+        assert_eq!(r.forget_before(seq(9)).len(), 2);
         assert!(r.aged.is_empty());
         assert_eq!(users.tree_at(seq(9)).ok().flatten().unwrap().id, KeyspaceId(2));
     }

@@ -1,9 +1,11 @@
 //! Journal segments over their life: created and announced ahead of need, activated when the one
 //! before is full, left to the sync stage to be sealed.
 
+use crate::db::appender::CommitState;
 use crate::db::core::{Core, Installed};
 use crate::db::stage::Retired;
 use crate::error::{Error, Result};
+use crate::fs::names::Name;
 use crate::ids::Position;
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
@@ -17,10 +19,22 @@ impl Core {
         let capacity = self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
         let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
-        self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
+        let synced = self.fs.sync_dir(&self.dir);
+        let synced = synced.map_err(|e| Error::io("syncing the directory", &self.dir, e));
         let changes = vec![Change::SegmentAnnounced { no }];
-        self.install(Installed { changes, ..Installed::default() })?;
-        Ok(Arc::new(segment))
+        let announced =
+            synced.and_then(|()| self.install(Installed { changes, ..Installed::default() }).map(drop));
+        match announced {
+            Ok(()) => Ok(Arc::new(segment)),
+            Err(e) => {
+                // After a failure that leaves unknown what the manifest says, it stays.
+                if self.failure().is_none() {
+                    drop(segment);
+                    self.remove_file(Name::Journal(no));
+                }
+                Err(e)
+            }
+        }
     }
 
     /// Creates the segment after the active one, unless it is there.
@@ -37,6 +51,8 @@ impl Core {
     /// does.
     pub fn next_segment(&self, len: usize) -> Result<()> {
         let _guard = self.rotation.lock();
+        // Under the lock: a close waits for rotations that are under way.
+        self.writable()?;
         let fits = self.commit.lock().journal.as_ref().is_none_or(|j| j.fits(len));
         if fits {
             return Ok(());
@@ -47,19 +63,20 @@ impl Core {
             Some(segment) => segment,
             None => self.create_segment(len)?,
         };
-        self.activate(segment)?;
+        // Asked before the lock on commits: the lock on versions comes first.
+        let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
+        let activated = self.activate(&mut self.commit.lock(), segment, last_edit);
+        self.tell_failed();
+        activated?;
         self.work.want_segment();
         Ok(())
     }
 
-    fn activate(&self, segment: Arc<Segment>) -> Result<()> {
-        // Asked before the lock on commits: the lock on versions comes first.
-        let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
+    fn activate(&self, commit: &mut CommitState, segment: Arc<Segment>, last_edit: u64) -> Result<()> {
         let salt = self.salts.lock().next();
-        let mut commit = self.commit.lock();
         let start = commit.segment_start;
         let Some(old) = commit.journal.as_mut() else { return Ok(()) };
-        old.flush().inspect_err(|e| self.fail(e))?;
+        old.flush().map_err(|e| self.latch(e))?;
         let end = old.end();
         let retired = Retired { segment: old.segment().clone(), start, end };
         let info = ActivationInfo {
@@ -70,7 +87,7 @@ impl Core {
             durable: self.sync.durable_hint(),
             last_edit,
         };
-        let writer = Writer::activate(segment, info, self.mode()).inspect_err(|e| self.fail(e))?;
+        let writer = Writer::activate(segment, info, self.mode()).map_err(|e| self.latch(e))?;
         commit.journal = Some(writer);
         commit.segment_start = end;
         commit.retired.push(retired);

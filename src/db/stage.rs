@@ -5,6 +5,7 @@ use crate::journal::{Hint, Segment};
 use crate::options::Durability;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Condvar, Mutex};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -19,7 +20,7 @@ pub(crate) struct SyncStage {
     pub state: Mutex<State>,
     /// `state.durable` for who must not wait.
     pub durable: AtomicU64,
-    /// How many wait for commits to become visible.
+    /// At least how many wait for commits to become visible. Raised under the lock on the state.
     pub watching: AtomicUsize,
     /// Durable has moved, a sync has ended, or the database has failed.
     pub moved: Condvar,
@@ -33,8 +34,7 @@ pub(crate) struct State {
     pub durable_seq: Seq,
     /// What the sync thread is asked to make durable.
     pub asked: Seq,
-    /// Who is to be woken when something is durable, or visible, beyond a sequence number.
-    pub wakers: Vec<((Durability, Seq), Waker)>,
+    pub wakers: Wakers,
     pub hint: Option<Hint>,
     pub stop: bool,
     pub syncs: u64,
@@ -42,7 +42,8 @@ pub(crate) struct State {
 
 impl SyncStage {
     pub fn new(durable: Position, durable_seq: Seq, hint: Option<Hint>) -> SyncStage {
-        let (wakers, asked, in_flight, stop, syncs) = (Vec::new(), Seq::ZERO, false, false, 0);
+        let (asked, in_flight, stop, syncs) = (Seq::ZERO, false, false, 0);
+        let wakers = Wakers::default();
         SyncStage {
             state: Mutex::new(State { in_flight, durable, durable_seq, asked, wakers, hint, stop, syncs }),
             durable: AtomicU64::new(durable.0),
@@ -64,17 +65,28 @@ impl SyncStage {
         (state.durable, state.durable_seq)
     }
 
+    /// Announces somebody who is about to look at what is visible, and to wait if that is not
+    /// enough. Under the lock on the state.
+    pub fn watch(&self, kind: Durability) {
+        if kind == Durability::Buffered {
+            self.watching.fetch_add(1, Ordering::SeqCst);
+            // SeqCst: see `tell_visible`.
+            fence(Ordering::SeqCst);
+        }
+    }
+
     /// Wakes everybody who waits: something has happened that no sync will tell.
     pub fn wake_all(&self) {
         let mut state = self.state.lock();
-        for (_, waker) in state.wakers.drain(..) {
-            waker.wake();
-        }
+        let waiting = state.wakers.take_all();
         self.moved.notify_all();
         self.wanted.notify_all();
+        drop(state);
+        wake(waiting);
     }
 
-    /// Wakes those that wait for commits to become visible, if any.
+    /// Wakes those that wait for commits to become visible, if any. Under no lock: a waker is
+    /// somebody else's code.
     #[inline]
     pub fn tell_visible(&self, visible: Seq) {
         // SeqCst: the watcher counts itself, then looks at what is visible; the commit publishes,
@@ -86,14 +98,16 @@ impl SyncStage {
         self.wake_visible(visible);
     }
 
+    #[cold]
     fn wake_visible(&self, visible: Seq) {
         let mut state = self.state.lock();
-        wake(&mut state.wakers, Durability::Buffered, visible);
-        // Those that wait for more than this one brought still count; threads count themselves again
-        // when they have looked.
-        let still = state.wakers.iter().filter(|(w, _)| w.0 == Durability::Buffered).count();
-        self.watching.store(still, Ordering::SeqCst);
+        let passed = state.wakers.take_passed(Durability::Buffered, visible);
+        // Who came after `visible` goes on waiting. Threads count themselves again when they find
+        // that they have to wait on.
+        self.watching.store(state.wakers.visible.len(), Ordering::SeqCst);
         self.moved.notify_all();
+        drop(state);
+        wake(passed);
     }
 
     /// Ends the sync thread.
@@ -103,15 +117,113 @@ impl SyncStage {
     }
 }
 
-/// Wakes those whose sequence number `newest` has passed.
-pub(crate) fn wake(wakers: &mut Vec<((Durability, Seq), Waker)>, kind: Durability, newest: Seq) {
-    let mut i = 0;
-    while i < wakers.len() {
-        let (waits_for, seen) = wakers[i].0;
-        if waits_for == kind && newest > seen {
-            wakers.swap_remove(i).1.wake();
-        } else {
-            i += 1;
+/// Who is to be woken when something is durable, or visible, beyond a sequence number.
+#[derive(Default)]
+pub(crate) struct Wakers {
+    visible: Waiting,
+    durable: Waiting,
+    /// Given to the next who waits.
+    next: u64,
+}
+
+/// Beyond which number, and who.
+type Waiting = BTreeMap<(Seq, u64), Waker>;
+
+/// A place among the wakers. It may be empty by now: then its waker was woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    kind: Durability,
+    seen: Seq,
+    who: u64,
+}
+
+impl Wakers {
+    fn of(&mut self, kind: Durability) -> &mut Waiting {
+        match kind {
+            Durability::Buffered => &mut self.visible,
+            Durability::Sync => &mut self.durable,
         }
+    }
+
+    /// Has `waker` woken when something is durable, or visible, beyond `seen`.
+    pub fn add(&mut self, kind: Durability, seen: Seq, waker: Waker) -> Place {
+        let who = self.next;
+        self.next += 1;
+        self.of(kind).insert((seen, who), waker);
+        Place { kind, seen, who }
+    }
+
+    /// Takes a waker back. What is answered is dropped under no lock.
+    #[must_use]
+    pub fn remove(&mut self, place: Place) -> Option<Waker> {
+        self.of(place.kind).remove(&(place.seen, place.who))
+    }
+
+    /// Takes those whose sequence number `newest` has passed, to be [woken](wake).
+    pub fn take_passed(&mut self, kind: Durability, newest: Seq) -> Vec<Waker> {
+        let waiting = self.of(kind);
+        match waiting.first_key_value() {
+            Some(((seen, _), _)) if *seen < newest => {}
+            _ => return Vec::new(),
+        }
+        let rest = waiting.split_off(&(newest, 0));
+        std::mem::replace(waiting, rest).into_values().collect()
+    }
+
+    fn take_all(&mut self) -> Vec<Waker> {
+        let (visible, durable) = (std::mem::take(&mut self.visible), std::mem::take(&mut self.durable));
+        visible.into_values().chain(durable.into_values()).collect()
+    }
+}
+
+/// Wakes all of them. Under no lock: a waker is somebody else's code, and its drop as well.
+pub(crate) fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(n: u64) -> Seq {
+        Seq::new(n).unwrap()
+    }
+
+    fn wait(stage: &SyncStage, kind: Durability, seen: u64) -> Place {
+        let mut state = stage.state.lock();
+        stage.watch(kind);
+        state.wakers.add(kind, seq(seen), Waker::noop().clone())
+    }
+
+    /// A commit that is late with its news does not put out whoever came meanwhile.
+    #[test]
+    fn who_waits_for_the_next_commit_stays_counted() {
+        let stage = SyncStage::new(Position(0), Seq::ZERO, None);
+        wait(&stage, Durability::Buffered, 9);
+        wait(&stage, Durability::Buffered, 10);
+        stage.tell_visible(seq(10));
+        assert_eq!(stage.watching.load(Ordering::SeqCst), 1);
+        stage.tell_visible(seq(11));
+        assert_eq!(stage.watching.load(Ordering::SeqCst), 0);
+        // Who waits for durable commits costs visible ones nothing.
+        wait(&stage, Durability::Sync, 11);
+        assert_eq!(stage.watching.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn wakers_go_when_passed_or_taken_back() {
+        let mut wakers = Wakers::default();
+        let places: Vec<_> = [3, 5, 5, 7]
+            .iter()
+            .map(|&n| wakers.add(Durability::Sync, seq(n), Waker::noop().clone()))
+            .collect();
+        assert!(wakers.take_passed(Durability::Buffered, seq(9)).is_empty());
+        assert!(wakers.take_passed(Durability::Sync, seq(3)).is_empty());
+        assert!(wakers.remove(places[1]).is_some() && wakers.remove(places[1]).is_none());
+        assert_eq!(wakers.take_passed(Durability::Sync, seq(6)).len(), 2);
+        assert!(wakers.remove(places[0]).is_none());
+        assert_eq!(wakers.take_all().len(), 1);
     }
 }

@@ -4,12 +4,13 @@
 
 use crate::db::clock::Deadline;
 use crate::db::core::Core;
-use crate::db::stage::{State, wake};
-use crate::error::{Error, Result};
+use crate::db::stage::{Place, State, wake};
+use crate::error::{Error, Result, closed};
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::Segment;
 use crate::options::Durability;
-use crate::sync::atomic::{Ordering, fence};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -32,12 +33,40 @@ impl Core {
                 state = self.sync.moved.wait(state);
                 continue;
             }
-            state.in_flight = true;
-            drop(state);
-            let synced = self.sync_once();
+            self.sync_now(state)?;
             state = self.sync.state.lock();
-            self.end_sync(&mut state, synced)?;
         }
+    }
+
+    /// Makes the segments that the journal has left durable, and ready to be sealed: also those
+    /// that held nothing any more that was to be synced.
+    pub fn sync_retired(&self) -> Result<()> {
+        // What is in flight may cover them.
+        drop(self.no_sync_in_flight());
+        if self.commit.lock().retired.is_empty() {
+            return Ok(());
+        }
+        let state = self.no_sync_in_flight();
+        match self.failure() {
+            None => self.sync_now(state),
+            Some(e) => Err(e),
+        }
+    }
+
+    fn no_sync_in_flight(&self) -> MutexGuard<'_, State> {
+        let mut state = self.sync.state.lock();
+        while state.in_flight {
+            state = self.sync.moved.wait(state);
+        }
+        state
+    }
+
+    /// One sync, when none is in flight.
+    fn sync_now(&self, mut state: MutexGuard<'_, State>) -> Result<()> {
+        state.in_flight = true;
+        drop(state);
+        let synced = self.sync_once();
+        self.end_sync(synced)
     }
 
     /// The newest sequence number that is durable, or visible.
@@ -54,8 +83,7 @@ impl Core {
         let deadline = timeout.map(Deadline::after);
         let mut state = self.sync.state.lock();
         loop {
-            self.sync.watching.fetch_add(1, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
+            self.sync.watch(kind);
             let newest = self.newest(kind);
             if newest > seen {
                 return Ok(Some(newest));
@@ -71,31 +99,33 @@ impl Core {
         }
     }
 
+    /// An error if nothing will come any more. A close that is under way still makes everything
+    /// durable.
     fn alive(&self) -> Result<()> {
-        self.open()?;
+        if self.ended.load(Ordering::Acquire) {
+            return Err(closed());
+        }
         self.failure().map_or(Ok(()), Err)
     }
 
-    fn end_sync(&self, state: &mut State, synced: Result<Synced>) -> Result<()> {
+    fn end_sync(&self, synced: Result<Synced>) -> Result<()> {
+        let mut state = self.sync.state.lock();
         state.in_flight = false;
         state.syncs += 1;
-        let result = match synced {
-            Ok(Synced { durable, seq, sealed }) => {
-                state.durable = durable;
-                state.durable_seq = seq;
-                self.sync.durable.store(durable.0, Ordering::Release);
-                self.snapshots.publish_durable(seq);
-                if let Some(hint) = &mut state.hint {
-                    hint.store(durable);
-                }
-                self.sealed.lock().extend(sealed);
-                wake(&mut state.wakers, Durability::Sync, seq);
-                Ok(())
-            }
-            Err(e) => Err(e),
-        };
         self.sync.moved.notify_all();
-        result
+        let Synced { durable, seq, sealed } = synced?;
+        state.durable = durable;
+        state.durable_seq = seq;
+        self.sync.durable.store(durable.0, Ordering::Release);
+        self.snapshots.publish_durable(seq);
+        if let Some(hint) = &mut state.hint {
+            hint.store(durable);
+        }
+        self.sealed.lock().extend(sealed);
+        let passed = state.wakers.take_passed(Durability::Sync, seq);
+        drop(state);
+        wake(passed);
+        Ok(())
     }
 
     /// One sync of everything appended by now. The lock on commits is held only to take the
@@ -106,13 +136,11 @@ impl Core {
             let mut commit = self.commit.lock();
             let taken = commit.sync_target(known);
             drop(commit);
-            taken.inspect_err(|e| self.fail(e))?
+            taken.map_err(|e| self.fail(e))?
         };
         let sync = |segment: &Segment| {
             let synced = segment.file().sync();
-            synced
-                .map_err(|e| Error::io("syncing the journal", segment.path(), e))
-                .inspect_err(|e| self.fail(e))
+            synced.map_err(|e| self.fail(Error::io("syncing the journal", segment.path(), e)))
         };
         // In journal order: the newer must not be durable without the older.
         for old in &retired {
@@ -133,22 +161,38 @@ impl Core {
     }
 
     /// Answers what [`await_past`](Core::await_past) would if it need not wait; else has `waker`
-    /// woken when it is worth asking again.
-    pub fn poll_past(&self, kind: Durability, seen: Seq, waker: &Waker) -> Option<Result<Seq>> {
+    /// woken when it is worth asking again, in place of the one at `place`.
+    pub fn poll_past(
+        &self,
+        kind: Durability,
+        seen: Seq,
+        waker: &Waker,
+        place: &mut Option<Place>,
+    ) -> Option<Result<Seq>> {
+        // Cloned and dropped under no lock: a waker is somebody else's code.
+        let waker = waker.clone();
         let mut state = self.sync.state.lock();
-        self.sync.watching.fetch_add(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        let old = place.take().and_then(|place| state.wakers.remove(place));
+        self.sync.watch(kind);
         let newest = self.newest(kind);
-        if newest > seen {
-            return Some(Ok(newest));
-        }
-        if let Err(e) = self.alive() {
-            return Some(Err(e));
-        }
-        let wake = (kind, seen);
-        state.wakers.retain(|(w, old)| *w != wake || !old.will_wake(waker));
-        state.wakers.push((wake, waker.clone()));
-        None
+        let answer = match self.alive() {
+            _ if newest > seen => Some(Ok(newest)),
+            Err(e) => Some(Err(e)),
+            Ok(()) => {
+                *place = Some(state.wakers.add(kind, seen, waker));
+                None
+            }
+        };
+        drop(state);
+        drop(old);
+        answer
+    }
+
+    /// Has nobody woken for `place` any more.
+    pub fn leave(&self, place: &mut Option<Place>) {
+        let Some(place) = place.take() else { return };
+        let waker = self.sync.state.lock().wakers.remove(place);
+        drop(waker);
     }
 
     /// The body of the sync thread: makes durable what tickets ask for, until stopped.

@@ -1,11 +1,12 @@
 //! Waiting for commits: tickets for one of them, watches for whatever comes next.
 
 use crate::db::core::Core;
+use crate::db::stage::Place;
 use crate::error::Result;
 use crate::ids::Seq;
 use crate::options::Durability;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,11 +19,13 @@ use std::time::Duration;
 pub struct Ticket {
     core: Arc<Core>,
     seq: Seq,
+    /// Where its waker stands, while it is polled.
+    place: Option<Place>,
 }
 
 impl Ticket {
     pub(crate) fn new(core: Arc<Core>, seq: Seq) -> Ticket {
-        Ticket { core, seq }
+        Ticket { core, seq, place: None }
     }
 
     /// The sequence number of the commit's last operation.
@@ -59,17 +62,25 @@ impl Ticket {
 impl Future for Ticket {
     type Output = Result<Seq>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Seq>> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Seq>> {
         if self.is_done() {
             return Poll::Ready(Ok(self.seq));
         }
         if self.core.options.workers == 0 {
             return Poll::Ready(self.wait());
         }
-        match self.core.poll_past(Durability::Sync, self.before(), cx.waker()) {
-            Some(result) => Poll::Ready(result.map(|_| self.seq)),
+        let before = self.before();
+        let Ticket { core, seq, place } = &mut *self;
+        match core.poll_past(Durability::Sync, before, cx.waker(), place) {
+            Some(result) => Poll::Ready(result.map(|_| *seq)),
             None => Poll::Pending,
         }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.core.leave(&mut self.place);
     }
 }
 
@@ -117,16 +128,34 @@ impl Watch {
 
     /// Like [`wait`](Watch::wait), without blocking a thread. Needs no runtime.
     pub fn changed(&mut self) -> impl Future<Output = Result<Seq>> + Send + '_ {
-        poll_fn(|cx| {
-            let Some(told) = self.told else {
-                return Poll::Ready(Ok(self.tell(self.core.newest(self.kind))));
-            };
-            match self.core.poll_past(self.kind, told, cx.waker()) {
-                Some(Ok(seq)) => Poll::Ready(Ok(self.tell(seq))),
-                Some(Err(e)) => Poll::Ready(Err(e)),
-                None => Poll::Pending,
-            }
-        })
+        Changed { watch: self, place: None }
+    }
+}
+
+struct Changed<'a> {
+    watch: &'a mut Watch,
+    place: Option<Place>,
+}
+
+impl Future for Changed<'_> {
+    type Output = Result<Seq>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Seq>> {
+        let Changed { watch, place } = &mut *self;
+        let newest = match watch.told {
+            None => Some(Ok(watch.core.newest(watch.kind))),
+            Some(told) => watch.core.poll_past(watch.kind, told, cx.waker(), place),
+        };
+        match newest {
+            Some(newest) => Poll::Ready(newest.map(|seq| watch.tell(seq))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        self.watch.core.leave(&mut self.place);
     }
 }
 

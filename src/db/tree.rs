@@ -90,11 +90,11 @@ impl Slot {
         history.len() > history.partition_point(|(since, _)| *since <= at).max(1)
     }
 
-    /// Forgets the trees that no snapshot at or above `oldest` needs. Whether older ones remain.
-    pub fn forget_before(&self, oldest: Seq) -> bool {
+    /// Takes out the trees that no snapshot at or above `oldest` needs. Whether older ones remain.
+    pub fn forget_before(&self, oldest: Seq, forgotten: &mut Vec<Arc<Tree>>) -> bool {
         let mut history = self.history.lock();
         let needed = history.partition_point(|(since, _)| *since <= oldest).saturating_sub(1);
-        history.drain(..needed);
+        forgotten.extend(history.drain(..needed).filter_map(|(_, tree)| tree));
         history.len() > 1
     }
 }

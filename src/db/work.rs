@@ -5,13 +5,15 @@ use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{KeyspaceId, Seq};
+use crate::fs::names::Name;
+use crate::ids::{FileNo, Seq};
 use crate::job::output::{OutputOptions, discard};
 use crate::job::{compact, flush, pick};
 use crate::memtable::Memtable;
 use crate::table::WriteOptions;
 use crate::version::{Change, TableMeta};
 use crate::view::run::Run;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +23,8 @@ const L0_RUNS: usize = 4;
 const L0_STALL: usize = 24;
 /// Frozen memtables may hold this many times the size of one before writes wait.
 const FROZEN_MEMTABLES: usize = 3;
-/// A job that failed is tried again after this long, or when something changes.
-const RETRY: Duration = Duration::from_millis(500);
+/// Who waits looks again after this long at the latest.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// The frozen memtables of a tree, and the newest of their operations.
 type Frozen<'a> = (&'a Arc<Tree>, Vec<Arc<Memtable>>, Seq);
@@ -30,19 +32,20 @@ type Frozen<'a> = (&'a Arc<Tree>, Vec<Arc<Memtable>>, Seq);
 impl Core {
     /// Does the most urgent piece of work. `false`: there is none.
     pub fn step(&self) -> Result<bool> {
-        let Some(piece) = self.work.take() else { return Ok(false) };
-        self.run(piece).map(|()| true)
+        match self.work.take() {
+            Some((piece, _running)) => self.run(piece).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// The body of a background thread.
     pub fn run_worker(&self) {
-        while let Some(piece) = self.work.wait() {
+        while let Some((piece, _running)) = self.work.wait() {
             if let Err(e) = self.run(piece) {
                 if self.failure().is_some() {
                     return;
                 }
                 log::warn!("background work failed and will be tried again: {e}");
-                self.work.pause(RETRY);
             }
         }
     }
@@ -62,10 +65,7 @@ impl Core {
 
     /// Syncs the segments the journal has left; their ends go to the manifest with the next edit.
     fn seal_retired(&self) -> Result<()> {
-        if self.commit.lock().retired.is_empty() {
-            return Ok(());
-        }
-        self.sync_to(self.snapshots.visible())
+        self.sync_retired()
     }
 
     /// Takes dropped keyspaces and their tables out of the manifest; their files go when the last
@@ -76,21 +76,30 @@ impl Core {
         let Some(last) = dropped.iter().map(|d| d.0).max() else { return Ok(()) };
         // Without this a crash could bring a keyspace back that has lost its tables.
         self.sync_to(last)?;
-        let known: Vec<KeyspaceId> = {
-            let version = self.version.lock();
-            let state = version.as_ref().map(|set| &set.state().keyspaces);
-            dropped.iter().map(|d| d.1.id).filter(|id| state.is_some_and(|s| s.contains_key(id))).collect()
-        };
-        let changes = known.iter().map(|&keyspace| Change::DropKeyspace { keyspace }).collect();
-        if !known.is_empty() {
+        let mut changes = Vec::new();
+        let mut tables: BTreeSet<FileNo> = BTreeSet::new();
+        if let Some(set) = self.version.lock().as_ref() {
+            for (_, tree) in &dropped {
+                if let Some(state) = set.state().keyspaces.get(&tree.id) {
+                    changes.push(Change::DropKeyspace { keyspace: tree.id });
+                    tables.extend(state.levels.tables().map(|(_, table)| table.no));
+                }
+            }
+        }
+        if !changes.is_empty() {
             self.install(Installed { changes, ..Installed::default() })?;
         }
         for (_, tree) in &dropped {
             for table in tree.view.load().runs.iter().flat_map(|r| r.tables.iter()) {
                 table.handle.obsolete();
+                tables.remove(&table.meta.no);
             }
         }
-        self.registry.lock().dropped.retain(|d| !dropped.iter().any(|(_, tree)| Arc::ptr_eq(tree, &d.tree)));
+        // Those that a job finished just when the keyspace was dropped: no view ever held them.
+        for no in tables {
+            self.remove_file(Name::Table(no));
+        }
+        self.registry.lock().forget_dropped(last);
         self.forget_before(self.snapshots.oldest());
         Ok(())
     }
@@ -229,19 +238,27 @@ impl Core {
                 }
                 continue;
             }
-            // A full disk is not waited for, but it is looked at anew: space may have come back since
-            // a worker last met it.
-            if self.work.error().is_some_and(|e| e.kind() == ErrorKind::DiskFull) && self.step()? {
+            // There will be none as long as the work fails that makes it.
+            let lacking = trees.iter().find(|t| !self.has_room(t)).map(|t| t.id);
+            if let Some(e) = lacking.and_then(|id| self.work.failed(id)) {
+                // Whether a disk is still full is tried here: space may have come back since.
+                let again = e.kind() == ErrorKind::DiskFull && deadline.is_none();
+                let again = lacking.filter(|_| again).and_then(|id| self.work.take_failed(id));
+                let Some((piece, _running)) = again else { return Err(e) };
+                self.run(piece)?;
                 continue;
             }
             let guard = self.room.0.lock();
             let left = match deadline {
-                None => RETRY,
+                None => LOOK_AGAIN,
                 Some(d) => d.left().ok_or_else(|| {
                     Error::new(ErrorKind::Busy, "no room for the write before its deadline")
                 })?,
             };
-            drop(self.room.1.wait_timeout(guard, left.min(RETRY)));
+            // Under the lock, so that it is not missed when room is made just now.
+            if !trees.iter().all(|t| self.has_room(t)) {
+                drop(self.room.1.wait_timeout(guard, left.min(LOOK_AGAIN)));
+            }
         }
     }
 
@@ -256,6 +273,12 @@ impl Core {
             && view.runs.iter().filter(|r| r.level == 0).count() < L0_STALL
     }
 
+    /// Flushes what is frozen, when nobody else does any work any more.
+    pub fn flush_last(&self) -> Result<()> {
+        let trees: Vec<Arc<Tree>> = self.registry.lock().trees().cloned().collect();
+        self.flush_trees(&trees)
+    }
+
     /// Waits until everything that is frozen now is in tables; does the work itself where it can.
     pub fn await_flushed(&self) -> Result<()> {
         let trees: Vec<Arc<Tree>> = self.registry.lock().trees().cloned().collect();
@@ -268,17 +291,18 @@ impl Core {
             .collect();
         for (tree, last) in frozen {
             while tree.view.load().flushed < last && self.registry.lock().tree(tree.id).is_some() {
-                if let Some(e) = self.failure() {
-                    return Err(e);
-                }
-                if self.step()? {
+                self.writable()?;
+                if let Some((piece, _running)) = self.work.take_flush() {
+                    self.run(piece)?;
                     continue;
                 }
-                if let Some(e) = self.work.error() {
+                if let Some(e) = self.work.flush_failed() {
                     return Err(e);
                 }
                 let guard = self.room.0.lock();
-                drop(self.room.1.wait_timeout(guard, Duration::from_millis(10)));
+                if tree.view.load().flushed < last {
+                    drop(self.room.1.wait_timeout(guard, Duration::from_millis(10)));
+                }
             }
         }
         Ok(())
@@ -302,5 +326,42 @@ impl Drop for MadeTables<'_> {
         for &no in &self.tables {
             discard(&self.core.store, no);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::db::handle::Db;
+    use crate::fs::sim::SimFs;
+    use crate::job::pick::Plan;
+    use crate::options::Options;
+    use std::sync::Arc;
+
+    /// It was removed with its old place, and with it the file once the last view was gone.
+    #[test]
+    fn a_table_that_moves_to_another_level_stays() {
+        let sim = Arc::new(SimFs::new(1));
+        let options = Options::default().workers(0).fs(sim);
+        let db = Db::open("/db", options.clone()).unwrap();
+        let a = db.keyspace("a").unwrap();
+        a.put("k", "v").unwrap();
+        db.flush().unwrap();
+        let tree = a.slot.tree.load_full().unwrap();
+        let (level, table) = {
+            let version = db.core().version.lock();
+            let levels = &version.as_ref().unwrap().state().keyspaces[&tree.id].levels;
+            levels.tables().map(|(level, t)| (level, t.clone())).next().unwrap()
+        };
+        let plan = Plan {
+            inputs: vec![(level, table.no)],
+            level_out: level + 1,
+            run_out: table.max_seq,
+            bottom: true,
+            trivial: true,
+        };
+        db.core().compact_plan(&tree, &plan).unwrap();
+        drop((tree, a, db));
+        let db = Db::open("/db", options).unwrap();
+        assert_eq!(db.keyspace("a").unwrap().get("k").unwrap().unwrap(), "v");
     }
 }

@@ -35,14 +35,17 @@ impl Workers {
             // being done.
             let survived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&core)));
             if survived.is_err() {
-                core.fail(&Error::new(ErrorKind::Io, "a background thread has panicked"));
+                core.fail(Error::new(ErrorKind::Io, "a background thread has panicked"));
             }
         };
-        let spawned = thread::Builder::new().name(name.to_string()).spawn(body);
-        let spawned =
-            spawned.map_err(|e| Error::new(ErrorKind::Io, format!("no thread can be started: {e}")))?;
-        self.threads.push(spawned);
+        self.threads.push(start(name, body)?);
         Ok(())
+    }
+
+    /// Whether the calling thread is one of them. It cannot wait for itself.
+    pub fn is_own(&self) -> bool {
+        let this = thread::current().id();
+        self.threads.iter().any(|t| t.thread().id() == this)
     }
 
     /// Ends the threads and waits for them. What they are doing is finished first.
@@ -54,4 +57,14 @@ impl Workers {
             let _ = thread.join();
         }
     }
+}
+
+/// Runs `close` in a thread of its own.
+pub(crate) fn close_elsewhere(close: impl FnOnce() + Send + 'static) -> Result<()> {
+    start("esker-close", close).map(drop)
+}
+
+fn start(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+    let started = thread::Builder::new().name(name.to_string()).spawn(body);
+    started.map_err(|e| Error::new(ErrorKind::Io, format!("no thread can be started: {e}")))
 }

@@ -98,12 +98,14 @@ impl Writer {
         let last_seq = Seq::ZERO;
         let mut writer =
             Writer { segment, start, salt, end: DATA_START, vouched: durable, last_seq, sink, failed: None };
-        writer.make_ready(DATA_START)?;
+        if writer.make_ready(DATA_START).is_err() {
+            writer.sink = Sink::Gather { buf: Vec::new(), at: DATA_START };
+        }
         let result = match &mut writer.sink {
             Sink::Gather { .. } => write_all_at(&**writer.segment.file(), &first, 0),
             Sink::Window { window, .. } => window.write(0, &first),
         };
-        result.map_err(|e| Error::io("activating a journal segment", writer.segment.path(), e))?;
+        result.map_err(|e| Error::io("activating a journal segment", writer.segment.path(), e).for_good())?;
         Ok(writer)
     }
 
@@ -193,8 +195,7 @@ impl Writer {
 
     #[cold]
     fn poison(&mut self, e: Error) -> Error {
-        self.failed = Some(e.clone());
-        e
+        self.failed.get_or_insert(e.for_good()).clone()
     }
 
     /// The caller has checked that there is room.

@@ -105,8 +105,7 @@ impl MemCursor {
 
     #[inline]
     fn record(&self) -> Option<Record<'_>> {
-        // SAFETY: the record is one of `mem`'s, which lives as long as the cursor.
-        self.stand.map(|raw| unsafe { raw.record() })
+        self.stand.map(|raw| self.mem.tree.held(raw))
     }
 
     /// Onto the newest version of slot `at`, or of the first one of the next leaf.

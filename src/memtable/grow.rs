@@ -1,8 +1,8 @@
-//! How the tree grows: leaves and inner nodes are copied, split and linked in, and published with
-//! one store each time.
+//! How the tree grows: records are added, leaves and inner nodes copied, split and linked in, and
+//! published with one store each time.
 
 use super::arena::{Allocator, Chain, Record, Ref};
-use super::node::{FAN, Inner, LEAF, Leaf, Node, NodePtr, Prefix, Slot, head, print, shared};
+use super::node::{FAN, Inner, Kept, LEAF, Leaf, Node, NodePtr, Prefix, Slot, head, print, shared};
 use super::tree::{Fences, Tree};
 use crate::key::Trailer;
 use std::cmp::Ordering;
@@ -16,53 +16,54 @@ pub(super) struct Grower<'a> {
 
 /// The last leaf of the tree, while it is known: where ascending keys go without a descent.
 pub(super) struct Tail {
-    leaf: NodePtr,
+    leaf: Kept,
     /// The last record of the tree.
     last: Ref,
 }
 
-// SAFETY: the pointer leads to a node of the arena whose only allocator goes along.
-unsafe impl Send for Tail {}
-
 type Path<'a> = [(&'a Inner, usize)];
 
 impl<'a> Grower<'a> {
-    /// Adds a record and publishes it.
-    pub fn insert(&mut self, key: &[u8], hash: u64, trailer: Trailer, value: &[u8]) {
+    /// Adds a record and publishes it. Answers whether there was no such version of the key yet.
+    pub fn insert(&mut self, key: &[u8], hash: u64, trailer: Trailer, value: &[u8]) -> bool {
         let arena = &self.tree.arena;
         loop {
             if let Some(leaf) = self.tail_for(key) {
                 let r = self.allocator.record(arena, key, trailer, value, None);
-                *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
-                // SAFETY: this is the writer, and the leaf has room.
-                return unsafe { leaf.push(slot(key, leaf.prefix(), hash, r)) };
+                *self.tail = Some(Tail { leaf: Kept(leaf.ptr()), last: r });
+                leaf.push(self.allocator, slot(key, leaf.prefix(), hash, r));
+                return true;
             }
             let Some(leaf) = self.tree.leaf(key) else {
                 let r = self.allocator.record(arena, key, trailer, value, None);
                 let skip = key.len().saturating_sub(4).min(u16::MAX.into()) as u16;
                 let leaf = self.one(Prefix { skip, open: true }, key, hash, r);
-                *self.tail = Some(Tail { leaf: leaf.ptr(), last: r });
-                return self.tree.set_root(leaf.ptr());
+                *self.tail = Some(Tail { leaf: Kept(leaf.ptr()), last: r });
+                self.tree.set_root(leaf.ptr());
+                return true;
             };
             leaf.fetch_next();
             if let Some((i, newest, record)) = self.tree.find(leaf, key, hash) {
-                assert!(record.trailer() < trailer, "versions of a key come in commit order");
-                let chain = self.chain(newest, record);
-                let r = self.allocator.record(arena, key, trailer, value, Some(chain));
-                return leaf.supersede(i, r);
+                let r = match record.trailer() < trailer {
+                    true => self.version(newest, key, trailer, value),
+                    false => self.weave(newest, key, trailer, value),
+                };
+                r.into_iter().for_each(|r| leaf.supersede(i, r));
+                return r.is_some();
             }
             if leaf.len() == LEAF {
                 if self.ends(leaf, key) {
                     let r = self.allocator.record(arena, key, trailer, value, None);
-                    return self.append(key, hash, r);
+                    self.append(key, hash, r);
+                    return true;
                 }
                 self.split(key);
             } else if self.tree.compare_leaf(leaf, key) != Ordering::Equal {
                 self.widen(key);
             } else {
                 let r = self.allocator.record(arena, key, trailer, value, None);
-                // SAFETY: this is the writer, and the leaf has room.
-                return unsafe { leaf.push(slot(key, leaf.prefix(), hash, r)) };
+                leaf.push(self.allocator, slot(key, leaf.prefix(), hash, r));
+                return true;
             }
         }
     }
@@ -71,7 +72,7 @@ impl<'a> Grower<'a> {
     #[inline]
     fn tail_for(&self, key: &[u8]) -> Option<&'a Leaf> {
         let tail = self.tail.as_ref().filter(|tail| self.key(tail.last) < key)?;
-        let Some(Node::Leaf(leaf)) = self.tree.node(tail.leaf) else { return None };
+        let Some(Node::Leaf(leaf)) = self.tree.node(tail.leaf.0) else { return None };
         (leaf.len() < LEAF && self.tree.compare_leaf(leaf, key) == Ordering::Equal).then_some(leaf)
     }
 
@@ -80,9 +81,39 @@ impl<'a> Grower<'a> {
         Leaf::new(&self.tree.arena, self.allocator, prefix, &[slot(key, prefix, hash, r)], 1)
     }
 
+    /// Makes a version newer than `older`, the newest so far.
+    fn version(&mut self, older: Ref, key: &[u8], trailer: Trailer, value: &[u8]) -> Option<Ref> {
+        let chain = self.chain(older);
+        Some(self.allocator.record(&self.tree.arena, key, trailer, value, Some(chain)))
+    }
+
+    /// Makes a version that comes late, and newer ones above it anew. `None` if it is there already.
+    #[cold]
+    fn weave(&mut self, newest: Ref, key: &[u8], trailer: Trailer, value: &[u8]) -> Option<Ref> {
+        let mut newer: Vec<Record<'a>> = Vec::new();
+        let mut below = Some(newest);
+        while let Some(r) = below {
+            let record = self.tree.record(r);
+            match record.trailer().cmp(&trailer) {
+                Ordering::Less => break,
+                Ordering::Equal => return None,
+                Ordering::Greater => newer.push(record),
+            }
+            below = record.chain().map(|chain| chain.older);
+        }
+        let anew = newer.iter().rev().map(|record| (record.trailer(), record.value()));
+        for (trailer, value) in std::iter::once((trailer, value)).chain(anew) {
+            let chain = below.map(|older| self.chain(older));
+            below = Some(self.allocator.record(&self.tree.arena, key, trailer, value, chain));
+        }
+        below
+    }
+
     /// What leads from a new version to the older ones.
-    fn chain(&self, older: Ref, record: Record<'_>) -> Chain {
-        let Some(old) = record.chain() else { return Chain { older, jump: older, depth: 1, oldest: older } };
+    fn chain(&self, older: Ref) -> Chain {
+        let Some(old) = self.tree.record(older).chain() else {
+            return Chain { older, jump: older, depth: 1, oldest: older };
+        };
         let depth = old.depth + 1;
         // The jump leads to the version before, or to where that one's jump's jump leads.
         let jump = match stride(depth) {
@@ -142,12 +173,13 @@ impl<'a> Grower<'a> {
     /// Splits `key`'s leaf.
     fn split(&mut self, key: &[u8]) {
         let Some((path, leaf)) = self.tree.path(key) else { return };
-        self.tail.take_if(|tail| tail.leaf == leaf.ptr());
+        self.tail.take_if(|tail| tail.leaf == Kept(leaf.ptr()));
         let mut order = [0; LEAF];
         leaf.order(LEAF, |i| i as u32, &mut order);
         let cut = cut(&order);
-        // Only here does it matter which of those with equal heads comes first.
-        for at in [0, cut - 1, cut, LEAF - 1] {
+        // Which of those with equal heads comes first matters only for the separator, and for the
+        // first key of all: a prefix it lacks (because it ends) is no prefix of the node.
+        for at in [0, cut] {
             self.tree.settle(&mut order, at, |slot| leaf.record(slot as u32 as usize));
         }
         let mut slots: Vec<Slot> = order.iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
@@ -173,7 +205,7 @@ impl<'a> Grower<'a> {
         let near = shared(self.key(leaf.record(LEAF - 1 - LEAF / 8)), key).saturating_sub(1);
         let right = self.one(Prefix { skip: whole.max(near), open: true }, key, hash, r);
         if fences(&path).high.is_none() {
-            *self.tail = Some(Tail { leaf: right.ptr(), last: r });
+            *self.tail = Some(Tail { leaf: Kept(right.ptr()), last: r });
         }
         self.link(&path, leaf.ptr(), r, right.ptr(), 1);
     }
@@ -187,8 +219,8 @@ impl<'a> Grower<'a> {
         let mut slots: Vec<Slot> = (0..leaf.len()).map(|i| leaf.slot(i)).collect();
         self.rehead(&mut slots, Some(old), prefix);
         let copy = Leaf::new(&self.tree.arena, self.allocator, prefix, &slots, leaf.sorted());
-        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.leaf == leaf.ptr()) {
-            tail.leaf = copy.ptr();
+        if let Some(tail) = self.tail.as_mut().filter(|tail| tail.leaf == Kept(leaf.ptr())) {
+            tail.leaf = Kept(copy.ptr());
         }
         self.replace(&path, copy.ptr());
     }

@@ -6,8 +6,6 @@
 //! published changes in place: leaves fill behind a count, inner nodes are replaced by copies.
 //! Versions of one key share one slot, newest first, so that overwriting does not grow the tree.
 
-#![allow(unused_imports)]
-
 mod arena;
 #[cfg(test)]
 #[cfg(not(loom))]
@@ -25,6 +23,7 @@ mod tests;
 mod tree;
 
 pub(crate) use arena::Pool;
+#[allow(unused_imports)]
 pub(crate) use cursor::MemCursor;
 pub(crate) use ranges::RangeSets;
 
@@ -92,13 +91,15 @@ fn make(pool: Option<Arc<Pool>>) -> (Writer, Arc<Memtable>) {
 }
 
 impl Writer {
-    /// Adds an entry; readers see it when this returns. The trailers of one key must come in
-    /// ascending order of their sequence numbers: panics otherwise.
+    /// Adds an entry; readers see it when this returns. An entry that is there already (the same key
+    /// and trailer) is left as it is. The versions of one key are expected in ascending order: one
+    /// that comes late costs a copy of those that are newer.
     #[inline]
     pub fn insert(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) {
         let Writer { mem, allocator, tail, .. } = self;
-        Grower { tree: &mem.tree, allocator, tail }.insert(key, key::hash(key), trailer, value);
-        self.count(trailer.seq(), trailer.kind() == Kind::Delete);
+        if (Grower { tree: &mem.tree, allocator, tail }).insert(key, key::hash(key), trailer, value) {
+            self.count(trailer.seq(), trailer.kind() == Kind::Delete);
+        }
     }
 
     /// Adds the delete of the keys `start..end` (`None`: to the last key).

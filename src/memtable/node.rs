@@ -5,8 +5,9 @@
 //! nothing, and the keys themselves are compared.
 //!
 //! Which prefix: a node that lies between two separators holds only keys with the prefix these two
-//! share; that needs no check. A node at the edge of the tree (`open`) takes the prefix its present
-//! keys share, and every key that comes is checked against it.
+//! share; that needs no check. At the edge of the tree, and where that prefix is so short that heads
+//! are equal, a node takes the prefix its present keys share: it is `open`, every key that comes is
+//! checked, and a leaf is copied if one lacks the prefix.
 //!
 //! An inner node never changes but for its child pointers. A leaf's slots are written once, in the
 //! order of arrival behind a sorted part, and published by its count; but a slot may come to lead to
@@ -53,10 +54,6 @@ pub(super) struct Leaf {
     refs: [AtomicU32; LEAF],
 }
 
-// SAFETY: a head is written by the one writer before the count that covers it is released, and read
-// only below an acquired count.
-unsafe impl Sync for Leaf {}
-
 #[repr(C, align(64))]
 pub(super) struct Inner {
     top: Top,
@@ -67,6 +64,13 @@ pub(super) struct Inner {
 
 /// The address of a node. Null only in an empty tree's root.
 pub(super) type NodePtr = *mut Top;
+
+/// The address of a node, to be kept by the writer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kept(pub NodePtr);
+
+// SAFETY: nodes are made to be shared between threads.
+unsafe impl Send for Kept {}
 
 /// A node by its kind.
 pub(super) enum Node<'a> {
@@ -293,12 +297,10 @@ impl Leaf {
         }
     }
 
-    /// Adds a slot and publishes it.
-    ///
-    /// # Safety
-    /// Only for the one writer, while `len() < LEAF`.
+    /// Adds a slot to a leaf that has room, and publishes it. Having the allocator shows that this is
+    /// the one writer.
     #[inline]
-    pub unsafe fn push(&self, slot: Slot) {
+    pub fn push(&self, _writer: &mut Allocator, slot: Slot) {
         let n = self.len();
         let Slot { head, record, print } = slot;
         let word = &self.prints[n / 8];

@@ -4,8 +4,8 @@
 //! tries again. What it meets may be replaced by the writer meanwhile; nodes that were replaced stay
 //! as they were, so it finds at least what had been published when it started.
 
-use super::arena::{Allocator, Arena, Pool, Record, Ref};
-use super::node::{Inner, LEAF, Leaf, Node, NodePtr, Top, head, node, print};
+use super::arena::{Allocator, Arena, Pool, RawRecord, Record, Ref};
+use super::node::{Inner, Leaf, Node, NodePtr, Top, head, node, print};
 use crate::key::Trailer;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
@@ -73,6 +73,13 @@ impl Tree {
         // SAFETY: references come from this tree's nodes and records only (nothing hands them from
         // one tree to another), and those were reached by acquiring loads.
         unsafe { self.arena.record(r) }
+    }
+
+    /// A record of this tree, which was kept without the borrow.
+    #[inline]
+    pub fn held(&self, raw: RawRecord) -> Record<'_> {
+        // SAFETY: records live as long as the tree; as above, nothing goes from one to another.
+        unsafe { raw.record() }
     }
 
     /// The node at `ptr`, which is or was this tree's root or a child in it.

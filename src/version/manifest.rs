@@ -147,7 +147,7 @@ impl Manifest {
 
     /// The file's contents are unknown from here on.
     fn fail(&mut self, e: Error) -> Error {
-        self.failed.get_or_insert(no_retry(e)).clone()
+        self.failed.get_or_insert(e.for_good()).clone()
     }
 
     pub fn no(&self) -> FileNo {
@@ -197,12 +197,6 @@ impl Blank {
         fs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
         Ok(Manifest { no, path, file, salt, end: bytes.len() as u64, space, failed: None })
     }
-}
-
-/// A disk that is found full only when allocated space is written (where files are copied on
-/// write) has failed for good, and must not say that a retry could help.
-pub(super) fn no_retry(e: Error) -> Error {
-    if e.is_retryable() { Error::new(ErrorKind::Io, e.to_string()) } else { e }
 }
 
 /// The bytes of the record that will hold this payload.

@@ -5,7 +5,7 @@ use crate::fs::Fs;
 use crate::fs::names::Name;
 use crate::ids::FileNo;
 use crate::version::edit::Edit;
-use crate::version::manifest::{Blank, Manifest, no_retry};
+use crate::version::manifest::{Blank, Manifest};
 use crate::version::state::State;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -149,7 +149,7 @@ impl VersionSet {
             }
             Err(e) => {
                 log::error!("replacing the manifest failed: {e}");
-                self.failed = Some(no_retry(e));
+                self.failed = Some(e.for_good());
             }
         }
     }

@@ -5,9 +5,11 @@
 mod api;
 mod crash;
 mod faults;
+mod hook;
 mod model;
 mod pairs;
 mod process;
+mod regress;
 mod rng;
 mod state;
 mod threads;

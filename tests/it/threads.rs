@@ -1,238 +1,282 @@
-//! Many threads at once: what readers see is always the state behind some commit, and never an
-//! older one than they saw before. `ESKER_ROUNDS=n` runs n times as long.
+//! Threads against each other, with everything so small that rotations, flushes and merges happen
+//! all the time: money is moved between accounts, and none may appear or vanish in any state that
+//! anybody sees, now or after a crash.
 
 use crate::rng::Rng;
-use esker::{Db, Durability, Expect, Keyspace, Options, Prefix};
+use esker::fs::Fs;
+use esker::fs::sim::SimFs;
+use esker::{Batch, Db, Durability, Expect, Keyspace, KeyspaceView, Options, Snapshot};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-fn rounds(few: u64) -> u64 {
-    few * std::env::var("ESKER_ROUNDS").map_or(1, |n| n.parse().expect("ESKER_ROUNDS is a number"))
-}
+const ACCOUNTS: usize = 6;
+const START: u64 = 1000;
+const WRITERS: usize = 3;
+/// Entries of the keyspace that is replaced as a whole.
+const REPLACED: usize = 20;
 
-/// Flushes, merges and rotations all the time.
-fn busy(mapped: bool) -> (tempfile::TempDir, Db) {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options::default()
-        .durability(Durability::Buffered)
-        .memtable_bytes(8 << 10)
-        .segment_bytes(32 << 10)
-        .journal_bytes(128 << 10)
-        .table_bytes(8 << 10)
+fn options(durability: Durability) -> Options {
+    Options::default()
+        .workers(2)
+        .durability(durability)
+        .memtable_bytes(2 << 10)
+        .segment_bytes(16 << 10)
+        .journal_bytes(64 << 10)
+        .table_bytes(2 << 10)
         .cache_bytes(8 << 10)
-        .mapped(mapped)
-        .workers(2);
-    let db = Db::open(dir.path(), options).unwrap();
-    (dir, db)
 }
 
-fn number(bytes: &[u8]) -> u64 {
-    u64::from_be_bytes(bytes.try_into().unwrap())
+/// What everybody works on.
+struct Bank {
+    db: Db,
+    /// Transfers go between these two, and within each.
+    banks: [Keyspace; 2],
+    /// Every transfer stays within: so that one scan must find all of it.
+    alone: Keyspace,
+    /// Replaced again and again; all entries are of one generation.
+    replaced: Keyspace,
+    done: AtomicBool,
+    conflicts: AtomicU64,
 }
 
-const ACCOUNTS: usize = 40;
-const EACH: u64 = 100;
-
-fn account(n: usize) -> String {
-    format!("account {n:03}, with a key of some length")
+fn account(n: usize) -> Vec<u8> {
+    format!("account/{n}").into_bytes()
 }
 
-/// Moves money about, under the condition that nobody else did.
-fn transfer(db: &Db, spaces: &[Keyspace; 2], rng: &mut Rng) {
-    let (from, to) =
-        ((rng.below(2), account(rng.below(ACCOUNTS))), (rng.below(2), account(rng.below(ACCOUNTS))));
-    if from == to {
-        return;
-    }
-    let (a, b) = (&spaces[from.0], &spaces[to.0]);
-    let (old_a, old_b) = (a.get(&from.1).unwrap().unwrap(), b.get(&to.1).unwrap().unwrap());
-    let amount = number(&old_a).min(1 + rng.below(20) as u64);
-    let mut batch = db.batch();
-    batch.require(a, &from.1, Expect::Value(&old_a)).require(b, &to.1, Expect::Value(&old_b));
-    batch.put(a, &from.1, (number(&old_a) - amount).to_be_bytes());
-    batch.put(b, &to.1, (number(&old_b) + amount).to_be_bytes());
-    match batch.commit() {
-        Ok(_) => {}
-        Err(e) => assert!(e.is_conflict(), "{e:?}"),
-    }
+fn amount(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes[..8].try_into().unwrap())
 }
 
-/// The sum over all accounts at one snapshot, told in one of four ways.
-fn sum(db: &Db, spaces: &[Keyspace; 2], rng: &mut Rng) -> (usize, u64) {
-    let snapshot = if rng.one_in(4) { db.durable_snapshot() } else { db.snapshot() };
-    let way = rng.below(4);
-    let mut sums = (0, 0);
-    for space in spaces {
-        let view = space.at(&snapshot);
-        let mut add = |value: &[u8]| sums = (sums.0 + 1, sums.1 + number(value));
-        match way {
-            0 => view.iter().for_each(|e| add(e.unwrap().value())),
-            1 => view.prefix("account").rev().for_each(|e| add(e.unwrap().value())),
-            2 => (0..ACCOUNTS).for_each(|n| {
-                if let Some(value) = view.get(account(n)).unwrap() {
-                    add(&value);
-                }
-            }),
-            _ => {
-                let mut cursor = view.cursor(Prefix("account"));
-                while let Some((_, value)) = cursor.next().unwrap() {
-                    add(value);
-                }
-            }
-        }
-    }
-    sums
+/// The value of an account: what is in it, and something that fills memtables.
+fn value(amount: u64, rng: &mut Rng) -> Vec<u8> {
+    [&amount.to_be_bytes()[..], &vec![7; rng.below(100)]].concat()
 }
 
-#[test]
-fn money_is_moved_and_never_made() {
-    for mapped in [false, true] {
-        let (dir, db) = busy(mapped);
-        let spaces = [db.keyspace("a").unwrap(), db.keyspace("b").unwrap()];
-        let mut batch = db.batch();
-        for space in &spaces {
+impl Bank {
+    fn open(db: Db) -> Bank {
+        let keyspace = |name: &str| db.keyspace(name).unwrap();
+        let bank = Bank {
+            banks: [keyspace("one"), keyspace("two")],
+            alone: keyspace("alone"),
+            replaced: keyspace("replaced"),
+            done: AtomicBool::new(false),
+            conflicts: AtomicU64::new(0),
+            db,
+        };
+        if bank.alone.iter().next().is_none() {
+            let mut batch = bank.db.batch();
             for n in 0..ACCOUNTS {
-                batch.put(space, account(n), EACH.to_be_bytes());
+                for keyspace in [&bank.banks[0], &bank.banks[1], &bank.alone] {
+                    batch.put(keyspace, account(n), START.to_be_bytes());
+                }
+            }
+            batch.commit_with(Durability::Sync).unwrap();
+        }
+        bank
+    }
+
+    /// Moves money between two accounts, if they are as they were read.
+    fn transfer(&self, rng: &mut Rng, batch: &mut Batch, mark: &[u8], count: u64) -> bool {
+        let (from, to) = match rng.below(3) {
+            0 => (&self.alone, &self.alone),
+            _ => (rng.pick(&self.banks), rng.pick(&self.banks)),
+        };
+        let (a, b) = (rng.below(ACCOUNTS), rng.below(ACCOUNTS));
+        let (a_key, b_key) = (account(a), account(b));
+        if a == b && from.name() == to.name() {
+            return false;
+        }
+        let snapshot = rng.one_in(2).then(|| self.db.snapshot());
+        let read = |keyspace: &Keyspace, key: &[u8]| match &snapshot {
+            Some(snapshot) => keyspace.at(snapshot).get(key).unwrap().unwrap(),
+            None => keyspace.get(key).unwrap().unwrap(),
+        };
+        let (had, has) = (read(from, &a_key), read(to, &b_key));
+        let moved = amount(&had).min(1 + rng.below(20) as u64);
+        batch.clear();
+        batch.require(from, &a_key, as_read(&snapshot, &had)).require(to, &b_key, as_read(&snapshot, &has));
+        if rng.one_in(4) {
+            // Deleted and put again in one batch: never seen gone.
+            batch.delete(from, &a_key).delete_range(to, esker::Prefix(&b_key));
+        }
+        batch.put(from, &a_key, value(amount(&had) - moved, rng));
+        batch.put(to, &b_key, value(amount(&has) + moved, rng));
+        batch.put(&self.banks[0], mark, count.to_be_bytes());
+        let done = match rng.below(8) {
+            0 => batch.commit_with(Durability::Sync).map(|_| ()),
+            1 => batch.submit().and_then(|ticket| ticket.wait()).map(|_| ()),
+            2 => batch.submit().map(|_| ()),
+            _ => batch.commit_with(Durability::Buffered).map(|_| ()),
+        };
+        match done {
+            Ok(()) => true,
+            Err(e) => {
+                assert!(e.is_conflict(), "{e:?}");
+                self.conflicts.fetch_add(1, Ordering::Relaxed);
+                false
             }
         }
-        batch.commit_with(Durability::Sync).unwrap();
-        let whole = (2 * ACCOUNTS, 2 * ACCOUNTS as u64 * EACH);
-        let done = AtomicBool::new(false);
-        std::thread::scope(|s| {
-            let (db, spaces, done) = (&db, &spaces, &done);
-            let writers: Vec<_> = (0..3)
-                .map(|t| {
-                    s.spawn(move || {
-                        let mut rng = Rng::new(t);
-                        (0..rounds(1000)).for_each(|_| transfer(db, spaces, &mut rng));
-                    })
-                })
-                .collect();
-            for t in 0..2 {
-                s.spawn(move || {
-                    let mut rng = Rng::new(100 + t);
-                    while !done.load(Ordering::Relaxed) {
-                        assert_eq!(sum(db, spaces, &mut rng), whole);
-                    }
-                });
+    }
+
+    fn write(&self, seed: u64, rounds: u64) {
+        let mut rng = Rng::new(seed);
+        let mut batch = self.db.batch();
+        let mark = format!("mark/{seed}").into_bytes();
+        let mut count = self.banks[0].get(&mark).unwrap().map_or(0, |v| amount(&v));
+        for _ in 0..rounds {
+            if self.transfer(&mut rng, &mut batch, &mark, count + 1) {
+                count += 1;
             }
-            s.spawn(move || {
-                let mut rng = Rng::new(200);
-                while !done.load(Ordering::Relaxed) {
-                    if rng.one_in(2) { db.flush() } else { db.sync() }.unwrap();
+            assert_eq!(self.banks[0].get(&mark).unwrap().map_or(0, |v| amount(&v)), count, "own writes");
+        }
+    }
+
+    /// Creates, fills, drops and replaces keyspaces.
+    fn reshape(&self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut generation = self.replaced.get("00").unwrap().map_or(0, |v| amount(&v));
+        while !self.done.load(Ordering::SeqCst) {
+            let name = format!("passing/{}", rng.below(3));
+            let passing = self.db.keyspace(&name).unwrap();
+            for n in 0..rng.below(40) {
+                passing.put(n.to_be_bytes(), [1; 50]).unwrap();
+            }
+            let snapshot = self.db.snapshot();
+            let before = passing.iter().count();
+            self.db.drop_keyspace(&name).unwrap();
+            assert!(passing.put("k", "v").is_err());
+            assert_eq!(passing.at(&snapshot).iter().count(), before);
+            generation += 1;
+            let staging = self.db.keyspace("staging").unwrap();
+            for n in 0..REPLACED {
+                staging.put(format!("{n:02}"), value(generation, &mut rng)).unwrap();
+            }
+            let mut batch = self.db.batch();
+            batch.replace(&self.replaced, &staging).put(&self.replaced, "after", generation.to_be_bytes());
+            batch.commit().unwrap();
+            assert_eq!(self.replaced.get("00").unwrap().map(|v| amount(&v)), Some(generation));
+            if rng.one_in(4) {
+                self.db.flush().unwrap();
+            }
+        }
+    }
+
+    fn read(&self, seed: u64) {
+        let mut rng = Rng::new(seed);
+        let mut kept: Vec<Snapshot> = Vec::new();
+        while !self.done.load(Ordering::SeqCst) {
+            match rng.below(4) {
+                0 => assert_eq!(sum_of(self.alone.iter()), total(1)),
+                1 => assert_eq!(sum_of(self.alone.iter().rev()), total(1)),
+                2 => {
+                    let mut cursor = self.alone.cursor(..);
+                    let mut sum = 0;
+                    while let Some((_, value)) = cursor.next().unwrap() {
+                        sum += amount(value);
+                    }
+                    assert_eq!(sum, total(1));
                 }
-            });
-            // Checked after the flag is up, so that a panic of one does not leave the others running.
-            let ended: Vec<_> = writers.into_iter().map(|w| w.join()).collect();
-            done.store(true, Ordering::Relaxed);
-            assert!(ended.iter().all(Result::is_ok));
+                _ => {
+                    let mut both = self.alone.iter();
+                    let (mut sum, mut front) = (0, true);
+                    while let Some(entry) = if front { both.next() } else { both.next_back() } {
+                        sum += amount(entry.unwrap().value());
+                        front = rng.one_in(2);
+                    }
+                    assert_eq!(sum, total(1));
+                }
+            }
+            kept.push(if rng.one_in(2) { self.db.snapshot() } else { self.db.durable_snapshot() });
+            if kept.len() > 4 {
+                kept.swap_remove(rng.below(4));
+            }
+            self.check(rng.pick(&kept));
+        }
+    }
+
+    /// What must hold of every point in the order of commits since the first.
+    fn check(&self, snapshot: &Snapshot) {
+        let at = |keyspace: &Keyspace| sum_of_accounts(&keyspace.at(snapshot));
+        assert_eq!(at(&self.banks[0]) + at(&self.banks[1]), total(2), "{snapshot:?}");
+        assert_eq!(at(&self.alone), total(1), "{snapshot:?}");
+        let replaced = self.replaced.at(snapshot);
+        let generations: Vec<u64> = replaced.iter().map(|e| amount(e.unwrap().value())).collect();
+        assert!(generations.is_empty() || generations.len() == REPLACED + 1, "{snapshot:?}");
+        assert!(generations.windows(2).all(|w| w[0] == w[1]), "{snapshot:?}: {generations:?}");
+    }
+
+    /// How many transfers each writer has made.
+    fn marks(&self) -> Vec<(esker::Value, esker::Value)> {
+        self.banks[0].prefix("mark/").map(|e| e.unwrap().into_parts()).collect()
+    }
+
+    /// All threads at once, until the writers have done their rounds.
+    fn run(&self, seed: u64, rounds: u64) {
+        std::thread::scope(|s| {
+            let writers: Vec<_> =
+                (0..WRITERS as u64).map(|n| s.spawn(move || self.write(seed * 100 + n, rounds))).collect();
+            let others = [s.spawn(|| self.reshape(seed + 50)), s.spawn(|| self.read(seed + 60))];
+            let written: Vec<_> = writers.into_iter().map(|w| w.join()).collect();
+            self.done.store(true, Ordering::SeqCst);
+            for end in written.into_iter().chain(others.map(|o| o.join())) {
+                end.unwrap();
+            }
         });
-        assert_eq!(sum(&db, &spaces, &mut Rng::new(1)), whole);
-        drop((spaces, batch, db));
-        let db = Db::open(dir.path(), Options::default()).unwrap();
-        let spaces = [db.keyspace("a").unwrap(), db.keyspace("b").unwrap()];
-        assert_eq!(sum(&db, &spaces, &mut Rng::new(1)), whole);
+        self.check(&self.db.snapshot());
     }
 }
 
-/// One writer counts up over keys that are put, deleted singly and by range; readers never see the
-/// count go back, nor rows that do not belong to it.
-#[test]
-fn readers_never_go_back() {
-    let (_dir, db) = busy(true);
-    let space = db.keyspace("a").unwrap();
-    let done = AtomicBool::new(false);
-    let told = AtomicU64::new(0);
-    space.put("n", 0u64.to_be_bytes()).unwrap();
-    std::thread::scope(|s| {
-        for t in 0..3 {
-            let (db, space, done, told) = (&db, &space, &done, &told);
-            s.spawn(move || {
-                let mut rng = Rng::new(t);
-                let mut seen = 0;
-                while !done.load(Ordering::Relaxed) {
-                    let least = told.load(Ordering::Acquire);
-                    let snapshot = db.snapshot();
-                    let view = space.at(&snapshot);
-                    let n = number(&space.get("n").unwrap().unwrap());
-                    assert!(n >= seen && n >= least, "{n} after {seen}, {least} was told");
-                    let now = number(&view.get("n").unwrap().unwrap());
-                    assert!(now <= n && now >= least);
-                    seen = n;
-                    // Rows "r" hold exactly the last ten numbers, in every way of reading.
-                    let rows: Vec<u64> = if rng.one_in(2) {
-                        view.prefix("r").map(|e| number(e.unwrap().value())).collect()
-                    } else {
-                        let mut back: Vec<u64> =
-                            view.prefix("r").rev().map(|e| number(e.unwrap().value())).collect();
-                        back.reverse();
-                        back
-                    };
-                    let expected: Vec<u64> = (now.saturating_sub(9).max(1)..=now).collect();
-                    assert_eq!(rows, expected, "at {now}");
-                }
-            });
-        }
-        let key = |n: u64| [&b"r"[..], &n.to_be_bytes()].concat();
-        let mut rng = Rng::new(9);
-        for n in 1..=rounds(3000) {
-            let mut batch = db.batch();
-            batch.put(&space, key(n), n.to_be_bytes()).put(&space, "n", n.to_be_bytes());
-            if n > 10 {
-                if rng.one_in(2) {
-                    batch.delete(&space, key(n - 10));
-                } else {
-                    batch.delete_range(&space, key(0)..key(n - 9));
-                }
-            }
-            batch.commit().unwrap();
-            told.store(n, Ordering::Release);
-        }
-        done.store(true, Ordering::Relaxed);
-    });
+fn total(keyspaces: u64) -> u64 {
+    keyspaces * ACCOUNTS as u64 * START
 }
 
-/// Keyspaces come, are filled, replaced and go, while others read and write.
+fn sum_of(entries: impl Iterator<Item = esker::Result<esker::Entry>>) -> u64 {
+    entries.map(|e| amount(e.unwrap().value())).sum()
+}
+
+fn sum_of_accounts(view: &KeyspaceView) -> u64 {
+    sum_of(view.prefix("account/"))
+}
+
+fn as_read<'a>(snapshot: &'a Option<Snapshot>, value: &'a [u8]) -> Expect<'a> {
+    match snapshot {
+        Some(snapshot) => Expect::Unchanged(snapshot),
+        None => Expect::Value(value),
+    }
+}
+
 #[test]
-fn catalog_changes_beside_everything_else() {
-    let (dir, db) = busy(false);
-    std::thread::scope(|s| {
-        for t in 0..3u64 {
-            let db = &db;
-            s.spawn(move || {
-                let (name, staging) = (format!("space {t}"), format!("staging {t}"));
-                for round in 1..=rounds(30) {
-                    let new = db.keyspace(&staging).unwrap();
-                    assert_eq!(new.iter().count(), 0, "a new keyspace is empty");
-                    for i in 0..20u64 {
-                        new.put(i.to_be_bytes(), (round * 100 + i).to_be_bytes()).unwrap();
-                    }
-                    let live = db.keyspace(&name).unwrap();
-                    let before = db.snapshot();
-                    db.batch().replace(&live, &new).commit().unwrap();
-                    let value = |i: u64, round: u64| (round * 100 + i).to_be_bytes();
-                    for i in 0..20u64 {
-                        assert_eq!(live.get(i.to_be_bytes()).unwrap().unwrap(), value(i, round));
-                        let old = live.at(&before).get(i.to_be_bytes()).unwrap();
-                        let was_there = round > 1 && !(round - 1).is_multiple_of(7);
-                        assert_eq!(old.map(|v| v.to_vec()), was_there.then(|| value(i, round - 1).to_vec()));
-                    }
-                    assert!(new.get("x").is_err());
-                    if round.is_multiple_of(7) {
-                        db.drop_keyspace(&name).unwrap();
-                        assert!(live.get("x").is_err());
-                    }
-                }
-            });
-        }
-    });
-    let last = rounds(30);
-    let names = db.names().unwrap().len();
-    drop(db);
-    let db = Db::open(dir.path(), Options::default()).unwrap();
-    assert_eq!(db.names().unwrap().len(), names);
-    for t in 0..3u64 {
-        let space = db.keyspace(&format!("space {t}")).unwrap();
-        let expected = if last.is_multiple_of(7) { 0 } else { 20 };
-        assert_eq!(space.iter().count(), expected);
+fn no_money_appears_or_vanishes() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let durability = if round % 2 == 0 { Durability::Buffered } else { Durability::Sync };
+        let options = options(durability).mapped(round < 2);
+        let bank = Bank::open(Db::open(dir.path(), options.clone()).unwrap());
+        bank.run(round, if durability == Durability::Sync { 60 } else { 400 });
+        let marks = bank.marks();
+        bank.db.clone().close().unwrap();
+        drop(bank);
+        let bank = Bank::open(Db::open(dir.path(), options).unwrap());
+        assert_eq!(bank.marks(), marks, "every commit is there");
+        bank.check(&bank.db.snapshot());
+    }
+}
+
+#[test]
+fn no_money_appears_or_vanishes_when_the_power_goes() {
+    let sim = SimFs::new(1);
+    let fs = |sim: &SimFs| -> Arc<dyn Fs> { Arc::new(sim.clone()) };
+    let options = options(Durability::Buffered).mapped(false);
+    let bank = Bank::open(Db::open("/db", options.clone().fs(fs(&sim))).unwrap());
+    let begun = sim.ops();
+    bank.run(9, 100);
+    let (durable, end) = (bank.db.durable_seq(), sim.ops());
+    let mut rng = Rng::new(4);
+    for round in 0..40 {
+        let op = if round < 10 { end } else { begun + rng.below((end - begun) as usize) as u64 };
+        let crashed = sim.crash_at(op, rng.below(sim.states_at(op) as usize) as u64);
+        let bank = Bank::open(Db::open("/db", options.clone().workers(0).fs(fs(&crashed))).unwrap());
+        assert!(op < end || bank.db.visible_seq() >= durable);
+        bank.check(&bank.db.snapshot());
     }
 }
