@@ -134,6 +134,24 @@ impl Work {
         Some((queue.take_flush()?, Running(self)))
     }
 
+    /// What failed last and would make room in the tree `id`, if nobody is at it just now.
+    pub fn take_failed(&self, id: KeyspaceId) -> Option<(Piece, Running<'_>)> {
+        let mut queue = self.queue.lock();
+        if queue.flush_error.is_some() && !queue.flushing {
+            let failed = std::mem::take(&mut queue.failed.flush);
+            queue.wanted.flush.extend(failed);
+            return Some((queue.take_flush()?, Running(self)));
+        }
+        if queue.stop || queue.compacting.contains(&id) {
+            return None;
+        }
+        let failed = queue.failed.compact.remove(&id);
+        let tree = failed.or_else(|| queue.wanted.compact.remove(&id))?;
+        queue.compacting.insert(id);
+        queue.running += 1;
+        Some((Piece::Compact(tree), Running(self)))
+    }
+
     /// Waits for a piece; `None` once stopped.
     pub fn wait(&self) -> Option<(Piece, Running<'_>)> {
         let mut queue = self.queue.lock();
@@ -187,20 +205,17 @@ impl Work {
         });
     }
 
-    /// Why flushes fail, if they do.
-    pub fn flush_error(&self) -> Option<Error> {
-        self.queue.lock().flush_error.clone()
-    }
-
     /// Why the flush that is to come again failed, unless it runs again already.
     pub fn flush_failed(&self) -> Option<Error> {
         let queue = self.queue.lock();
         queue.flush_error.clone().filter(|_| !queue.flushing)
     }
 
-    /// Why the tree cannot be compacted, if so.
-    pub fn compact_error(&self, id: KeyspaceId) -> Option<Error> {
-        self.queue.lock().compact_errors.get(&id).cloned()
+    /// Why no room is made in the tree `id`, unless it is being tried again just now.
+    pub fn failed(&self, id: KeyspaceId) -> Option<Error> {
+        let queue = self.queue.lock();
+        let compact = queue.compact_errors.get(&id).filter(|_| !queue.compacting.contains(&id));
+        queue.flush_error.as_ref().filter(|_| !queue.flushing).or(compact).cloned()
     }
 }
 
@@ -343,11 +358,11 @@ mod tests {
         for expect in ["segment", "flush 1", "seal", "compact 1", "compact 2"] {
             assert!(done.contains(&expect.to_string()), "{expect}: {done:?}");
         }
-        assert!(work.compact_error(KeyspaceId(1)).is_some() && work.compact_error(KeyspaceId(2)).is_none());
+        assert!(work.failed(KeyspaceId(1)).is_some() && work.failed(KeyspaceId(2)).is_none());
         // They are not forgotten.
         let later: Vec<_> = (0..4).map_while(|_| next(&work, &|_| false)).collect();
         assert!(later.contains(&"segment".into()) && later.contains(&"compact 1".into()), "{later:?}");
-        assert!(work.compact_error(KeyspaceId(1)).is_none());
+        assert!(work.failed(KeyspaceId(1)).is_none());
         assert!(work.take().is_none());
     }
 

@@ -239,13 +239,14 @@ impl Core {
                 continue;
             }
             // There will be none as long as the work fails that makes it.
-            let unmade = trees.iter().filter(|t| !self.has_room(t));
-            if let Some(e) = self
-                .work
-                .flush_error()
-                .or_else(|| unmade.filter_map(|t| self.work.compact_error(t.id)).next())
-            {
-                return Err(e);
+            let lacking = trees.iter().find(|t| !self.has_room(t)).map(|t| t.id);
+            if let Some(e) = lacking.and_then(|id| self.work.failed(id)) {
+                // Whether a disk is still full is tried here: space may have come back since.
+                let again = e.kind() == ErrorKind::DiskFull && deadline.is_none();
+                let again = lacking.filter(|_| again).and_then(|id| self.work.take_failed(id));
+                let Some((piece, _running)) = again else { return Err(e) };
+                self.run(piece)?;
+                continue;
             }
             let guard = self.room.0.lock();
             let left = match deadline {

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod directory;
+mod failures;
 mod tickets;
 
 use esker::{Db, Durability, Entry, Error, ErrorKind, Keyspace, Options, Result};
