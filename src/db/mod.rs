@@ -17,9 +17,16 @@ pub(crate) mod appender;
 pub(crate) mod core;
 // == what is done with it ==
 pub(crate) mod commit;
+pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+// == in the background ==
+pub(crate) mod compact;
+pub(crate) mod flush;
+// == one piece after another ==
 pub(crate) mod work;
+// == waiting ==
+pub(crate) mod room;
 // == from a directory and back ==
 pub(crate) mod open;
 pub(crate) mod worker;

@@ -1,0 +1,56 @@
+//! Flushing: frozen memtables become tables of level 0.
+
+use crate::db::core::{Core, Installed};
+use crate::db::publish::MadeTables;
+use crate::db::tree::Tree;
+use crate::error::Result;
+use crate::ids::Seq;
+use crate::job::flush;
+use crate::memtable::Memtable;
+use crate::version::Change;
+use std::sync::Arc;
+
+/// The frozen memtables of a tree, and the newest of their operations.
+type Frozen<'a> = (&'a Arc<Tree>, Vec<Arc<Memtable>>, Seq);
+
+impl Core {
+    /// Flushes the frozen memtables of `trees`: one directory sync and one edit for all of them.
+    pub fn flush_trees(&self, trees: &[Arc<Tree>]) -> Result<()> {
+        let mut frozen: Vec<Frozen<'_>> = Vec::new();
+        for tree in trees {
+            let mems: Vec<_> = tree.view.load().memtables.iter().skip(1).map(|m| m.table.clone()).collect();
+            if let Some(last) = mems.iter().map(|m| m.max_seq()).max() {
+                frozen.push((tree, mems, last));
+            }
+        }
+        let Some(last) = frozen.iter().map(|f| f.2).max() else { return Ok(()) };
+        // A table is published only once the journal is durable up to its newest operation: the
+        // state after a crash must be a prefix over all keyspaces.
+        self.sync_to(last)?;
+        let horizon = self.snapshots.horizon();
+        let mut installed = Installed::default();
+        let mut made = MadeTables { core: self, tables: Vec::new() };
+        for (tree, mems, last) in frozen {
+            let id = tree.id;
+            let tables =
+                flush::flush(&mems, &horizon, &self.store, self.output(tree), &mut || self.new_table())?;
+            made.note(&tables);
+            let add = |table| Change::AddTable { keyspace: id, level: 0, run: last, table };
+            installed.changes.extend(tables.into_iter().map(add));
+            installed.changes.push(Change::Flushed { keyspace: id, seq: last });
+            installed.flushed.push((id, mems, last));
+            installed.touched.push(id);
+        }
+        self.publish(installed, made)?;
+        for tree in trees {
+            self.work.want_compact(tree.clone());
+        }
+        Ok(())
+    }
+
+    /// Flushes what is frozen, when nobody else does any work any more.
+    pub fn flush_last(&self) -> Result<()> {
+        let trees: Vec<Arc<Tree>> = self.registry.lock().trees().cloned().collect();
+        self.flush_trees(&trees)
+    }
+}
