@@ -62,8 +62,15 @@ impl Core {
         }
         let horizon = self.snapshots.horizon();
         let new_table = &mut || self.new_table();
-        let tables =
-            compact::compact(&inputs, plan.bottom, &horizon, &self.store, self.output(tree), new_table)?;
+        let tables = compact::compact(
+            &inputs,
+            plan.bottom,
+            &horizon,
+            &self.store,
+            self.output(tree),
+            new_table,
+            &mut || Ok(()),
+        )?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
         made.note(&tables);
         changes.extend(tables.into_iter().map(add));
