@@ -84,6 +84,11 @@ impl Budget {
         self.limit.saturating_sub(others)
     }
 
+    /// How much a job reads ahead or gathers before it writes: less where memory is short.
+    pub fn buffer(&self) -> usize {
+        (self.limit / 256).clamp(16 << 10, 256 << 10)
+    }
+
     /// Open table files.
     pub fn files(&self) -> usize {
         self.files.get()
@@ -91,6 +96,15 @@ impl Budget {
 
     pub fn file_limit(&self) -> usize {
         self.file_limit
+    }
+
+    /// Counts `bytes` more, for who gives them back with [`shrink`](Budget::shrink).
+    pub fn grow(&self, what: Use, bytes: usize) {
+        self.used[what as usize].grow(bytes);
+    }
+
+    pub fn shrink(&self, what: Use, bytes: usize) {
+        self.used[what as usize].shrink(bytes);
     }
 
     /// A share of nothing yet.
@@ -124,14 +138,14 @@ impl Share {
 
     pub fn grow(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.budget.used[self.what as usize].grow(bytes);
+        self.budget.grow(self.what, bytes);
     }
 
     /// Gives back so many bytes, or all there are.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        self.budget.used[self.what as usize].shrink(bytes);
+        self.budget.shrink(self.what, bytes);
     }
 
     /// Grows or shrinks to `bytes`.
