@@ -31,7 +31,6 @@ use crate::ids::Seq;
 use crate::key::{self, Found, Kind, Trailer};
 use crate::options::MAX_MEMTABLE_BYTES;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::tombstones::RangeTombstones;
 use arena::Allocator;
 use grow::{Grower, Tail};
 use ranges::Ranges;
@@ -150,12 +149,6 @@ impl Memtable {
     #[inline]
     pub fn newest_cover(&self, key: &[u8], read: Seq) -> Option<Seq> {
         self.ranges.newest_cover(key, read)
-    }
-
-    /// All range deletes so far, as one set. Linear in its fragments: for a flush. A scan takes
-    /// [`range_sets`](Memtable::range_sets).
-    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
-        self.ranges.load().combined()
     }
 
     /// All range deletes so far, as the few sets they are kept in: cheap.
