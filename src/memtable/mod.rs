@@ -33,7 +33,6 @@ use crate::key::{self, Found, Kind, Trailer};
 use crate::options::MAX_MEMTABLE_BYTES;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::tombstones::RangeTombstones;
 use arena::Allocator;
 use grow::{Grower, Tail};
 use ranges::Ranges;
@@ -162,12 +161,6 @@ impl Memtable {
     #[inline]
     pub fn newest_cover(&self, key: &[u8], read: Seq) -> Option<Seq> {
         self.ranges.newest_cover(key, read)
-    }
-
-    /// All range deletes so far, as one set. Linear in its fragments: for a flush. A scan takes
-    /// [`range_sets`](Memtable::range_sets).
-    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
-        self.ranges.load().combined()
     }
 
     /// All range deletes so far, as the few sets they are kept in: cheap.

@@ -407,11 +407,9 @@ fn threads_share_a_table_and_a_cache_that_is_too_small() {
 
 #[test]
 fn range_tombstones_widen_the_table() {
-    let delete = |start: &[u8], end: Option<&[u8]>, n| RangeDelete {
-        start: start.into(),
-        end: end.map(Into::into),
-        seq: seq(n),
-    };
+    fn delete<'a>(start: &'a [u8], end: Option<&'a [u8]>, n: u64) -> RangeDelete<'a> {
+        RangeDelete { start, end, seq: seq(n) }
+    }
     let options = WriteOptions { block_bytes: 4096, compression: Compression::Lz4, filter_bits: 10 };
     let entries = vec![(b"k".to_vec(), put(5), b"v".to_vec())];
     let cache = Cache::new(1 << 20);
