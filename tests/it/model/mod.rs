@@ -4,6 +4,8 @@
 mod random;
 mod script;
 
+pub use random::seeds;
+
 use crate::state::{Bytes, State};
 use std::collections::BTreeMap;
 use std::ops::Bound;
