@@ -218,7 +218,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     core.snapshots.publish_durable(last_seq);
     if !core.options.read_only {
         begin(&core, &state, last_seq, &report, &needed)?;
-        recovery.removed = remove_strays(&core, &listing);
+        recovery.removed = remove_strays(&core, &listing, &state);
         queue_left_work(&core);
     }
     Ok((core, recovery))
@@ -389,8 +389,9 @@ fn begin(
 }
 
 /// Removes what no manifest names: outputs of jobs that did not end, segments and manifests that
-/// are no longer needed.
-fn remove_strays(core: &Core, listing: &Listing) -> u64 {
+/// are no longer needed. Answers how many of them were left over, and not just given up by this
+/// opening: `before` is what it found.
+fn remove_strays(core: &Core, listing: &Listing, before: &State) -> u64 {
     let version = core.version.lock();
     let Some(set) = version.as_ref() else { return 0 };
     let state = set.state();
@@ -403,8 +404,13 @@ fn remove_strays(core: &Core, listing: &Listing) -> u64 {
             Name::Manifest(_) => false,
             Name::Table(no) => state.table(*no).is_none(),
         };
+        let named = match name {
+            Name::Journal(no) => before.segments.contains_key(no),
+            Name::Table(no) => before.table(*no).is_some(),
+            _ => false,
+        };
         if stray && core.remove_file(*name) {
-            removed += 1;
+            removed += u64::from(!named);
         }
     }
     removed
