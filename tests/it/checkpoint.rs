@@ -424,7 +424,8 @@ fn commits_in_between_are_in_the_copy_or_not() {
             move |doing: Doing, path: &Path| {
                 let copying = path.starts_with(COPY) && doing == Doing::Other && path.extension().is_some();
                 let journal = path.extension().is_some_and(|e| e == "journal");
-                if !copying && !(journal && matches!(doing, Doing::Sync | Doing::Create)) {
+                let parting = journal && matches!(doing, Doing::Sync | Doing::Create);
+                if !copying && !parting {
                     return;
                 }
                 let Some(mut act) = act.try_lock().ok() else { return };
