@@ -1,15 +1,18 @@
 //! The budgets, counted from outside: files by a file system that counts them, memory by looking on.
 
 use super::choose;
+use crate::budget::{Budget, Use};
 use crate::db::handle::{Db, Keyspace};
+use crate::error::ErrorKind;
 use crate::fs::sim::SimFs;
 use crate::fs::{File, Fs, Lock, SharedBytes, Window};
-use crate::options::{Durability, Options};
+use crate::options::{Compression, Durability, KeyspaceOptions, Options};
+use crate::value::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Counts the table files that are open, and refuses to open more than it is told.
@@ -18,6 +21,7 @@ struct CountFs {
     inner: Arc<SimFs>,
     open: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
     limit: Arc<AtomicUsize>,
     /// How often each was removed.
     removed: Arc<Mutex<HashMap<PathBuf, usize>>>,
@@ -29,6 +33,7 @@ impl CountFs {
             inner: Arc::new(SimFs::new(seed)),
             open: Arc::default(),
             most: Arc::default(),
+            opened: Arc::default(),
             limit: Arc::new(usize::MAX.into()),
             removed: Arc::default(),
         }
@@ -44,6 +49,7 @@ impl CountFs {
         }
         let n = self.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(n, Ordering::SeqCst);
+        self.opened.fetch_add(1, Ordering::SeqCst);
         let counted = Counted(self.open.clone());
         if n > self.limit.load(Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(24));
@@ -207,7 +213,7 @@ fn few_of_many_tables_are_open_and_none_is_lost() {
     assert!(fs.tables().len() > 15 * FILES, "{}", fs.tables().len());
     fs.most();
     let mut walks: Vec<(usize, Vec<u8>, crate::db::scan::Iter, Model)> = Vec::new();
-    for round in 0..6000 {
+    for round in 0..4000 {
         let i = random.below(2);
         let (keyspace, model) = (&keyspaces[i], &mut models[i]);
         let k = key(random.below(KEYS));
@@ -255,6 +261,15 @@ fn few_of_many_tables_are_open_and_none_is_lost() {
         assert_eq!(keyspaces[0].contains(key(n)).unwrap(), models[0].contains_key(&key(n)));
         assert!(fs.most() <= FILES * 5 / 4 + 2);
     }
+    // What is read again and again stays open, and there is room for it.
+    let opened = fs.opened.load(Ordering::SeqCst);
+    for n in 0..1000 {
+        keyspaces[0].get(key(n % 20)).unwrap();
+        // Now and then one that is not.
+        keyspaces[1].get(key(n * 4)).unwrap();
+    }
+    let opened = fs.opened.load(Ordering::SeqCst) - opened;
+    assert!((100..600).contains(&opened), "{opened} were opened");
     let budget = db.core().budget.clone();
     assert_eq!(budget.files(), fs.open.load(Ordering::SeqCst));
     let named = db.core().version.lock().as_ref().unwrap().state().tables().count();
@@ -269,4 +284,180 @@ fn few_of_many_tables_are_open_and_none_is_lost() {
     let db = Db::open("/db", options).unwrap();
     assert_eq!(db.recovery().removed, 0);
     assert_eq!(db.keyspace("a").unwrap().iter().map(|e| e.unwrap()).count(), models[0].len());
+}
+
+#[test]
+fn a_system_that_refuses_files_is_lived_with() {
+    let fs = CountFs::new(2);
+    let db = Db::open("/db", options(&fs, 0).open_files(1000)).unwrap();
+    let a = db.keyspace("a").unwrap();
+    let mut random = Random(2);
+    let model = fill(&db, &a, &mut random, 3000);
+    assert!(fs.tables().len() > 100);
+    let limit = fs.open.load(Ordering::SeqCst) + 30;
+    fs.limit.store(limit, Ordering::SeqCst);
+    let get = |n: usize| a.get(key(n)).unwrap();
+    for n in 0..3000 {
+        assert_eq!(get(n).as_deref(), model.get(&key(n)).map(|v| &v[..]));
+    }
+    // From the first refusal on fewer are kept open: there is room for walks and for jobs.
+    let walked = a.iter().map(|e| e.unwrap()).map(|e| (e.key().to_vec(), e.value().to_vec()));
+    assert!(walked.eq(model.clone()));
+    for n in 0..300 {
+        a.put(key(n), "new").unwrap();
+    }
+    settle(&db);
+    assert_eq!(get(7).unwrap(), "new");
+    // Where not even one can be opened, the error says so, and it passes.
+    db.core().trim_tables();
+    fs.limit.store(0, Ordering::SeqCst);
+    let failed = (0..3000).filter_map(|n| a.get(key(n)).err()).next().unwrap();
+    assert_eq!((failed.kind(), super::is_out_of_files(&failed)), (ErrorKind::Io, true), "{failed}");
+    fs.limit.store(limit, Ordering::SeqCst);
+    assert_eq!(
+        a.iter().map(|e| e.unwrap()).count(),
+        a.multi_get((0..3000).map(key)).unwrap().iter().flatten().count()
+    );
+}
+
+#[test]
+fn threads_that_read_everywhere_keep_to_the_budget_of_files() {
+    const FILES: usize = 40;
+    const READERS: usize = 3;
+    let fs = CountFs::new(3);
+    let db = Db::open("/db", options(&fs, 2).open_files(FILES)).unwrap();
+    let a = db.keyspace("a").unwrap();
+    let mut random = Random(3);
+    let model = fill(&db, &a, &mut random, 4000);
+    let done = AtomicBool::new(false);
+    fs.most();
+    std::thread::scope(|scope| {
+        for t in 0..READERS {
+            let (a, model, done) = (&a, &model, &done);
+            scope.spawn(move || {
+                let mut random = Random(10 + t as u64);
+                while !done.load(Ordering::Relaxed) {
+                    let k = key(random.below(4000));
+                    if random.below(20) == 0 {
+                        let ahead = a.range(k.clone()..).take(20).map(|e| e.unwrap().key().to_vec());
+                        assert!(ahead.eq(model.range(k..).take(20).map(|e| e.0.clone())));
+                    } else {
+                        assert_eq!(a.contains(&k).unwrap(), model.contains_key(&k));
+                    }
+                }
+            });
+        }
+        // Overwritten meanwhile, so that tables come and go.
+        for n in 0..6000 {
+            let k = model.keys().nth(n % model.len()).unwrap();
+            a.put(k, random.value()).unwrap();
+        }
+        db.flush().unwrap();
+        done.store(true, Ordering::Relaxed);
+    });
+    // A run each for readers and merges: two merges of up to all runs of the keyspace, and a flush.
+    let most = fs.most();
+    let runs = 24 + 6;
+    assert!(most <= FILES * 5 / 4 + (READERS + 3) * runs, "{most}");
+    let budget = db.core().budget.clone();
+    drop(a);
+    db.close().unwrap();
+    assert_eq!((budget.files(), budget.total()), (0, 0), "{budget:?}");
+    let removed = std::mem::take(&mut *fs.removed.lock().unwrap());
+    assert!(removed.values().all(|&n| n == 1));
+}
+
+#[test]
+fn what_readers_hold_is_counted_until_they_let_go() {
+    let fs = CountFs::new(4);
+    let lz4 = KeyspaceOptions::default().compression(Compression::Lz4);
+    let options = options(&fs, 0).memory_bytes(1 << 20).cache_bytes(400 << 10).keyspaces(lz4);
+    let db = Db::open("/db", options.table_bytes(1 << 20)).unwrap();
+    let a = db.keyspace("a").unwrap();
+    for n in 0..4000 {
+        a.put(key(n), format!("{n:>300}")).unwrap();
+    }
+    settle(&db);
+    let budget = db.core().budget.clone();
+    let cached = || db.core().store.cache().stats().bytes as usize;
+    // One value in each block.
+    let values: Vec<Value> = (0..4000).step_by(10).map(|n| a.get(key(n)).unwrap().unwrap()).collect();
+    let held = budget.used(Use::Blocks);
+    assert!(held > 1 << 20, "{budget:?}");
+    // They take all there is: the cache gives way to them.
+    a.get(key(5)).unwrap();
+    db.core().trim_memory();
+    assert_eq!(cached(), 0);
+    assert!(values.iter().enumerate().all(|(i, v)| *v == *format!("{:>300}", i * 10).as_bytes()));
+    let kept = values[7].clone().detach();
+    drop(values);
+    assert_eq!(budget.used(Use::Blocks), 0);
+    for n in 0..4000 {
+        a.get(key(n)).unwrap().unwrap();
+    }
+    assert!(cached() > 100 << 10 && budget.total() <= budget.limit(), "{budget:?}");
+    drop(a);
+    db.close().unwrap();
+    assert_eq!((budget.total(), budget.files()), (0, 0), "{budget:?}");
+    assert_eq!(kept, *format!("{:>300}", 70).as_bytes());
+}
+
+/// What may be held beyond the limit: a batch, the memtables between two looks at them, and the least
+/// that jobs need.
+const SLACK: usize = 512 << 10;
+
+/// Writes and reads at random, and looks at what is held after each call.
+fn work(db: &Db, keyspaces: &[Keyspace], seed: u64, rounds: usize) -> usize {
+    let mut random = Random(seed);
+    let budget = &db.core().budget;
+    let mut most = 0;
+    for _ in 0..rounds {
+        let keyspace = &keyspaces[random.below(keyspaces.len())];
+        let n = random.below(20_000);
+        match random.below(10) {
+            0..5 => _ = keyspace.put(key(n), random.value()).unwrap(),
+            5 => _ = keyspace.delete(key(n)).unwrap(),
+            6 if random.below(20) == 0 => {
+                _ = keyspace.delete_range(key(n)..key(n + random.below(50))).unwrap();
+            }
+            7 => _ = keyspace.range(key(n)..).take(20).map(|e| e.unwrap()).count(),
+            _ => _ = keyspace.get(key(n)).unwrap(),
+        }
+        most = most.max(budget.total());
+    }
+    most
+}
+
+fn a_small_budget_is_kept(workers: usize) {
+    let fs = CountFs::new(5);
+    let options = options(&fs, workers).memtable_bytes(1 << 20).table_bytes(64 << 10).open_files(30);
+    let options = options.memory_bytes(2 << 20).cache_bytes(2 << 20).segment_bytes(256 << 10).mapped(false);
+    let db = Db::open("/db", options).unwrap();
+    let keyspaces: Vec<_> = ["a", "b", "c"].iter().map(|name| db.keyspace(name).unwrap()).collect();
+    let most = if workers == 0 {
+        work(&db, &keyspaces, 1, 24_000)
+    } else {
+        std::thread::scope(|scope| {
+            let work = |seed| work(&db, &keyspaces, seed, 8_000);
+            let threads: Vec<_> = (0..3).map(|seed| scope.spawn(move || work(seed))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).max().unwrap()
+        })
+    };
+    let budget: Arc<Budget> = db.core().budget.clone();
+    assert!(most <= budget.limit() + SLACK, "{most} of {}: {budget:?}", budget.limit());
+    // It was tight.
+    assert!(most > budget.limit() / 8 * 7, "{most}: {budget:?}");
+    drop(keyspaces);
+    db.close().unwrap();
+    assert_eq!((budget.total(), budget.files()), (0, 0), "{budget:?}");
+}
+
+#[test]
+fn a_small_budget_is_kept_step_by_step() {
+    a_small_budget_is_kept(0);
+}
+
+#[test]
+fn a_small_budget_is_kept_among_threads() {
+    a_small_budget_is_kept(2);
 }
