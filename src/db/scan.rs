@@ -1,6 +1,5 @@
 //! Walking over entries: an owned, double-ended iterator, and a cursor that lends.
 
-use crate::cursor::merge::Merge;
 use crate::cursor::visible::{Bounds, Visible};
 use crate::error::{Error, Result};
 use crate::ids::Seq;
@@ -11,7 +10,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-type Entries = Visible<Merge<Source>>;
+type Entries = Visible<Source>;
 
 /// What a walk reads, or why it cannot: the error comes with the first step.
 #[derive(Clone)]
@@ -26,7 +25,7 @@ impl Scanned {
         Scanned { view, read, bounds }
     }
 
-    fn open(&self) -> Result<Entries> {
+    fn open(&self) -> Entries {
         self.view.scan(self.read, self.bounds.clone())
     }
 }
@@ -86,7 +85,7 @@ impl Iter {
             }
             None => {
                 let source = self.source.as_ref().map_err(Clone::clone)?;
-                let entries = own.insert(source.open()?);
+                let entries = own.insert(source.open());
                 if forward {
                     entries.seek_first()?;
                 } else {
@@ -176,7 +175,7 @@ impl Cursor {
     fn walk(&mut self, go: impl FnOnce(&mut Entries) -> Result<()>) -> Result<bool> {
         if self.entries.is_none() {
             let source = self.source.as_ref().map_err(Error::clone)?;
-            self.entries = Some(source.open()?);
+            self.entries = Some(source.open());
         }
         let Some(entries) = &mut self.entries else { return Ok(false) };
         match go(entries) {
