@@ -10,9 +10,14 @@ use crate::version::TableMeta;
 use crate::view::run::{Run, RunCursor};
 use std::sync::Arc;
 
+/// `pause` is called after so many bytes of input.
+const PAUSE_BYTES: usize = 256 << 10;
+
 /// Merges `inputs`. `bottom`: nothing older than the inputs can lie below the output, so tombstones
 /// that no snapshot needs go as well. The tables are synced, their names are not. A block that
 /// cannot be read fails the whole job: nothing is dropped on the strength of an error.
+///
+/// `pause` is called every now and then, for what is more urgent; its error abandons the job.
 pub(crate) fn compact(
     inputs: &[Arc<Run>],
     bottom: bool,
@@ -20,6 +25,7 @@ pub(crate) fn compact(
     store: &Arc<Store>,
     options: OutputOptions,
     new_table: NewTable<'_>,
+    pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<TableMeta>> {
     let mut tables = Vec::new();
     for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
@@ -32,7 +38,13 @@ pub(crate) fn compact(
     let mut retain = Retain::new(horizon, &tombstones, bottom);
     let mut output = Output::new(store, options, new_table, kept);
     entries.seek_first()?;
+    let mut read = 0;
     while entries.valid() {
+        read += entries.key().len() + entries.value().len();
+        if read >= PAUSE_BYTES {
+            read = 0;
+            pause()?;
+        }
         if retain.keep(entries.key(), entries.trailer()) {
             output.add(entries.key(), entries.trailer(), entries.value())?;
         }

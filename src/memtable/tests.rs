@@ -1,6 +1,7 @@
 //! The memtable against a sorted map of versions, and readers beside its writer.
 
 use super::{MemCursor, Memtable, Pool, new, new_in};
+use crate::budget::{Budget, Use};
 use crate::cursor::Cursor;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
@@ -344,7 +345,9 @@ fn an_idle_memtable_takes_little() {
 
 #[test]
 fn chunks_go_from_one_memtable_to_the_next() {
-    let pool = Pool::new(3 << 20);
+    let budget = Budget::new(20 << 20, 0);
+    let pool = Pool::new(3 << 20, &budget);
+    let held = || budget.used(Use::Memtables);
     let fill = || {
         let (mut writer, mem) = new_in(&pool);
         for i in 1..=6000u64 {
@@ -357,13 +360,26 @@ fn chunks_go_from_one_memtable_to_the_next() {
     };
     let first = fill();
     assert_eq!(pool.bytes(), 0);
+    assert_eq!(held(), first.1.bytes());
     drop(first);
-    assert_eq!(pool.bytes(), 3 << 20);
+    assert_eq!((pool.bytes(), held()), (3 << 20, 3 << 20));
     let second = fill();
     assert_eq!(pool.bytes(), 0);
     drop(second);
     pool.shrink(1 << 20);
-    assert_eq!(pool.bytes(), 1 << 20);
+    assert_eq!((pool.bytes(), held()), (1 << 20, 1 << 20));
+    // Nothing is kept where others need the memory.
+    let third = fill();
+    budget.grow(Use::Blocks, 20 << 20);
+    drop(third);
+    assert_eq!((pool.bytes(), held()), (0, 0));
+    // Range deletes and idle memtables count as well.
+    let (mut writer, mem) = new_in(&pool);
+    assert_eq!(held(), mem.bytes());
+    writer.delete_range(b"a", Some(b"b"), Seq::new(7).unwrap());
+    assert_eq!(held(), mem.bytes());
+    drop((writer, mem, pool));
+    assert_eq!(held(), 0);
 }
 
 #[test]
