@@ -45,6 +45,18 @@ pub(crate) struct Merge<C> {
     turn_key: Vec<u8>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Steps and seeks of children, for tests that hold them against a bound.
+    pub(crate) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+#[inline]
+fn count() {
+    #[cfg(test)]
+    STEPS.set(STEPS.get() + 1);
+}
+
 #[derive(Clone, Copy)]
 struct Place {
     rank: u64,
@@ -166,6 +178,7 @@ impl<C: Cursor> Merge<C> {
             if i == current {
                 continue;
             }
+            count();
             // No other child holds this very entry, so "at or after" is "after".
             child.seek(&key, trailer)?;
             if direction == Direction::Backward {
@@ -202,6 +215,7 @@ impl<C: Cursor> Merge<C> {
                     continue;
                 }
                 passed |= child == current;
+                count();
                 match (m.direction, edge) {
                     (_, None) => {}
                     (Direction::Forward, Some(edge)) => c.seek(edge, Trailer::newest(Seq::MAX))?,
@@ -231,6 +245,7 @@ impl<C: Cursor> Merge<C> {
     fn seek_all(&mut self, direction: Direction, seek: impl Fn(&mut C) -> Result<()>) -> Result<()> {
         self.guard(|m| {
             for child in &mut m.children {
+                count();
                 seek(child)?;
             }
             m.rebuild(direction);
@@ -245,6 +260,7 @@ impl<C: Cursor> Merge<C> {
             if m.direction != direction {
                 m.turn(direction)?;
             }
+            count();
             let child = &mut m.children[m.order[0].child as usize];
             match direction {
                 Direction::Forward => child.next()?,
