@@ -19,6 +19,7 @@ use crate::db::core::Core;
 use crate::db::entropy::{self, Salts};
 use crate::db::registry::{Registry, Unborn};
 use crate::db::stage::SyncStage;
+use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
@@ -213,7 +214,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     core.snapshots.publish_durable(last_seq);
     if !core.options.read_only {
         begin(&core, &state, last_seq, &report, &needed)?;
-        recovery.removed = remove_strays(&core, &listing);
+        recovery.removed = remove_strays(&core, &listing, &state);
         queue_left_work(&core);
     }
     Ok((core, recovery))
@@ -299,6 +300,7 @@ impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
     fn new(state: &State, store: &Arc<Store>, memtable_bytes: usize) -> Result<Build> {
         let mut registry = Registry::default();
+        registry.throttle = Arc::new(Throttle::new(memtable_bytes));
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
@@ -344,7 +346,8 @@ impl Build {
         }
         self.last_seq = first.plus(u64::from(count).saturating_sub(1));
         // Frozen memtables are flushed once the database runs.
-        self.writers.rotate_full(self.memtable_bytes, || Position(0));
+        let throttle = self.registry.lock().throttle.clone();
+        self.writers.rotate_full(self.memtable_bytes, || Position(0), &throttle);
         Ok(())
     }
 }
@@ -384,8 +387,9 @@ fn begin(
 }
 
 /// Removes what no manifest names: outputs of jobs that did not end, segments and manifests that
-/// are no longer needed.
-fn remove_strays(core: &Core, listing: &Listing) -> u64 {
+/// are no longer needed. Answers how many were left over: segments that the manifest still had `found`
+/// are not.
+fn remove_strays(core: &Core, listing: &Listing, found: &State) -> u64 {
     let version = core.version.lock();
     let Some(set) = version.as_ref() else { return 0 };
     let state = set.state();
@@ -398,7 +402,8 @@ fn remove_strays(core: &Core, listing: &Listing) -> u64 {
             Name::Manifest(_) => false,
             Name::Table(no) => state.table(*no).is_none(),
         };
-        if stray && core.remove_file(*name) {
+        let named = name.number().is_some_and(|no| found.segments.contains_key(&no));
+        if stray && core.remove_file(*name) && !named {
             removed += 1;
         }
     }
@@ -443,6 +448,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
 fn leave(core: &Arc<Core>) -> Result<()> {
     core.sync_to(core.snapshots.visible())?;
     core.sync_retired()?;
+    // What was dropped pins the journal until the manifest has forgotten it.
+    core.forget_dropped()?;
     let end = core.sync.durable_position().0;
     let needed = core.needed_from(end, &[]);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
