@@ -6,7 +6,7 @@ use crate::db::throttle::Throttle;
 use crate::db::tree::{Slot, Tree};
 use crate::error::Result;
 use crate::ids::{KeyspaceId, Seq};
-use crate::memtable;
+use crate::memtable::{self, Pool};
 use crate::options::KeyspaceOptions;
 use crate::view::run::Run;
 use crate::view::{Mem, View};
@@ -30,6 +30,8 @@ pub(crate) struct Registry {
     aged: Vec<Arc<Slot>>,
     /// What is older than this has been taken out of them.
     forgotten: Seq,
+    /// Where memtables have their memory from.
+    pool: Arc<Pool>,
     /// The next id to give.
     pub next_id: u32,
     /// While opening: tables of keyspaces whose rows have not been read yet. The row of a keyspace
@@ -56,9 +58,10 @@ fn new_tree(
     id: KeyspaceId,
     options: KeyspaceOptions,
     tables: Option<Unborn>,
+    pool: &Arc<Pool>,
     throttle: &Arc<Throttle>,
 ) -> Made {
-    let (writer, table) = memtable::new();
+    let (writer, table) = memtable::new_in(pool);
     let (runs, flushed) = tables.map_or((Vec::new(), Seq::ZERO), |t| (t.runs, t.flushed));
     let view = View { memtables: vec![Mem::new(table)], runs, flushed };
     Made { tree: Arc::new(Tree::new(id, options, view, throttle.clone())), writer }
@@ -66,14 +69,19 @@ fn new_tree(
 
 /// A tree that holds nothing.
 pub(crate) fn empty_tree() -> Arc<Tree> {
-    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None, &Arc::default()).tree
+    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None, &Arc::default(), &Arc::default()).tree
 }
 
 impl Registry {
+    pub fn new(pool: &Arc<Pool>) -> Registry {
+        Registry { pool: pool.clone(), ..Registry::default() }
+    }
+
     /// The catalog's own tree: it has no name.
     pub fn make_catalog(&mut self) -> Made {
         let id = KeyspaceId::CATALOG;
-        let made = new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id), &self.throttle);
+        let made =
+            new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id), &self.pool, &self.throttle);
         self.trees.insert(id, (Vec::new(), made.tree.clone()));
         made
     }
@@ -103,7 +111,8 @@ impl Registry {
                 (tree.clone(), None)
             }
             None => {
-                let made = new_tree(row.id, row.options, self.unborn.remove(&row.id), &self.throttle);
+                let made =
+                    new_tree(row.id, row.options, self.unborn.remove(&row.id), &self.pool, &self.throttle);
                 self.trees.insert(row.id, (key.to_vec(), made.tree.clone()));
                 (made.tree.clone(), Some(made))
             }
