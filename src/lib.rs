@@ -53,7 +53,10 @@ mod ids;
 // == materials ==
 mod coding;
 mod dump;
+pub mod metrics;
 mod sync;
+// == counting ==
+mod counters;
 // == files ==
 mod cache;
 pub mod fs;
@@ -99,5 +102,6 @@ pub use db::write::{Batch, Expect};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Seq;
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN};
+pub use metrics::Metrics;
 pub use options::{Compression, Durability, KeyspaceOptions, Options};
 pub use value::Value;

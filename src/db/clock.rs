@@ -1,5 +1,5 @@
-//! The one place where time is read: for deadlines that a caller sets, never to decide what is
-//! true.
+//! The one place where time is read: for deadlines that a caller sets and to say how long things
+//! took, never to decide what is true.
 
 use std::time::{Duration, Instant};
 
@@ -19,5 +19,24 @@ impl Deadline {
             None => Some(Duration::MAX),
             Some(at) => at.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()),
         }
+    }
+}
+
+/// A moment, to say later how long ago it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(Instant);
+
+impl Moment {
+    pub fn now() -> Moment {
+        Moment(Instant::now())
+    }
+
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// The time from `earlier` to here; none if it was not earlier.
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
     }
 }

@@ -94,6 +94,7 @@ impl Core {
         let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
         applied.map_err(|e| self.latch(e))?;
         commit.last_seq = last;
+        commit.commits += 1;
         self.snapshots.publish(last);
         let full = commit.writers.rotate_full(self.options.memtable_bytes, || self.pinned_limit(position));
         Ok(Tried::Committed { last, full })

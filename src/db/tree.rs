@@ -1,6 +1,7 @@
 //! A tree: the memtables and tables of one keyspace id. A slot: the name a handle stands for, and
 //! the tree it stood for at each moment.
 
+use crate::counters::{Jobs, Tally};
 use crate::error::{Error, ErrorKind};
 use crate::ids::{KeyspaceId, Seq};
 use crate::memtable::Memtable;
@@ -16,13 +17,31 @@ pub(crate) struct Tree {
     pub id: KeyspaceId,
     pub options: Mutex<KeyspaceOptions>,
     pub view: ArcSwap<View>,
+    pub counters: TreeCounters,
     /// Held while a new view is made of the old one.
     swap: Mutex<()>,
 }
 
+/// What is counted for each tree. On cache lines of its own: each commit writes here, and each read
+/// loads the view beside it.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct TreeCounters {
+    /// Keys and values as callers wrote them. Counted under the lock on commits, like operations.
+    pub bytes_in: Tally,
+    pub operations: Tally,
+    pub jobs: Jobs,
+}
+
 impl Tree {
     pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View) -> Tree {
-        Tree { id, options: Mutex::new(options), view: ArcSwap::from_pointee(view), swap: Mutex::new(()) }
+        Tree {
+            id,
+            options: Mutex::new(options),
+            view: ArcSwap::from_pointee(view),
+            counters: TreeCounters::default(),
+            swap: Mutex::new(()),
+        }
     }
 
     /// A new memtable in front: the one written to until now is frozen.

@@ -8,7 +8,7 @@ use crate::key::{Found, Trailer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::block::{Block, Layout};
 use crate::table::codec;
-use crate::table::filter::Filter;
+use crate::table::filter::{FALSE_POSITIVE, FOUND, Filter, FilterReads, SPARED};
 use crate::table::format::{self, Codec, FOOTER_LEN, Footer, Properties, Section};
 use crate::table::index::{BlockAt, Index};
 use crate::tombstones::RangeTombstones;
@@ -39,6 +39,7 @@ pub(crate) struct Table {
     slots: OnceLock<Arc<Slots>>,
     /// A bit per block of the map: it was checked and may be used.
     checked: Box<[AtomicU64]>,
+    filter_reads: Option<Arc<FilterReads>>,
 }
 
 /// Keeps the block of a point read alive.
@@ -114,7 +115,13 @@ impl Table {
             cache: cache.clone(),
             slots: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            filter_reads: None,
         })
+    }
+
+    /// The same table; what its filter says is counted in `reads`.
+    pub fn counting(self, reads: &Arc<FilterReads>) -> Table {
+        Table { filter_reads: Some(reads.clone()), ..self }
     }
 
     /// `false`: no entry has a key with this hash. Says nothing about range tombstones.
@@ -133,9 +140,26 @@ impl Table {
         read: Seq,
         pin: &'a mut Pin,
     ) -> Result<Option<Found<'a>>> {
-        if !self.may_contain(hash) {
+        let Some(filter) = &self.filter else { return self.search(key, hash, read, pin) };
+        if !filter.may_contain(hash) {
+            self.count(SPARED);
             return Ok(None);
         }
+        let found = self.search(key, hash, read, pin)?;
+        self.count(if found.is_some() { FOUND } else { FALSE_POSITIVE });
+        Ok(found)
+    }
+
+    #[inline]
+    fn count(&self, what: usize) {
+        if let Some(reads) = &self.filter_reads {
+            reads.add(what, 1);
+        }
+    }
+
+    /// Like [`get`](Table::get), without asking the filter.
+    #[inline]
+    fn search<'a>(&'a self, key: &[u8], hash: u64, read: Seq, pin: &'a mut Pin) -> Result<Option<Found<'a>>> {
         let mut no = self.index.find(key);
         while let Some(at) = self.index.block(no) {
             if let (Some(map), true) = (&self.map, at.is_raw()) {

@@ -1,12 +1,14 @@
 //! The table files of a database: created, opened on first use, removed with their last user.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheStats};
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::fs::names::Name;
 use crate::ids::FileNo;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::table::filter::FilterReads;
 use crate::table::reader::{ReadOptions, Table};
 use crate::table::writer::{WriteOptions, Writer};
 use std::path::PathBuf;
@@ -19,11 +21,20 @@ pub(crate) struct Store {
     dir: PathBuf,
     cache: Arc<Cache>,
     read_options: ReadOptions,
+    pub filter_reads: Arc<FilterReads>,
+    /// Tables that are obsolete and whose files are still there, and their bytes.
+    pub held: Counter,
+    pub held_bytes: Counter,
 }
 
 impl Store {
     pub fn new(fs: Arc<dyn Fs>, dir: PathBuf, cache: Arc<Cache>, read_options: ReadOptions) -> Arc<Store> {
-        Arc::new(Store { fs, dir, cache, read_options })
+        let (filter_reads, held, held_bytes) = Default::default();
+        Arc::new(Store { fs, dir, cache, read_options, filter_reads, held, held_bytes })
+    }
+
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 
     /// Starts a new table file. Its name is durable only after a sync of the directory.
@@ -97,12 +108,16 @@ impl Handle {
         let path = self.store.path(self.no);
         let file = fs.open_read(&path).map_err(|e| Error::io("opening a table", &path, e))?;
         let table = Table::open(file, &path, self.id, self.size, *read_options, cache)?;
+        let table = table.counting(&self.store.filter_reads);
         Ok(self.table.get_or_init(|| Arc::new(table)))
     }
 
     /// The database no longer needs the file: it is removed with the last reference to this handle.
     pub fn obsolete(&self) {
-        self.obsolete.store(true, Ordering::Release);
+        if !self.obsolete.swap(true, Ordering::AcqRel) {
+            self.store.held.add(1);
+            self.store.held_bytes.add(self.size);
+        }
     }
 }
 
@@ -112,6 +127,8 @@ impl Drop for Handle {
             return;
         }
         drop(self.table.take());
+        self.store.held.sub(1);
+        self.store.held_bytes.sub(self.size);
         if let Err(e) = self.store.remove(self.no) {
             // Found and removed again when the database is opened next.
             log::warn!("{e}");
