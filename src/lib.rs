@@ -55,7 +55,8 @@ mod coding;
 mod dump;
 pub mod metrics;
 mod sync;
-// == counting ==
+// == counts ==
+mod budget;
 mod counters;
 // == files ==
 mod cache;

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub jobs: JobMetrics,
     /// The state of the background work.
     pub background: BackgroundMetrics,
+    /// The state of the budgets.
+    pub memory: MemoryMetrics,
     /// The block cache.
     pub cache: CacheMetrics,
     /// The filters of tables.
@@ -116,6 +118,30 @@ pub struct BackgroundMetrics {
     pub frozen_bytes: u64,
 }
 
+/// Memory as it is held now, under the one limit of
+/// [`Options::memory_bytes`](crate::Options::memory_bytes).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct MemoryMetrics {
+    /// The limit.
+    pub limit: u64,
+    /// Memtables: written to, frozen, flushed but still read, and memory kept for the next ones.
+    pub memtables: u64,
+    /// Blocks of tables: cached, and those that were evicted while a reader holds them.
+    pub blocks: u64,
+    /// Open tables: indexes, filters, range deletes.
+    pub tables: u64,
+    /// Buffers of flushes, compactions and whatever else reads or writes whole tables.
+    pub jobs: u64,
+}
+
+impl MemoryMetrics {
+    /// All of it.
+    pub fn used(&self) -> u64 {
+        self.memtables + self.blocks + self.tables + self.jobs
+    }
+}
+
 /// The block cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -165,8 +191,10 @@ pub struct TableMetrics {
     pub tables: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Those of them that are open.
+    /// Table files that are open.
     pub open: u64,
+    /// How many may be: [`Options::open_files`](crate::Options::open_files).
+    pub open_limit: u64,
     /// Tables that are no part of the database any more: their files are on disk only because a
     /// reader still holds them.
     pub held: u64,
@@ -364,7 +392,7 @@ impl fmt::Display for Metrics {
 
 impl Metrics {
     fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Metrics { journal, manifest, jobs, background, cache, filters, tables, snapshots, .. } = self;
+        let Metrics { journal, manifest, jobs, background, .. } = self;
         writeln!(f, "open for    {}", Time(self.open_for))?;
         writeln!(
             f,
@@ -407,6 +435,21 @@ impl Metrics {
             background.compactions_running,
             background.compactions_queued
         )?;
+        self.held(f)
+    }
+
+    fn held(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Metrics { memory, cache, filters, tables, snapshots, .. } = self;
+        writeln!(
+            f,
+            "memory      {} of {}: memtables {}, blocks {}, tables {}, jobs {}",
+            Bytes(memory.used()),
+            Bytes(memory.limit),
+            Bytes(memory.memtables),
+            Bytes(memory.blocks),
+            Bytes(memory.tables),
+            Bytes(memory.jobs)
+        )?;
         writeln!(
             f,
             "cache       {} in {} blocks; {} hits, {} misses ({} hit)",
@@ -426,10 +469,11 @@ impl Metrics {
         )?;
         writeln!(
             f,
-            "tables      {} in {}, {} open; {} in {} held by readers alone",
+            "tables      {} in {}, {} of at most {} open; {} in {} held by readers alone",
             Bytes(tables.bytes),
             tables.tables,
             tables.open,
+            tables.open_limit,
             Bytes(tables.held_bytes),
             tables.held
         )?;
@@ -492,9 +536,10 @@ journal     4.0 GiB written, 80000 syncs for 12.50 commits each; 5 segments
 manifest    63.5 KiB in 99 edits
 flushes     48 done, 3.0 GiB written; 1 running, 2 queued, 64.0 MiB frozen
 compactions 20 done, 9.0 GiB read, 8.0 GiB written, 3 moves; 3 running, 4 queued
+memory      138.5 MiB of 512.0 MiB: memtables 71.0 MiB, blocks 64.0 MiB, tables 3.0 MiB, jobs 512.0 KiB
 cache       64.0 MiB in 50 blocks; 900 hits, 100 misses (90.00 % hit)
 filters     990 tables spared, 5000 found, 10 false positives (1.00 %)
-tables      12.0 GiB in 8, 7 open; 65.0 MiB in 1 held by readers alone
+tables      12.0 GiB in 8, 7 of at most 256 open; 65.0 MiB in 1 held by readers alone
 snapshots   3, the oldest at 12345, for 1 min 1 s or more
 
 "users" (2): 3.0 GiB in 26843545 operations, memtables 70.0 MiB (64.0 MiB frozen)
@@ -560,7 +605,21 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
             },
             cache: CacheMetrics { hits: 900, misses: 100, blocks: 50, bytes: 64 << 20 },
             filters: FilterMetrics { spared: 990, found: 5000, false_positives: 10 },
-            tables: TableMetrics { tables: 8, bytes: 12 << 30, open: 7, held: 1, held_bytes: 65 << 20 },
+            memory: MemoryMetrics {
+                limit: 512 << 20,
+                memtables: 71 << 20,
+                blocks: 64 << 20,
+                tables: 3 << 20,
+                jobs: 1 << 19,
+            },
+            tables: TableMetrics {
+                tables: 8,
+                bytes: 12 << 30,
+                open: 7,
+                open_limit: 256,
+                held: 1,
+                held_bytes: 65 << 20,
+            },
             snapshots: SnapshotMetrics {
                 live: 3,
                 oldest: Seq::new(12_345),

@@ -1,5 +1,6 @@
 //! Metrics gathered: counters and states of all parts, as the plain data of `crate::metrics`.
 
+use crate::budget::Use;
 use crate::counters::Jobs;
 use crate::db::clock::Moment;
 use crate::db::core::Core;
@@ -8,7 +9,7 @@ use crate::db::tree::Tree;
 use crate::ids::Position;
 use crate::metrics::{
     BackgroundMetrics, CacheMetrics, FilterMetrics, JobMetrics, JournalMetrics, KeyspaceMetrics,
-    LevelMetrics, ManifestMetrics, Metrics, SnapshotMetrics, TableMetrics,
+    LevelMetrics, ManifestMetrics, MemoryMetrics, Metrics, SnapshotMetrics, TableMetrics,
 };
 use crate::view::View;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ impl Core {
     fn metrics(&self) -> Metrics {
         let (mut metrics, end) = self.commit_metrics();
         let mut tables = TableMetrics {
+            open: self.budget.files() as u64,
+            open_limit: self.budget.file_limit() as u64,
             held: self.store.held.get(),
             held_bytes: self.store.held_bytes.get(),
             ..TableMetrics::default()
@@ -36,13 +39,20 @@ impl Core {
             metrics.background.frozen_bytes += keyspace.frozen_bytes;
             tables.tables += keyspace.levels.iter().map(|level| level.tables).sum::<u64>();
             tables.bytes += keyspace.table_bytes();
-            tables.open += open_tables(&view);
             metrics.keyspaces.push(keyspace);
         }
         metrics.tables = tables;
         metrics.keyspaces.sort_by(|a, b| a.name.cmp(&b.name));
         self.pinned(end, &mut metrics.journal);
         metrics.snapshots = self.snapshot_metrics();
+        let used = |what| self.budget.used(what) as u64;
+        metrics.memory = MemoryMetrics {
+            limit: self.budget.limit() as u64,
+            memtables: used(Use::Memtables),
+            blocks: used(Use::Blocks),
+            tables: used(Use::Tables),
+            jobs: used(Use::Jobs),
+        };
         let cache = self.store.cache_stats();
         metrics.cache = CacheMetrics {
             hits: cache.hits,
@@ -161,8 +171,4 @@ fn level_metrics(view: &View) -> Vec<LevelMetrics> {
         }
     }
     levels
-}
-
-fn open_tables(view: &View) -> u64 {
-    view.runs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.handle.opened().is_some()).count() as u64
 }

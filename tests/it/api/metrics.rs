@@ -60,6 +60,7 @@ fn writes_and_flushes_are_counted_to_the_byte() {
     assert_eq!(m.jobs.flushes, 3, "two keyspaces and the catalog");
     assert_eq!(m.tables.bytes, of_a.jobs.flushed_bytes + of_b.jobs.flushed_bytes);
     assert_eq!((m.tables.tables, m.tables.open), (2, 0));
+    assert!(m.memory.memtables > 0 && m.memory.used() <= m.memory.limit);
     let [level] = of_a.levels[..] else { panic!("{:?}", of_a.levels) };
     // Of the two versions of a key the older one is dropped; the delete stays.
     assert_eq!((level.level, level.runs, level.tables, level.entries, level.deletes), (0, 1, 1, 100, 1));
