@@ -127,9 +127,9 @@ impl Table {
         Ok(table)
     }
 
-    /// The same table; what its filter says is counted in `reads`.
+    /// The same table; what its filter says, if it has one, is counted in `reads`.
     pub fn counting(self, reads: &Arc<FilterReads>) -> Table {
-        Table { filter_reads: Some(reads.clone()), ..self }
+        Table { filter_reads: self.filter.as_ref().map(|_| reads.clone()), ..self }
     }
 
     /// `false`: no entry has a key with this hash. Says nothing about range tombstones.
@@ -148,32 +148,17 @@ impl Table {
         read: Seq,
         pin: &'a mut Pin,
     ) -> Result<Option<Found<'a>>> {
-        let Some(filter) = &self.filter else { return self.search(key, hash, read, pin) };
-        if !filter.may_contain(hash) {
+        if !self.may_contain(hash) {
             self.count(SPARED);
             return Ok(None);
         }
-        let found = self.search(key, hash, read, pin)?;
-        self.count(if found.is_some() { FOUND } else { FALSE_POSITIVE });
-        Ok(found)
-    }
-
-    #[inline]
-    fn count(&self, what: usize) {
-        if let Some(reads) = &self.filter_reads {
-            reads.add(what, 1);
-        }
-    }
-
-    /// Like [`get`](Table::get), without asking the filter.
-    #[inline]
-    fn search<'a>(&'a self, key: &[u8], hash: u64, read: Seq, pin: &'a mut Pin) -> Result<Option<Found<'a>>> {
         let mut no = self.index.find(key);
         while let Some(at) = self.index.block(no) {
             if let (Some(map), true) = (&self.map, at.is_raw()) {
                 let bytes = self.in_map(map, no, at)?;
                 if let Some((trailer, span)) = self.find(bytes, at, key, hash, read)? {
                     let value = bytes.get(span).unwrap_or_default();
+                    self.count(FOUND);
                     return Ok(Some(Found { trailer, value, owner: Some(map) }));
                 }
             } else {
@@ -181,6 +166,7 @@ impl Table {
                 if let Some((trailer, span)) = self.find((*bytes).as_ref(), at, key, hash, read)? {
                     let owner = &*pin.0.insert(bytes);
                     let value = (**owner).as_ref().get(span).unwrap_or_default();
+                    self.count(FOUND);
                     return Ok(Some(Found { trailer, value, owner: Some(owner) }));
                 }
             }
@@ -190,7 +176,15 @@ impl Table {
             }
             no += 1;
         }
+        self.count(FALSE_POSITIVE);
         Ok(None)
+    }
+
+    #[inline]
+    fn count(&self, what: usize) {
+        if let Some(reads) = &self.filter_reads {
+            reads.add(what, 1);
+        }
     }
 
     #[inline]
