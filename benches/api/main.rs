@@ -13,12 +13,12 @@ mod scans;
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{COMPRESSIONS, Store};
+use support::{COMPRESSIONS, Late, Store};
 
 /// Reads and scans share a store: filled at random, so that every level has tables, and settled.
 fn tables(c: &mut Criterion) {
     for (name, compression) in COMPRESSIONS {
-        let store = Store::filled(compression);
+        let store = Late::new(Box::new(move || Store::filled(compression)));
         reads::all(c, &store, name);
         scans::all(c, &store, name);
     }

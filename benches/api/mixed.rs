@@ -1,6 +1,6 @@
 //! Reads and overwrites at a time, with the flushes and compactions that follow from them.
 
-use crate::support::{Rng, Store, key};
+use crate::support::{Late, Rng, Store, key};
 use criterion::{Criterion, Throughput};
 use esker::Compression;
 use std::hint::black_box;
@@ -9,23 +9,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub fn all(c: &mut Criterion) {
     let mut group = c.benchmark_group("mixed");
     group.throughput(Throughput::Elements(1));
-    let store = Store::empty(Compression::Lz4, 2, 1 << 20);
+    let store = Late::new(Box::new(overwritten));
     let mut rng = Rng::new(6);
-    for n in rng.order(store.keys) {
-        store.put(n, &mut rng);
-    }
-    store.settle();
-
     group.bench_function("a get or an overwrite", |b| {
+        let store = &*store;
         b.iter(|| match rng.next() >> 63 {
             0 => store.put(rng.below(store.keys), &mut rng),
-            _ => get(&store, &mut rng),
+            _ => get(store, &mut rng),
         });
     });
     group.bench_function("a get beside a writer", |b| {
-        beside_a_writer(&store, || b.iter(|| get(&store, &mut rng)))
+        let store = &*store;
+        beside_a_writer(store, || b.iter(|| get(store, &mut rng)))
     });
     group.finish();
+}
+
+fn overwritten() -> Store {
+    let store = Store::empty(Compression::Lz4, 2, 1 << 20);
+    let mut rng = Rng::new(8);
+    for n in rng.order(store.keys).into_iter().chain(rng.order(store.keys)) {
+        store.put(n, &mut rng);
+    }
+    store.settle();
+    store
 }
 
 fn get(store: &Store, rng: &mut Rng) {

@@ -1,7 +1,7 @@
 //! Scans and seeks over a memtable and several levels of tables. Of every entry a byte of key and value
 //! is looked at.
 
-use crate::support::{Rng, Store, key};
+use crate::support::{Late, Rng, Store, key, keys};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
 use esker::Cursor;
 use std::hint::black_box;
@@ -16,17 +16,17 @@ enum Way {
 }
 use Way::{Backward, Forward};
 
-pub fn all(c: &mut Criterion, store: &Store, name: &str) {
+pub fn all(c: &mut Criterion, store: &Late, name: &str) {
     whole(c, store, name);
     some(c, store, name);
 }
 
-fn whole(c: &mut Criterion, store: &Store, name: &str) {
-    let Store { map, keys, .. } = store;
+fn whole(c: &mut Criterion, store: &Late, name: &str) {
     let mut group = c.benchmark_group("scan");
-    group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(*keys));
+    group.sample_size(10).sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(keys()));
     for (way, what) in [(Forward, "all forward"), (Backward, "all backward")] {
         group.bench_function(BenchmarkId::new(what, name), |b| {
+            let Store { map, keys, .. } = &**store;
             b.iter(|| {
                 let mut cursor = map.cursor(..);
                 if let Backward = way {
@@ -37,6 +37,7 @@ fn whole(c: &mut Criterion, store: &Store, name: &str) {
         });
     }
     group.bench_function(BenchmarkId::new("all, owned entries", name), |b| {
+        let Store { map, keys, .. } = &**store;
         b.iter(|| {
             let mut entries = 0;
             for entry in map.iter() {
@@ -50,14 +51,14 @@ fn whole(c: &mut Criterion, store: &Store, name: &str) {
     group.finish();
 }
 
-fn some(c: &mut Criterion, store: &Store, name: &str) {
-    let Store { map, keys, .. } = store;
+fn some(c: &mut Criterion, store: &Late, name: &str) {
     let mut rng = Rng::new(5);
     let mut group = c.benchmark_group("seek");
     let entries =
         [(Forward, 1, "1 forward"), (Forward, SOME, "100 forward"), (Backward, SOME, "100 backward")];
     for (way, steps, what) in entries {
         group.bench_function(BenchmarkId::new(what, name), |b| {
+            let Store { map, keys, .. } = &**store;
             b.iter(|| {
                 let mut cursor = map.cursor(..);
                 cursor.seek(key(rng.below(*keys))).expect("seek");
@@ -65,9 +66,10 @@ fn some(c: &mut Criterion, store: &Store, name: &str) {
             });
         });
     }
-    // The cursor stays; only the place changes.
-    let mut cursor = map.cursor(..);
     group.bench_function(BenchmarkId::new("again", name), |b| {
+        let Store { map, keys, .. } = &**store;
+        // The cursor stays; only the place changes.
+        let mut cursor = map.cursor(..);
         b.iter(|| {
             cursor.seek(key(rng.below(*keys))).expect("seek");
             walk(&mut cursor, Forward, 1)

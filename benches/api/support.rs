@@ -2,6 +2,7 @@
 
 use criterion::Criterion;
 use esker::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options, Result};
+use std::cell::LazyCell;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -77,6 +78,9 @@ pub fn value(rng: &mut Rng) -> [u8; 100] {
     out
 }
 
+/// A store that is made for the first bench that needs it: whoever asks for one bench waits for no other.
+pub type Late = LazyCell<Store, Box<dyn FnOnce() -> Store>>;
+
 /// A database with one keyspace, in a folder of its own.
 pub struct Store {
     pub map: Keyspace,
@@ -106,7 +110,8 @@ impl Store {
     }
 
     /// One with all entries, written in random order and without threads, so that every run finds
-    /// the same tables: the last entries in the memtable, then level 0, then the levels below.
+    /// the same tables: the last entries in the memtable, then level 0, then the levels below. The
+    /// cache is warm.
     pub fn filled(compression: Compression) -> Store {
         let store = Store::empty(compression, 0, 256 << 10);
         let mut rng = Rng::new(1);
@@ -114,6 +119,7 @@ impl Store {
             store.put(n, &mut rng);
             while n % 64 == 0 && store.db.step().expect("background work") {}
         }
+        assert_eq!(store.map.iter().filter(Result::is_ok).count() as u64, store.keys);
         store
     }
 
