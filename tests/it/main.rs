@@ -11,6 +11,7 @@ mod pairs;
 mod process;
 mod regress;
 mod rng;
+mod soak;
 mod state;
 mod threads;
 mod tidy;
