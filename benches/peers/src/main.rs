@@ -143,25 +143,29 @@ fn csv(plan: &Plan, table: &Table) -> Outcome<String> {
     Ok(out)
 }
 
-/// One line per measurement: the median of each engine, then those of the others over the first's.
+/// A table in Markdown, one line per measurement: the median of each engine, then those of the others
+/// over the first's.
 fn medians(plan: &Plan, table: Table) -> Outcome<String> {
     let compression = if plan.lz4 { "LZ4" } else { "no compression" };
     let mut out = format!(
-        "{} keys, {compression}, {} MiB of cache, {} cores, medians of {} rounds; less is better\n",
+        "{} keys, {compression}, {} MiB of cache, {} cores, medians of {} rounds; less is better\n\n",
         plan.keys,
         plan.cache >> 20,
         std::thread::available_parallelism()?,
         plan.rounds
     );
-    write!(out, "{:<44}", "")?;
-    plan.engines.iter().try_for_each(|e| write!(out, "{e:>10}"))?;
-    let first = &plan.engines[0];
-    plan.engines.iter().skip(1).try_for_each(|e| write!(out, "{:>16}", format!("{e}/{first}")))?;
+    let (first, others) = plan.engines.split_first().ok_or("no engines")?;
+    let ratios = others.iter().map(|other| format!("{other} / {first}"));
+    let heads: Vec<String> = plan.engines.iter().cloned().chain(ratios).collect();
+    write!(out, "| {:<42} |", "")?;
+    heads.iter().try_for_each(|head| write!(out, " {head:>15} |"))?;
+    write!(out, "\n|{:-<44}|", "")?;
+    heads.iter().try_for_each(|_| write!(out, "{:->16}:|", ""))?;
     for ((_, name), mut row) in table {
-        write!(out, "\n{name:<44}")?;
         let medians: Vec<f64> = row.iter_mut().map(|values| median(values)).collect();
-        medians.iter().try_for_each(|m| write!(out, "{m:>10.2}"))?;
-        medians.iter().skip(1).try_for_each(|m| write!(out, "{:>16.2}", m / medians[0]))?;
+        let ratios = medians.iter().skip(1).map(|m| m / medians[0]);
+        write!(out, "\n| {name:<42} |")?;
+        medians.iter().copied().chain(ratios).try_for_each(|n| write!(out, " {n:>15.2} |"))?;
     }
     out.push('\n');
     Ok(out)

@@ -20,6 +20,8 @@ impl Esker {
         let options = esker::Options::default()
             .durability(if setup.synced { Durability::Sync } else { Durability::Buffered })
             .cache_bytes(setup.cache)
+            // The cache has its size in any case.
+            .memory_bytes(setup.cache + 16 * MEMTABLE)
             .memtable_bytes(MEMTABLE)
             .segment_bytes(MEMTABLE as u64)
             .table_bytes(TABLE as u64)
