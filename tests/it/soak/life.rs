@@ -4,7 +4,7 @@
 use super::stream::{self, Op, SPACES, Stream, Write, is_value};
 use super::{Plan, WRITERS};
 use crate::rng::Rng;
-use esker::{Batch, Db, Keyspace, Snapshot};
+use esker::{Batch, Db, Durability, Keyspace, Snapshot};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -124,6 +124,17 @@ impl Life {
         }
     }
 
+    /// Waits until there were so many commits, or the writers are over.
+    fn let_pass(&self, commits: usize) {
+        let mut watch = self.db.watch(Durability::Buffered);
+        for _ in 0..commits {
+            if self.over.load(Ordering::Relaxed) {
+                return;
+            }
+            watch.wait_timeout(Duration::from_millis(20)).unwrap();
+        }
+    }
+
     /// Snapshots and iterators that stay while the world moves on.
     fn hold(&self, rng: &mut Rng) {
         struct Held {
@@ -143,7 +154,7 @@ impl Life {
                 let pace = 1 + rng.below(50);
                 h.seen = h.slow.by_ref().take(pace).fold(h.seen, |sum, e| fold(sum, &e.unwrap()));
             }
-            std::thread::sleep(Duration::from_millis(rng.below(30) as u64));
+            self.let_pass(rng.below(60));
             if held.len() > 6 {
                 let h = held.swap_remove(rng.below(held.len()));
                 let view = h.keyspace.at(&h.snapshot);
@@ -175,7 +186,7 @@ impl Life {
                 0 => self.db.flush().unwrap(),
                 1 => self.db.sync().unwrap(),
                 2 => drop(self.db.step().unwrap()),
-                _ => std::thread::sleep(Duration::from_millis(rng.below(20) as u64)),
+                _ => self.let_pass(rng.below(40)),
             }
         }
     }

@@ -383,8 +383,7 @@ impl Machine {
         }
         let expected = self.rows(reader.name, at, range);
         let (mut front, mut back) = (Vec::new(), Vec::new());
-        let mut turns = ways.iter().cycle();
-        while let Some(way) = turns.next() {
+        for way in ways.iter().cycle() {
             let found = if *way { entries.next() } else { entries.next_back() };
             match found.transpose()?.map(row) {
                 Some(row) if *way => front.push(row),
