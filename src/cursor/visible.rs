@@ -214,9 +214,10 @@ mod tests {
     use crate::tombstones::RangeDelete;
     use std::collections::BTreeMap;
 
+    type OwnedDelete = (Vec<u8>, Option<Vec<u8>>, Seq);
     type Shown = Vec<(Vec<u8>, Vec<u8>)>;
 
-    fn model(all: &[(Vec<u8>, Trailer, Vec<u8>)], deletes: &[RangeDelete], read: Seq, b: &Bounds) -> Shown {
+    fn model(all: &[(Vec<u8>, Trailer, Vec<u8>)], deletes: &[OwnedDelete], read: Seq, b: &Bounds) -> Shown {
         let mut newest: BTreeMap<&[u8], (Seq, Option<&[u8]>)> = BTreeMap::new();
         for (key, trailer, value) in all {
             if trailer.seq() <= read {
@@ -228,9 +229,9 @@ mod tests {
             }
         }
         let covered = |key: &[u8], seq| {
-            deletes.iter().any(|d| {
-                d.seq <= read && d.seq > seq && *d.start <= *key && d.end.as_deref().is_none_or(|e| key < e)
-            })
+            deletes
+                .iter()
+                .any(|d| d.2 <= read && d.2 > seq && *d.0 <= *key && d.1.as_deref().is_none_or(|e| key < e))
         };
         newest
             .into_iter()
@@ -246,18 +247,21 @@ mod tests {
         let mut random = Random(99);
         for round in 0..300 {
             let all = entries(&mut random, 60);
-            let deletes: Vec<RangeDelete> = (0..random.below(4))
-                .map(|_| RangeDelete {
-                    start: random.key().into(),
-                    end: (random.below(4) > 0).then(|| random.key().into()),
-                    seq: Seq::new(random.below(70)).unwrap(),
+            let deletes: Vec<OwnedDelete> = (0..random.below(4))
+                .map(|_| {
+                    let end = (random.below(4) > 0).then(|| random.key());
+                    (random.key(), end, Seq::new(random.below(70)).unwrap())
                 })
                 .collect();
             let read = Seq::new(random.below(70)).unwrap();
             let bound = |random: &mut Random| (random.below(3) == 0).then(|| random.key());
             let bounds = Bounds { lower: bound(&mut random), upper: bound(&mut random) };
             let expect = model(&all, &deletes, read, &bounds);
-            let tombstones = RangeTombstones::new(deletes);
+            let tombstones = RangeTombstones::new(deletes.iter().map(|(start, end, seq)| RangeDelete {
+                start,
+                end: end.as_deref(),
+                seq: *seq,
+            }));
             let mut cursor = Visible::new(Sorted::new(all), read, bounds, tombstones);
             let mut at: Option<usize> = None;
             for step in 0..60 {

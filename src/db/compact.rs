@@ -29,7 +29,7 @@ impl Core {
     fn pick_options(&self) -> pick::PickOptions {
         pick::PickOptions {
             l0_runs: L0_RUNS,
-            level_base: self.options.memtable_bytes as u64 * L0_RUNS as u64,
+            level_base: self.options.memtable_limit() as u64 * L0_RUNS as u64,
             fanout: 10,
             table_bytes: self.options.table_bytes,
         }
@@ -62,8 +62,15 @@ impl Core {
         }
         let horizon = self.snapshots.horizon();
         let new_table = &mut || self.new_table();
-        let tables =
-            compact::compact(&inputs, plan.bottom, &horizon, &self.store, self.output(tree), new_table)?;
+        let tables = compact::compact(
+            &inputs,
+            plan.bottom,
+            &horizon,
+            &self.store,
+            self.output(tree),
+            new_table,
+            &mut || Ok(()),
+        )?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
         made.note(&tables);
         changes.extend(tables.into_iter().map(add));

@@ -4,6 +4,7 @@
 //! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
 //! locks of `snapshots`, `sync` and `work` are leaves, taken last and never held across a call.
 
+use crate::budget::Budget;
 use crate::db::appender::CommitState;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
@@ -15,7 +16,7 @@ use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::Segment;
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Pool};
 use crate::options::Options;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
@@ -34,7 +35,10 @@ pub(crate) struct Core {
     pub options: Options,
     /// The database's random id.
     pub id: u64,
+    pub budget: Arc<Budget>,
     pub store: Arc<Store>,
+    /// Where memtables have their memory from.
+    pub pool: Arc<Pool>,
     pub salts: Mutex<Salts>,
     /// Held while the journal moves to its next segment.
     pub rotation: Mutex<()>,
@@ -78,6 +82,7 @@ pub(crate) struct Parts {
     pub options: Options,
     pub id: u64,
     pub store: Arc<Store>,
+    pub pool: Arc<Pool>,
     pub salts: Salts,
     pub version: Option<VersionSet>,
     pub commit: CommitState,
@@ -94,7 +99,9 @@ impl Core {
             dir: parts.dir,
             options: parts.options,
             id: parts.id,
+            budget: parts.pool.budget().clone(),
             store: parts.store,
+            pool: parts.pool,
             salts: Mutex::new(parts.salts),
             rotation: Mutex::new(()),
             next_segment: Mutex::new(None),
@@ -317,6 +324,14 @@ impl Core {
             }
         }
         floor
+    }
+
+    /// Memory that can be had again gives way, if more is held than may be.
+    pub fn trim_memory(&self) {
+        if self.budget.total() > self.budget.limit() {
+            self.pool.shrink(0);
+            self.store.cache().trim();
+        }
     }
 
     /// Lets go of trees only reads before `oldest` could see.

@@ -13,6 +13,7 @@
 //! 6. Files no manifest names are removed.
 
 use crate::batch::decode;
+use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::db::appender::{CommitState, Writers};
 use crate::db::core::Core;
@@ -25,6 +26,7 @@ use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::{self, Announced, Hint, Recover};
+use crate::memtable::Pool;
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -145,9 +147,11 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
             },
         })
         .collect();
-    let cache = Cache::new(options.cache_bytes);
+    let budget = Budget::new(options.memory_bytes, options.open_files);
+    let cache = Cache::within(&budget, options.cache_bytes);
+    let pool = Pool::new(options.memtable_limit(), &budget);
     let store = Store::new(fs.clone(), dir.into(), cache, ReadOptions { mapped: options.mapped });
-    let mut build = Build::new(&state, &store, options.memtable_bytes)?;
+    let mut build = Build::new(&state, &store, &pool, options.memtable_limit())?;
     let report = journal::recover(
         Recover {
             fs: &*fs,
@@ -196,6 +200,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         options,
         id: state.db,
         store,
+        pool,
         salts,
         version,
         commit: CommitState {
@@ -297,14 +302,14 @@ struct Build {
 
 impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
-    fn new(state: &State, store: &Arc<Store>, memtable_bytes: usize) -> Result<Build> {
-        let mut registry = Registry::default();
+    fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, memtable_bytes: usize) -> Result<Build> {
+        let mut registry = Registry::new(pool);
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
             registry.unborn.insert(id, Unborn { runs, flushed: *flushed });
         }
-        let mut writers = Writers::default();
+        let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
         let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
         writers.add(&catalog.tree, catalog.writer);

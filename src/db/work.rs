@@ -42,6 +42,7 @@ impl Core {
             Piece::Compact(tree) => self.compact_once(tree),
         };
         self.work.done(piece, &result);
+        self.trim_memory();
         self.wake_writers();
         result
     }

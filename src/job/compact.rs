@@ -6,14 +6,18 @@ use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain};
 use crate::table::Store;
-use crate::tombstones::{RangeDelete, RangeTombstones};
 use crate::version::TableMeta;
 use crate::view::run::{Run, RunCursor};
 use std::sync::Arc;
 
+/// `pause` is called after so many bytes of input.
+const PAUSE_BYTES: usize = 256 << 10;
+
 /// Merges `inputs`. `bottom`: nothing older than the inputs can lie below the output, so tombstones
 /// that no snapshot needs go as well. The tables are synced, their names are not. A block that
 /// cannot be read fails the whole job: nothing is dropped on the strength of an error.
+///
+/// `pause` is called every now and then, for what is more urgent; its error abandons the job.
 pub(crate) fn compact(
     inputs: &[Arc<Run>],
     bottom: bool,
@@ -21,18 +25,26 @@ pub(crate) fn compact(
     store: &Arc<Store>,
     options: OutputOptions,
     new_table: NewTable<'_>,
+    pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<TableMeta>> {
-    let mut deletes: Vec<RangeDelete> = Vec::new();
+    let mut tables = Vec::new();
     for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
-        deletes.extend(table.handle.table()?.tombstones().deletes());
+        tables.push(table.handle.table()?.clone());
     }
-    let tombstones = RangeTombstones::new(deletes);
+    let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
+    drop(tables);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
     let mut entries = Merge::new(inputs.iter().map(|r| RunCursor::streaming(r.clone())).collect());
     let mut retain = Retain::new(horizon, &tombstones, bottom);
     let mut output = Output::new(store, options, new_table, kept);
     entries.seek_first()?;
+    let mut read = 0;
     while entries.valid() {
+        read += entries.key().len() + entries.value().len();
+        if read >= PAUSE_BYTES {
+            read = 0;
+            pause()?;
+        }
         if retain.keep(entries.key(), entries.trailer()) {
             output.add(entries.key(), entries.trailer(), entries.value())?;
         }

@@ -120,5 +120,7 @@ fn meta(no: FileNo, s: Summary) -> TableMeta {
         deletes: s.deletes,
         range_deletes: s.range_deletes,
         raw_bytes: s.raw_bytes,
+        superseded: s.superseded,
+        dense: s.dense,
     }
 }

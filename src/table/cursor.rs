@@ -56,7 +56,8 @@ impl TableCursor {
     /// A cursor for reading everything once: by position, ahead, leaving map and cache alone, each
     /// checksum verified.
     pub fn streaming(table: Arc<Table>) -> TableCursor {
-        TableCursor::with(table, Source::Streaming(Box::new(Stream::new())))
+        let stream = Box::new(Stream::new(&table));
+        TableCursor::with(table, Source::Streaming(stream))
     }
 
     fn with(table: Arc<Table>, source: Source) -> TableCursor {

@@ -26,11 +26,15 @@ impl Store {
         Arc::new(Store { fs, dir, cache, read_options })
     }
 
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     /// Starts a new table file. Its name is durable only after a sync of the directory.
     pub fn create(&self, no: FileNo, id: u64, options: WriteOptions) -> Result<Writer> {
         let path = self.path(no);
         let file = self.fs.create(&path).map_err(|e| Error::io("creating a table", &path, e))?;
-        Ok(Writer::new(file, &path, id, options))
+        Ok(Writer::new(file, &path, id, options).within(self.cache.budget()))
     }
 
     /// Removes the file of a table that did not come to be.

@@ -407,11 +407,9 @@ fn threads_share_a_table_and_a_cache_that_is_too_small() {
 
 #[test]
 fn range_tombstones_widen_the_table() {
-    let delete = |start: &[u8], end: Option<&[u8]>, n| RangeDelete {
-        start: start.into(),
-        end: end.map(Into::into),
-        seq: seq(n),
-    };
+    fn delete<'a>(start: &'a [u8], end: Option<&'a [u8]>, n: u64) -> RangeDelete<'a> {
+        RangeDelete { start, end, seq: seq(n) }
+    }
     let options = WriteOptions { block_bytes: 4096, compression: Compression::Lz4, filter_bits: 10 };
     let entries = vec![(b"k".to_vec(), put(5), b"v".to_vec())];
     let cache = Cache::new(1 << 20);
@@ -491,4 +489,33 @@ fn an_obsolete_table_goes_with_its_last_user() {
     assert_eq!(fs.0.lock().unwrap().len(), 1);
     drop(second);
     assert!(fs.0.lock().unwrap().is_empty());
+}
+
+/// Whether a table of puts (`.`) and deletes (`x`), so many of each, is dense in tombstones; and
+/// whether what is said of versions of one key is right.
+#[test]
+fn stretches_of_tombstones_are_noticed() {
+    for (stretches, dense) in [
+        (&[(3071, 'x')][..], false),
+        (&[(3072, 'x')], true),
+        (&[(512, '.'), (3072, 'x'), (512, '.')], true),
+        (&[(512, '.'), (3071, 'x'), (513, '.')], false),
+        // Somewhere in a table that is mostly something else, and behind something like it.
+        (&[(30_000, '.'), (4096, 'x'), (30_000, '.')], true),
+        (&[(3000, '.'), (3000, 'x'), (2000, '.'), (3000, 'x'), (3000, '.')], false),
+    ] {
+        let mut entries = Entries::new();
+        for &(count, kind) in stretches {
+            for _ in 0..count {
+                let key = format!("{:08}", entries.len() / 2).into_bytes();
+                // Two versions of each key.
+                let seq = Seq::new(2 - entries.len() as u64 % 2).unwrap();
+                let kind = if kind == 'x' { Kind::Delete } else { Kind::Put };
+                entries.push((key, Trailer::new(seq, kind), Vec::new()));
+            }
+        }
+        let options = WriteOptions { block_bytes: 4096, compression: Compression::None, filter_bits: 10 };
+        let summary = write(&entries, &RangeTombstones::default(), options).1;
+        assert_eq!((summary.dense, summary.superseded), (dense, entries.len() as u64 / 2), "{stretches:?}");
+    }
 }

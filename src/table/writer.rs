@@ -1,5 +1,6 @@
 //! Writes one table, front to back, into a fresh file.
 
+use crate::budget::{Budget, OpenFile, Share, Use};
 use crate::error::{Error, Result};
 use crate::fs::{self, File};
 use crate::ids::Seq;
@@ -22,8 +23,12 @@ const MAX_BLOCK_BYTES: usize = 16 << 20;
 const PAGE: usize = 4096;
 /// A block that ends so close before a border is filled up to it.
 const MAX_FILL: usize = PAGE / 16;
-/// How much is written at once.
-const BUFFER: usize = 256 << 10;
+
+/// A stretch of so many entries at most is dense in tombstones if they are three quarters of it. To walk over it takes
+/// about as long as one read from disk (50 to 100 us), which is where scans begin to feel it.
+const STRETCH: u64 = 4096;
+/// The stretch is moved on by so many entries at a time (after RocksDB's `CompactOnDeletionCollector`).
+const STRIDE: u64 = STRETCH / 8;
 
 /// How to write a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +58,10 @@ pub(crate) struct Summary {
     pub range_deletes: u64,
     /// Bytes of keys and values.
     pub raw_bytes: u64,
+    /// Entries behind a newer one of the same key.
+    pub superseded: u64,
+    /// Some stretch of it is nearly nothing but point tombstones.
+    pub dense: bool,
 }
 
 /// Writes one table.
@@ -75,20 +84,65 @@ pub(crate) struct Writer {
     hashes: Vec<u64>,
     first: Option<Box<[u8]>>,
     counts: Counts,
+    /// How much is written at once.
+    buffer: usize,
+    share: Share,
+    _open: OpenFile,
 }
 
 struct Counts {
     entries: u64,
     deletes: u64,
+    superseded: u64,
     raw_bytes: u64,
     min_seq: Seq,
     max_seq: Seq,
+    dense: bool,
+    /// `deletes` at the end of each of the last strides.
+    marks: [u64; (STRETCH / STRIDE) as usize],
+}
+
+impl Counts {
+    fn new() -> Counts {
+        Counts {
+            entries: 0,
+            deletes: 0,
+            superseded: 0,
+            raw_bytes: 0,
+            min_seq: Seq::MAX,
+            max_seq: Seq::ZERO,
+            dense: false,
+            marks: [0; (STRETCH / STRIDE) as usize],
+        }
+    }
+
+    /// Counts an entry; `fresh`: the newest of its key.
+    #[inline]
+    fn add(&mut self, trailer: Trailer, fresh: bool, bytes: usize) {
+        self.entries += 1;
+        self.deletes += u64::from(trailer.kind() == Kind::Delete);
+        self.superseded += u64::from(!fresh);
+        self.raw_bytes += bytes as u64;
+        self.min_seq = self.min_seq.min(trailer.seq());
+        self.max_seq = self.max_seq.max(trailer.seq());
+        if self.entries % STRIDE == 0 {
+            self.end_stride();
+        }
+    }
+
+    fn end_stride(&mut self) {
+        let at = (self.entries / STRIDE) as usize % self.marks.len();
+        // What stands there is a whole stretch old; at the start of the table it is 0.
+        let before = std::mem::replace(&mut self.marks[at], self.deletes);
+        self.dense |= self.deletes - before >= STRETCH / 4 * 3;
+    }
 }
 
 impl Writer {
     /// Starts a table in `file`, which is empty. `id` is random: it seeds the checksums.
     pub fn new(file: Arc<dyn File>, path: &Path, id: u64, options: WriteOptions) -> Writer {
         let block_bytes = options.block_bytes.clamp(1, MAX_BLOCK_BYTES);
+        let budget = Budget::unlimited();
         let mut writer = Writer {
             file,
             path: path.to_path_buf(),
@@ -99,14 +153,32 @@ impl Writer {
             index: index::Builder::default(),
             compressor: Compressor::new(Codec::of(options.compression)),
             raw: Vec::new(),
-            out: Vec::with_capacity(BUFFER + 2 * block_bytes),
+            out: Vec::new(),
             written: 0,
             hashes: Vec::new(),
             first: None,
-            counts: Counts { entries: 0, deletes: 0, raw_bytes: 0, min_seq: Seq::MAX, max_seq: Seq::ZERO },
+            counts: Counts::new(),
+            buffer: budget.buffer(),
+            share: budget.share(Use::Jobs),
+            _open: budget.open_file(),
         };
         writer.limit = writer.next_limit();
         writer
+    }
+
+    /// Counts what it holds in `budget`, and gathers as much as that allows.
+    pub fn within(mut self, budget: &Arc<Budget>) -> Writer {
+        self.buffer = budget.buffer();
+        self.share = budget.share(Use::Jobs);
+        self._open = budget.open_file();
+        self
+    }
+
+    /// Counts what it holds now, and `more`.
+    fn charge(&mut self, more: usize) {
+        let hashes = self.hashes.capacity() * size_of::<u64>();
+        let blocks = 2 * self.raw.capacity().max(self.options.block_bytes);
+        self.share.set(self.out.capacity() + blocks + hashes + self.index.size() + more);
     }
 
     /// Adds an entry behind all others in internal order (key ascending, newest first).
@@ -133,12 +205,7 @@ impl Writer {
         if fresh && self.options.filter_bits > 0 {
             self.hashes.push(hash);
         }
-        let counts = &mut self.counts;
-        counts.entries += 1;
-        counts.deletes += u64::from(trailer.kind() == Kind::Delete);
-        counts.raw_bytes += (key.len() + value.len()) as u64;
-        counts.min_seq = counts.min_seq.min(trailer.seq());
-        counts.max_seq = counts.max_seq.max(trailer.seq());
+        self.counts.add(trailer, fresh, key.len() + value.len());
         self.block.push(key, hash, trailer, value);
         Ok(())
     }
@@ -172,6 +239,9 @@ impl Writer {
     fn cut_block(&mut self, next: Option<&[u8]>) -> Result<()> {
         let Some((last, _)) = self.block.last() else { return Ok(()) };
         self.index.separate(last, next)?;
+        if self.out.capacity() == 0 {
+            self.out.reserve_exact(self.buffer + 2 * self.options.block_bytes);
+        }
         let (start, offset) = (self.out.len(), self.place());
         let (codec, raw) = if self.compressor.codec() == Codec::Raw {
             self.block.finish(&mut self.out);
@@ -191,10 +261,11 @@ impl Writer {
         };
         format::seal_block(self.id, offset, codec, &mut self.out, start);
         self.index.place(self.place(), raw as u32, codec);
-        if self.out.len() >= BUFFER {
+        if self.out.len() >= self.buffer {
             self.write_out()?;
         }
         self.limit = self.next_limit();
+        self.charge(0);
         Ok(())
     }
 
@@ -220,6 +291,9 @@ impl Writer {
         self.cut_block(None)?;
         let properties = self.properties(last.as_deref(), tombstones)?;
         let data_len = self.place();
+        // The filter and the index: as they are made, as bytes, and among what is to be written.
+        let filter = self.hashes.len() * self.options.filter_bits as usize / 8;
+        self.charge(3 * (filter + self.index.size()));
         let tombstones = self.put_section(&format::encode_tombstones(tombstones));
         let filter = Filter::build(&self.hashes, self.options.filter_bits);
         let filter = self.put_section(&filter.map(|f| f.encode()).unwrap_or_default());
@@ -241,6 +315,8 @@ impl Writer {
             deletes: properties.deletes,
             range_deletes: properties.range_deletes,
             raw_bytes: properties.raw_bytes,
+            superseded: self.counts.superseded,
+            dense: self.counts.dense,
         })
     }
 
@@ -256,7 +332,7 @@ impl Writer {
             Some(f) => f.end.clone().map(|end| last.map_or(end.clone(), |last| last.max(end))),
             None => last,
         };
-        let Counts { entries, deletes, raw_bytes, mut min_seq, mut max_seq } = self.counts;
+        let Counts { entries, deletes, raw_bytes, mut min_seq, mut max_seq, .. } = self.counts;
         let mut range_deletes = 0;
         for &seq in fragments.iter().flat_map(|f| &f.seqs) {
             range_deletes += 1;

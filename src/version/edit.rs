@@ -21,6 +21,7 @@
 //! table:
 //!   file number | id (8 bytes) | size | smallest (bytes) | 0, or 1 and the end (bytes)
 //!   smallest, largest sequence number | entries | deletes | range deletes | raw bytes
+//!   superseded entries | 1 if it is dense in tombstones somewhere, else 0
 //! ```
 //!
 //! An unknown tag is refused: whoever wrote it knows something about the files that we do not.
@@ -141,6 +142,8 @@ pub(super) fn encode_add(out: &mut Vec<u8>, keyspace: KeyspaceId, level: u8, run
         table.deletes,
         table.range_deletes,
         table.raw_bytes,
+        table.superseded,
+        u64::from(table.dense),
     ] {
         put_varint(out, n);
     }
@@ -216,6 +219,12 @@ fn decode_table(r: &mut Reader<'_>) -> Result<TableMeta> {
         deletes: r.varint()?,
         range_deletes: r.varint()?,
         raw_bytes: r.varint()?,
+        superseded: r.varint()?,
+        dense: match r.u8()? {
+            0 => false,
+            1 => true,
+            n => return Err(Error::corruption(format!("a table's density is {n}, neither 0 nor 1"))),
+        },
     })
 }
 
@@ -277,7 +286,7 @@ fn describe(change: &Change) -> String {
             let end = t.end.as_ref().map_or("the last key".into(), |end| dump::text(end));
             format!(
                 "add table {} to keyspace {keyspace}, level {level}, run {run}: id {:016x}, {} bytes, {} to {end}, \
-                 sequence {} to {}, {} entries, {} deletes, {} range deletes, {} raw bytes",
+                 sequence {} to {}, {} entries, {} deletes, {} range deletes, {} raw bytes, {} superseded{}",
                 t.no,
                 t.id,
                 t.size,
@@ -287,7 +296,9 @@ fn describe(change: &Change) -> String {
                 t.entries,
                 t.deletes,
                 t.range_deletes,
-                t.raw_bytes
+                t.raw_bytes,
+                t.superseded,
+                if t.dense { ", dense" } else { "" }
             )
         }
         Change::RemoveTable { keyspace, level, no } => {

@@ -65,6 +65,10 @@ pub(crate) struct TableMeta {
     pub range_deletes: u64,
     /// Keys and values before compression, in bytes.
     pub raw_bytes: u64,
+    /// Entries behind a newer one of the same key.
+    pub superseded: u64,
+    /// Some stretch of it is nearly nothing but tombstones.
+    pub dense: bool,
 }
 
 impl TableMeta {
@@ -299,6 +303,8 @@ impl TableMeta {
             deletes: 0,
             range_deletes: 0,
             raw_bytes: 10,
+            superseded: 0,
+            dense: false,
         }
     }
 }

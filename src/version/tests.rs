@@ -234,7 +234,9 @@ impl Random {
         let end = start + 1 + self.below(10);
         let bounds = if end > 45 { format!("{start:02}-..") } else { format!("{start:02}-{end:02}") };
         let size = self.below(100_000);
-        TableMeta { max_seq: seq(max_seq), ..TableMeta::parse(&format!("{no}[{bounds}):{size}")) }
+        let (superseded, dense) = (no % 5 * 100, no.is_multiple_of(3));
+        let table = TableMeta::parse(&format!("{no}[{bounds}):{size}"));
+        TableMeta { max_seq: seq(max_seq), superseded, dense, ..table }
     }
 
     /// Something jobs might do to this state, or (seldom, unless `valid`) something they must not.

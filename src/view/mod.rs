@@ -12,7 +12,7 @@ use crate::key::{Found, Kind, hash};
 use crate::memtable::{MemCursor, Memtable};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::Pin;
-use crate::tombstones::{RangeDelete, RangeTombstones};
+use crate::tombstones::RangeTombstones;
 use crate::view::run::{Run, RunCursor};
 use crate::view::source::Source;
 use std::sync::Arc;
@@ -158,16 +158,15 @@ impl View {
 
     /// The range tombstones of the view that may reach into `bounds`.
     pub fn tombstones(&self, bounds: &Bounds) -> Result<RangeTombstones> {
-        let mut deletes: Vec<RangeDelete> = Vec::new();
-        for mem in &self.memtables {
-            deletes.extend(mem.table.range_tombstones().deletes());
-        }
+        let mut tables = Vec::new();
         for run in self.runs.iter().filter(|r| r.range_deletes) {
             for table in run.within(bounds).iter().filter(|t| t.meta.range_deletes > 0) {
-                deletes.extend(table.handle.table()?.tombstones().deletes());
+                tables.push(table.handle.table()?.clone());
             }
         }
-        Ok(RangeTombstones::new(deletes))
+        let ranges: Vec<_> = self.memtables.iter().map(|m| m.table.range_sets()).collect();
+        let of_tables = tables.iter().flat_map(|t| t.tombstones().deletes());
+        Ok(RangeTombstones::new(ranges.iter().flat_map(|sets| sets.deletes()).chain(of_tables)))
     }
 
     /// The entries within `bounds` that a read at `read` sees.

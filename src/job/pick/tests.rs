@@ -222,6 +222,8 @@ impl Content {
             deletes: self.entries.values().filter(|v| v.1).count() as u64,
             range_deletes: self.ranges.len() as u64,
             raw_bytes: 0,
+            superseded: 0,
+            dense: false,
         }
     }
 
