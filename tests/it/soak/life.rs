@@ -50,7 +50,7 @@ impl Life {
     }
 
     /// All threads at once, until the writers have done their work.
-    pub fn run(&self, plan: &Plan, dir: &Path, until: Until) {
+    pub fn run(&self, plan: &Plan, copies: &Path, until: Until) {
         std::thread::scope(|s| {
             let writers: Vec<_> =
                 (0..WRITERS).map(|n| s.spawn(move || self.write(plan.stream(n), until))).collect();
@@ -58,7 +58,7 @@ impl Life {
             let others = [
                 s.spawn(move || self.read(&mut Rng::new(seed))),
                 s.spawn(move || self.hold(&mut Rng::new(seed + 1))),
-                s.spawn(move || self.shape(&mut Rng::new(seed + 2), dir)),
+                s.spawn(move || self.shape(&mut Rng::new(seed + 2), copies)),
             ];
             let written: Vec<_> = writers.into_iter().map(|w| w.join()).collect();
             self.over.store(true, Ordering::SeqCst);
@@ -166,7 +166,7 @@ impl Life {
     }
 
     /// Keyspaces that come and go, and everything that is asked of a database as a whole.
-    fn shape(&self, rng: &mut Rng, _dir: &Path) {
+    fn shape(&self, rng: &mut Rng, copies: &Path) {
         for n in 0u64.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -182,6 +182,11 @@ impl Life {
             let snapshot = self.db.snapshot();
             self.db.drop_keyspace(&name).unwrap();
             assert_eq!(passing.at(&snapshot).iter().count() as u64, left);
+            if rng.one_in(20) {
+                let name = format!("{:020}", self.db.visible_seq().get());
+                self.db.checkpoint(copies.join(&name)).unwrap();
+                say(&format!("copy {name}"));
+            }
             match rng.below(6) {
                 0 => self.db.flush().unwrap(),
                 1 => self.db.sync().unwrap(),

@@ -116,6 +116,7 @@ impl Author {
             96 => Step::Sync,
             97 => Step::Tune(self.rng.below(NAMES.len()), keyspace_options(&mut self.rng)),
             98 => self.reopen(),
+            99 if self.rng.one_in(2) => Step::Checkpoint(self.rng.below(3)),
             _ => self.commit(),
         }
     }
