@@ -20,6 +20,7 @@ pub(crate) mod commit;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;

@@ -88,8 +88,10 @@ fn compactions() {
                 (FileNo(no), no)
             };
             report(&format!("compact {shape} {compression:?}"), N, || {
-                let made = compact(&inputs, true, &horizon, &store, options, &mut new_table, &mut || Ok(()));
-                black_box(made.unwrap());
+                black_box(
+                    compact(&inputs, true, &horizon, &store, options, &mut new_table, &mut || Ok(()))
+                        .unwrap(),
+                );
             });
         }
     }
