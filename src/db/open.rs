@@ -311,7 +311,7 @@ impl Build {
         }
         let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
-        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default());
         writers.add(&catalog.tree, catalog.writer);
         rows.seek_first()?;
         while rows.valid() {

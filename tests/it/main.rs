@@ -10,6 +10,7 @@ mod hook;
 mod model;
 mod pairs;
 mod process;
+mod ranges;
 mod regress;
 mod rng;
 mod soak;
