@@ -1,12 +1,16 @@
 //! The database: one write path (a put is a batch of one), one read path (a view and a sequence
 //! number), and the work in between.
 
-// == parts ==
+// == time and chance ==
 pub(crate) mod clock;
 pub(crate) mod entropy;
+// == parts ==
 pub(crate) mod range;
 pub(crate) mod snapshots;
 pub(crate) mod stage;
+pub(crate) mod throttle;
+pub(crate) mod turn;
+// == what a keyspace is ==
 pub(crate) mod tree;
 // == collections of them ==
 pub(crate) mod queue;

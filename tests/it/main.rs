@@ -4,6 +4,7 @@
 
 mod api;
 mod checkpoint;
+mod calm;
 mod crash;
 mod faults;
 mod hook;
