@@ -2,9 +2,10 @@
 //! the snapshots, and the one way to fail for good.
 //!
 //! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync` and `work` are leaves, taken last and never held across a call.
+//! locks of `snapshots`, `sync`, `work` and `claims` are leaves, taken last and never held across a call.
 
 use crate::db::appender::CommitState;
+use crate::db::claims::Claims;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
 use crate::db::registry::Registry;
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub snapshots: Snapshots,
     pub sync: SyncStage,
     pub work: Work,
+    /// Tables that are being compacted.
+    pub claims: Claims,
     /// Segments whose end is known and durable, not yet written to the manifest.
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
     /// Why no write can succeed any more.
@@ -103,6 +106,7 @@ impl Core {
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
+            claims: Claims::default(),
             sealed: Mutex::new(Vec::new()),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),

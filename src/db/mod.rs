@@ -2,6 +2,7 @@
 //! number), and the work in between.
 
 // == parts ==
+pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod entropy;
 pub(crate) mod range;
@@ -37,5 +38,6 @@ pub(crate) mod snapshot;
 pub(crate) mod ticket;
 // == its verbs ==
 pub(crate) mod database;
+pub(crate) mod maintain;
 pub(crate) mod read;
 pub(crate) mod write;

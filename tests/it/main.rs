@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod compaction;
 mod crash;
 mod faults;
 mod hook;
