@@ -5,8 +5,11 @@
 //! ring in the order they came; when room is needed the oldest goes, unless it was used since it
 //! was last looked at, which buys it another round.
 //!
-//! A block that was evicted lives on while somebody still holds it.
+//! The cache takes what its own cap and the [`Budget`] leave to it, and gives way when others grow: with
+//! each insertion, and when it is [told to](Cache::trim). A block that was evicted lives on, and counts,
+//! while somebody still holds it.
 
+use crate::budget::{Budget, Share, Use};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
@@ -14,11 +17,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 /// What an entry costs beside its bytes.
-const OVERHEAD: usize = 96;
-/// One entry may take this part of the budget at most.
+const OVERHEAD: usize = 128;
+/// One entry may take this part of the room there is at most.
 const LARGEST: usize = 8;
 /// Entries that one insertion sends on another round, at most: the lock is not held for longer.
 const PATIENCE: usize = 64;
+/// Entries that are evicted under one hold of the lock, at most.
+const BATCH: usize = 256;
 /// Over how many counters hits are spread.
 const STRIPES: usize = 16;
 
@@ -26,6 +31,8 @@ const STRIPES: usize = 16;
 pub(crate) struct Entry {
     bytes: Box<[u8]>,
     used: AtomicBool,
+    /// Until the last reader lets go.
+    _share: Share,
 }
 
 impl AsRef<[u8]> for Entry {
@@ -44,10 +51,12 @@ pub(crate) struct CacheStats {
     pub bytes: u64,
 }
 
-/// A budget for cached blocks.
+/// Blocks in memory.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    budget: usize,
+    /// Blocks take no more, however much the budget leaves.
+    cap: usize,
+    budget: Arc<Budget>,
     ring: Mutex<Ring>,
     hits: [Counter; STRIPES],
     misses: AtomicU64,
@@ -79,6 +88,7 @@ struct Place {
 pub(crate) struct Slots {
     cache: Arc<Cache>,
     slots: Box<[ArcSwapOption<Entry>]>,
+    _share: Share,
 }
 
 impl std::fmt::Debug for Slots {
@@ -88,10 +98,16 @@ impl std::fmt::Debug for Slots {
 }
 
 impl Cache {
-    /// A cache of at most `budget` bytes; 0 caches nothing.
-    pub fn new(budget: usize) -> Arc<Cache> {
+    /// A cache of at most `cap` bytes under no other limit; 0 caches nothing.
+    pub fn new(cap: usize) -> Arc<Cache> {
+        Cache::within(&Budget::unlimited(), cap)
+    }
+
+    /// A cache of at most `cap` bytes, and of no more than others leave of the budget.
+    pub fn within(budget: &Arc<Budget>, cap: usize) -> Arc<Cache> {
         Arc::new(Cache {
-            budget,
+            cap,
+            budget: budget.clone(),
             ring: Mutex::new(Ring::default()),
             hits: Default::default(),
             misses: AtomicU64::new(0),
@@ -100,7 +116,35 @@ impl Cache {
 
     /// Room for `n` blocks.
     pub fn slots(self: &Arc<Cache>, n: usize) -> Arc<Slots> {
-        Arc::new(Slots { cache: self.clone(), slots: (0..n).map(|_| ArcSwapOption::empty()).collect() })
+        let slots: Box<[_]> = (0..n).map(|_| ArcSwapOption::empty()).collect();
+        let mut share = self.budget.share(Use::Tables);
+        share.grow(size_of_val(&*slots));
+        Arc::new(Slots { cache: self.clone(), slots, _share: share })
+    }
+
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Gives way to others who have grown, until the budget is kept or nothing is left to evict.
+    pub fn trim(&self) {
+        while self.budget.total() > self.budget.limit() {
+            let mut evicted = Vec::new();
+            let mut ring = self.ring.lock();
+            let room = self.room(&ring, 0);
+            ring.make_room(room, &mut evicted);
+            drop(ring);
+            if evicted.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// What blocks in their slots may take: what the budget leaves to blocks, but for those that only
+    /// readers hold, and a new one of `cost` bytes.
+    fn room(&self, ring: &Ring, cost: usize) -> usize {
+        let read = self.budget.used(Use::Blocks).saturating_sub(ring.used + cost);
+        self.cap.min(self.budget.left_to(Use::Blocks).saturating_sub(read))
     }
 
     pub fn stats(&self) -> CacheStats {
@@ -138,9 +182,11 @@ impl Slots {
     /// the one to use.
     pub fn insert(self: &Arc<Slots>, index: usize, bytes: Box<[u8]>) -> Arc<Entry> {
         let cost = bytes.len() + OVERHEAD;
-        let entry = Arc::new(Entry { bytes, used: AtomicBool::new(false) });
+        let mut share = self.cache.budget.share(Use::Blocks);
+        share.grow(cost);
+        let entry = Arc::new(Entry { bytes, used: AtomicBool::new(false), _share: share });
         let Some(slot) = self.slots.get(index) else { return entry };
-        if cost > self.cache.budget / LARGEST {
+        if cost > self.cache.cap / LARGEST {
             return entry;
         }
         // What goes is dropped after the lock is: dropping slots takes it again.
@@ -149,7 +195,12 @@ impl Slots {
         if let Some(theirs) = slot.load_full() {
             return theirs;
         }
-        ring.make_room(self.cache.budget - cost, &mut evicted);
+        let room = self.cache.room(&ring, cost);
+        let lost = ring.make_room(room.saturating_sub(cost), &mut evicted);
+        if ring.used + cost + lost > room {
+            // Others need the memory: it is read once, and gone.
+            return entry;
+        }
         slot.store(Some(entry.clone()));
         ring.used += cost;
         ring.hand.push_back(Place { slots: Arc::downgrade(self), index });
@@ -159,27 +210,33 @@ impl Slots {
 }
 
 impl Ring {
-    /// Evicts until at most `budget` bytes are used.
-    fn make_room(&mut self, budget: usize, evicted: &mut Vec<(Arc<Slots>, Option<Arc<Entry>>)>) {
-        let mut patience = PATIENCE;
-        while self.used > budget {
-            let Some(place) = self.hand.pop_front() else { return };
+    /// Evicts until at most `room` bytes are used, or as far as one hold of the lock may go. Answers how
+    /// much of what was evicted lives on, held by readers.
+    fn make_room(&mut self, room: usize, evicted: &mut Vec<(Arc<Slots>, Option<Arc<Entry>>)>) -> usize {
+        let (mut patience, mut lost) = (PATIENCE, 0);
+        while self.used + lost > room && evicted.len() < BATCH {
+            let Some(place) = self.hand.pop_front() else { break };
             let Some(slots) = place.slots.upgrade() else {
                 self.dead = self.dead.saturating_sub(1);
                 continue;
             };
             let Some(slot) = slots.slots.get(place.index) else { continue };
+            // Evicting what a reader holds makes no room.
+            let held = slot.load().as_ref().is_some_and(|e| Arc::strong_count(e) > 1);
             let used = slot.load().as_ref().is_some_and(|e| e.used.swap(false, Ordering::Relaxed));
-            if used && patience > 0 {
+            if (used || held) && patience > 0 {
                 patience -= 1;
                 self.hand.push_back(place);
                 evicted.push((slots, None));
             } else {
                 let entry = slot.swap(None);
-                self.used -= entry.as_ref().map_or(0, |e| e.bytes.len() + OVERHEAD);
+                let cost = entry.as_ref().map_or(0, |e| e.bytes.len() + OVERHEAD);
+                self.used -= cost;
+                lost += if held { cost } else { 0 };
                 evicted.push((slots, entry));
             }
         }
+        lost
     }
 }
 
@@ -231,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_insert_wins_and_evicted_blocks_live_on() {
+    fn the_first_to_insert_wins_and_what_is_held_stays() {
         let cache = Cache::new(8 << 10);
         let slots = cache.slots(100);
         let one = slots.insert(0, block(1, 500));
@@ -240,8 +297,14 @@ mod tests {
         for n in 1..100 {
             slots.insert(n, block(n, 500));
         }
-        assert!(slots.get(0).is_none());
+        assert!(slots.get(0).is_some_and(|e| Arc::ptr_eq(&e, &one)));
         assert_eq!((*one).as_ref(), &*block(1, 500));
+        drop((one, two));
+        for n in 1..100 {
+            slots.insert(n, block(n, 500));
+            slots.insert(100 - n, block(n, 500));
+        }
+        assert!(slots.get(0).is_none());
     }
 
     #[test]
@@ -269,6 +332,42 @@ mod tests {
         assert_eq!(cache.stats().bytes as usize, 100 + OVERHEAD);
         assert!(cache.ring.lock().hand.len() < 300);
         assert!(kept.get(3).is_some());
+    }
+
+    #[test]
+    fn it_gives_way_to_others_and_counts_what_readers_hold() {
+        let budget = Budget::new(100 << 10, 10);
+        let cache = Cache::within(&budget, 64 << 10);
+        let slots = cache.slots(200);
+        let tables = budget.used(Use::Tables);
+        let blocks = || budget.used(Use::Blocks);
+        let read: Vec<Arc<Entry>> = (0..20).map(|n| slots.insert(n, block(n, 1000))).collect();
+        for n in 20..200 {
+            slots.insert(n, block(n, 1000));
+            assert!(budget.total() <= budget.limit());
+        }
+        assert!(blocks() >= (55 << 10) && cache.stats().bytes as usize <= 64 << 10);
+        // What a reader holds stays in its slot as long as others can go: it costs nothing there.
+        assert!((0..20).all(|n| slots.get(n).is_some()));
+        let mut others = budget.share(Use::Jobs);
+        others.grow(70 << 10);
+        cache.trim();
+        assert!(budget.total() <= budget.limit(), "{budget:?}");
+        assert!(blocks() >= 20 * 1000);
+        // Nothing is left for the cache, but blocks can be read.
+        others.grow(30 << 10);
+        cache.trim();
+        assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
+        assert_eq!(blocks(), 20 * (1000 + OVERHEAD));
+        assert_eq!((*slots.insert(50, block(50, 1000))).as_ref(), &*block(50, 1000));
+        assert!(slots.get(50).is_none());
+        drop(read);
+        assert_eq!(blocks(), 0);
+        drop(others);
+        slots.insert(50, block(50, 1000));
+        assert!(slots.get(50).is_some());
+        drop(slots);
+        assert!(tables > 0 && budget.total() == 0, "{budget:?}");
     }
 
     #[test]

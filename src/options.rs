@@ -84,7 +84,9 @@ pub struct Options {
     pub(crate) memtable_bytes: usize,
     pub(crate) segment_bytes: u64,
     pub(crate) journal_bytes: u64,
+    pub(crate) memory_bytes: usize,
     pub(crate) cache_bytes: usize,
+    pub(crate) open_files: usize,
     pub(crate) table_bytes: u64,
     pub(crate) mapped: bool,
     pub(crate) workers: usize,
@@ -100,7 +102,9 @@ impl Default for Options {
             memtable_bytes: 64 << 20,
             segment_bytes: 64 << 20,
             journal_bytes: 512 << 20,
+            memory_bytes: 512 << 20,
             cache_bytes: 64 << 20,
+            open_files: 1000,
             table_bytes: 64 << 20,
             mapped: true,
             workers: std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8),
@@ -119,8 +123,9 @@ impl Options {
         self
     }
 
-    /// Bytes a keyspace gathers in memory before they are flushed to a table, 1 KiB to 1 GiB.
-    /// All memtables together are held to about four times this. Default: 64 MiB.
+    /// Bytes a keyspace gathers in memory before they are flushed to a table, 1 KiB to 1 GiB, but no
+    /// more than an eighth of [`memory_bytes`](Options::memory_bytes). All memtables together are held
+    /// to about four times this. Default: 64 MiB.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: usize) -> Self {
         self.memtable_bytes = bytes;
@@ -143,11 +148,31 @@ impl Options {
         self
     }
 
-    /// Bytes of blocks kept in memory. Tables that are read in place through a map do not use it.
-    /// Default: 64 MiB.
+    /// Bytes of memory for everything: memtables (half of it at most), indexes and filters of open
+    /// tables (three eighths; about 2 % of the data when entries are small), buffers of background work,
+    /// and, in what is left, cached blocks. Held to within a few buffers and what callers hold
+    /// themselves: values, iterators. Maps of files are not memory in this sense. At least 1 MiB.
+    /// Default: 512 MiB.
+    #[must_use]
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// Bytes of blocks kept in memory, within [`memory_bytes`](Options::memory_bytes): less when the
+    /// rest needs more. Tables that are read in place through a map do not use it. Default: 64 MiB.
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// Table files that are open (and mapped) at a time, at least 16: beyond, those unused for longest are
+    /// closed. Ranges being walked and merges that run hold theirs open on top of that, one a run.
+    /// Default: 1000.
+    #[must_use]
+    pub fn open_files(mut self, files: usize) -> Self {
+        self.open_files = files;
         self
     }
 
@@ -199,10 +224,18 @@ impl Options {
         self
     }
 
+    /// The size at which a memtable is frozen. One and a half of it may be written to, and three be
+    /// frozen, over all keyspaces: that is about half of the memory there is.
+    pub(crate) fn memtable_limit(&self) -> usize {
+        self.memtable_bytes.min(self.memory_bytes / 8)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         within("memtable_bytes", self.memtable_bytes as u64, 1 << 10, MAX_MEMTABLE_BYTES as u64)?;
         within("segment_bytes", self.segment_bytes, 16 << 10, 4 << 30)?;
         within("journal_bytes", self.journal_bytes, 2 * self.segment_bytes, u64::MAX)?;
+        within("memory_bytes", self.memory_bytes as u64, 1 << 20, u64::MAX)?;
+        within("open_files", self.open_files as u64, 16, u64::MAX)?;
         within("table_bytes", self.table_bytes, 1 << 10, 16 << 30)?;
         within("workers", self.workers as u64, 0, 64)?;
         self.keyspaces.check()
@@ -227,5 +260,8 @@ mod tests {
         assert!(e.to_string().contains("segment_bytes"), "{e}");
         assert!(Options::default().keyspaces(KeyspaceOptions::default().filter_bits(17)).check().is_err());
         assert!(Options::default().journal_bytes(1 << 20).check().is_err());
+        assert!(Options::default().open_files(15).check().is_err());
+        assert!(Options::default().memory_bytes(1 << 10).check().is_err());
+        assert_eq!(Options::default().memory_bytes(16 << 20).memtable_limit(), 2 << 20);
     }
 }

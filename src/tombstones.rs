@@ -5,16 +5,18 @@
 //! (after Pebble's `keyspan`).
 
 use crate::ids::Seq;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// One delete of the keys `start..end`; an end of `None` means "to the last key".
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct RangeDelete {
-    pub start: Box<[u8]>,
-    pub end: Option<Box<[u8]>>,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RangeDelete<'a> {
+    pub start: &'a [u8],
+    pub end: Option<&'a [u8]>,
     pub seq: Seq,
 }
 
-/// A range of keys with every delete that covers all of it, newest first.
+/// A range of keys with the deletes that cover all of it, newest first.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Fragment {
     pub start: Box<[u8]>,
@@ -25,9 +27,60 @@ pub(crate) struct Fragment {
 }
 
 /// Sorted, disjoint fragments. Immutable once built.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RangeTombstones {
     fragments: Vec<Fragment>,
+    /// The first fragment of each group without a gap.
+    groups: Vec<u32>,
+    /// The newest delete of all; zero if there are none.
+    max_seq: Seq,
+}
+
+/// What a read finds around a key: from `lower` to before `upper` (`None`: to the last key) the
+/// newest delete it may see is the same everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Around<'a> {
+    pub lower: &'a [u8],
+    pub upper: Option<&'a [u8]>,
+    pub newest: Option<Seq>,
+}
+
+impl<'a> Around<'a> {
+    /// No delete anywhere.
+    pub const NOTHING: Around<'static> = Around { lower: &[], upper: None, newest: None };
+
+    /// The part of it that lies within `lower..upper`.
+    pub fn within(self, lower: &'a [u8], upper: Option<&'a [u8]>) -> Around<'a> {
+        let upper = match (self.upper, upper) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Around { lower: self.lower.max(lower), upper, newest: self.newest }
+    }
+}
+
+/// The deletes that cover the place where a sweep stands.
+#[derive(Default)]
+pub(crate) struct Active(BTreeMap<Seq, usize>);
+
+impl Active {
+    /// The newest at or below `read`.
+    pub fn newest(&self, read: Seq) -> Option<Seq> {
+        self.0.range(..=read).next_back().map(|(&seq, _)| seq)
+    }
+
+    fn begin(&mut self, seq: Seq) {
+        *self.0.entry(seq).or_default() += 1;
+    }
+
+    fn end(&mut self, seq: Seq) {
+        if let Entry::Occupied(mut count) = self.0.entry(seq) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Fragment {
@@ -37,50 +90,62 @@ impl Fragment {
         self.seqs.get(first).copied()
     }
 
-    fn ends_by(&self, key: &[u8]) -> bool {
+    pub fn ends_by(&self, key: &[u8]) -> bool {
         self.end.as_deref().is_some_and(|end| end <= key)
     }
 }
 
+impl Default for RangeTombstones {
+    fn default() -> RangeTombstones {
+        RangeTombstones { fragments: Vec::new(), groups: Vec::new(), max_seq: Seq::ZERO }
+    }
+}
+
 impl RangeTombstones {
-    /// Cuts `deletes` into fragments. O(n log n) in the number of fragments made.
-    pub fn new(deletes: impl IntoIterator<Item = RangeDelete>) -> RangeTombstones {
-        let mut deletes: Vec<RangeDelete> =
-            deletes.into_iter().filter(|d| d.end.as_ref().is_none_or(|end| d.start < *end)).collect();
-        if deletes.is_empty() {
-            return RangeTombstones::default();
+    /// Cuts `deletes` into fragments that list all deletes. As many deletes over each other make
+    /// fragments that list as many: quadratic. [`cut`](RangeTombstones::cut) lists what counts.
+    pub fn new<'a>(deletes: impl IntoIterator<Item = RangeDelete<'a>>) -> RangeTombstones {
+        RangeTombstones::cut(deletes, |active, seqs| seqs.extend(active.0.keys().rev()))
+    }
+
+    /// Cuts `deletes` into fragments. Of the deletes over each piece `choose` takes those that
+    /// count, newest first; where it takes none there is no fragment. O(n log n) for n deletes, and
+    /// 2n calls of `choose`, however they lie.
+    pub fn cut<'a>(
+        deletes: impl IntoIterator<Item = RangeDelete<'a>>,
+        mut choose: impl FnMut(&Active, &mut Vec<Seq>),
+    ) -> RangeTombstones {
+        // Where deletes begin and end; an end of `None` stands behind all.
+        let mut borders: Vec<(&[u8], bool, Seq)> = Vec::new();
+        for d in deletes.into_iter().filter(|d| d.end.is_none_or(|end| d.start < end)) {
+            borders.push((d.start, true, d.seq));
+            borders.extend(d.end.map(|end| (end, false, d.seq)));
         }
-        deletes.sort_by(|a, b| a.start.cmp(&b.start));
-        // Every start and end is a border; `None` (to the last key) stands behind all.
-        let mut borders: Vec<Box<[u8]>> = Vec::with_capacity(deletes.len() * 2);
-        for d in &deletes {
-            borders.push(d.start.clone());
-            borders.extend(d.end.clone());
-        }
-        borders.sort();
-        borders.dedup();
+        borders.sort_unstable_by(|a, b| a.0.cmp(b.0));
         let mut fragments: Vec<Fragment> = Vec::new();
-        let mut active: Vec<RangeDelete> = Vec::new();
-        let mut coming = deletes.into_iter().peekable();
-        for (i, start) in borders.iter().enumerate() {
-            active.retain(|d| d.end.as_ref().is_none_or(|end| end > start));
-            while let Some(d) = coming.next_if(|d| d.start <= *start) {
-                active.push(d);
+        let mut active = Active::default();
+        // The piece that is open: where it starts, and what covers it.
+        let (mut start, mut seqs, mut now): (&[u8], Vec<Seq>, Vec<Seq>) = (&[], Vec::new(), Vec::new());
+        let mut close = |start: &[u8], end: Option<&[u8]>, seqs: &[Seq]| {
+            if !seqs.is_empty() {
+                fragments.push(Fragment { start: start.into(), end: end.map(Into::into), seqs: seqs.into() });
             }
-            if active.is_empty() {
-                continue;
+        };
+        for here in borders.chunk_by(|a, b| a.0 == b.0) {
+            for &(_, begins, seq) in here {
+                if begins { active.begin(seq) } else { active.end(seq) }
             }
-            let mut seqs: Vec<Seq> = active.iter().map(|d| d.seq).collect();
-            seqs.sort_by(|a, b| b.cmp(a));
-            seqs.dedup();
-            let end = borders.get(i + 1).cloned();
-            match fragments.last_mut() {
-                // The border was one of an older delete that ended: nothing changes here.
-                Some(last) if last.end.as_ref() == Some(start) && *last.seqs == *seqs => last.end = end,
-                _ => fragments.push(Fragment { start: start.clone(), end, seqs: seqs.into() }),
+            now.clear();
+            choose(&active, &mut now);
+            // Otherwise nothing that counts changes here.
+            if now != seqs {
+                close(start, Some(here[0].0), &seqs);
+                start = here[0].0;
+                std::mem::swap(&mut seqs, &mut now);
             }
         }
-        RangeTombstones { fragments }
+        close(start, None, &seqs);
+        RangeTombstones::built(fragments)
     }
 
     /// Takes fragments as they are; `None` unless they are sorted, disjoint and not empty.
@@ -91,24 +156,36 @@ impl RangeTombstones {
                 && f.seqs.is_sorted_by(|a, b| a > b)
         });
         let sorted = fragments.windows(2).all(|w| w[0].end.as_ref().is_some_and(|end| *end <= w[1].start));
-        (whole && sorted).then_some(RangeTombstones { fragments })
+        (whole && sorted).then(|| RangeTombstones::built(fragments))
+    }
+
+    fn built(fragments: Vec<Fragment>) -> RangeTombstones {
+        let max_seq = fragments.iter().filter_map(|f| f.seqs.first().copied()).max().unwrap_or(Seq::ZERO);
+        let opens = |&i: &usize| i == 0 || fragments[i - 1].end.as_deref() != Some(&fragments[i].start);
+        let groups = (0..fragments.len()).filter(opens).map(|i| i as u32).collect();
+        RangeTombstones { fragments, groups, max_seq }
     }
 
     /// What lies within `lower..upper`; `None` is unbounded.
     pub fn clip(&self, lower: Option<&[u8]>, upper: Option<&[u8]>) -> RangeTombstones {
-        let clipped = self.fragments.iter().filter_map(|f| {
-            let start = lower.filter(|l| **l > *f.start).unwrap_or(&f.start);
-            let end = match (f.end.as_deref(), upper) {
-                (Some(end), Some(upper)) => Some(end.min(upper)),
-                (end, upper) => end.or(upper),
-            };
-            end.is_none_or(|end| start < end).then(|| Fragment {
-                start: start.into(),
-                end: end.map(Into::into),
-                seqs: f.seqs.clone(),
-            })
+        let inside = self.overlapping(lower.unwrap_or_default(), upper);
+        let clipped = inside.iter().map(|f| {
+            let whole = Around { lower: &f.start, upper: f.end.as_deref(), newest: None };
+            let part = whole.within(lower.unwrap_or_default(), upper);
+            Fragment { start: part.lower.into(), end: part.upper.map(Into::into), seqs: f.seqs.clone() }
         });
-        RangeTombstones { fragments: clipped.collect() }
+        RangeTombstones::built(clipped.collect())
+    }
+
+    /// The fragments that share keys with `lower..upper`.
+    pub fn overlapping(&self, lower: &[u8], upper: Option<&[u8]>) -> &[Fragment] {
+        let rest = &self.fragments[self.first_ending_after(lower)..];
+        match upper {
+            // A range that is empty or reversed shares none.
+            Some(upper) if upper <= lower => &[],
+            Some(upper) => &rest[..rest.partition_point(|f| *f.start < *upper)],
+            None => rest,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -120,16 +197,19 @@ impl RangeTombstones {
     }
 
     /// The deletes these fragments stand for (cut at the fragments' borders).
-    pub fn deletes(&self) -> impl Iterator<Item = RangeDelete> + '_ {
+    pub fn deletes(&self) -> impl Iterator<Item = RangeDelete<'_>> {
         self.fragments.iter().flat_map(|f| {
-            f.seqs.iter().map(|&seq| RangeDelete { start: f.start.clone(), end: f.end.clone(), seq })
+            f.seqs.iter().map(|&seq| RangeDelete { start: &f.start, end: f.end.as_deref(), seq })
         })
+    }
+
+    fn first_ending_after(&self, key: &[u8]) -> usize {
+        self.fragments.partition_point(|f| f.ends_by(key))
     }
 
     /// The fragment that holds `key`.
     pub fn find(&self, key: &[u8]) -> Option<&Fragment> {
-        let at = self.fragments.partition_point(|f| f.ends_by(key));
-        self.fragments.get(at).filter(|f| *f.start <= *key)
+        self.fragments.get(self.first_ending_after(key)).filter(|f| *f.start <= *key)
     }
 
     /// The newest delete at or below `read` that covers `key`. One binary search.
@@ -137,9 +217,51 @@ impl RangeTombstones {
         self.find(key)?.newest(read)
     }
 
+    /// What a read at `read` finds around `key`. `near`: where the last answer was found; the next
+    /// is often there or beside.
+    pub fn around(&self, key: &[u8], read: Seq, near: &mut usize) -> Around<'_> {
+        let begins = |i: usize| i == 0 || self.fragments.get(i - 1).is_some_and(|f| f.ends_by(key));
+        let ends = |i: usize| self.fragments.get(i).is_none_or(|f| !f.ends_by(key));
+        let beside = [*near, *near + 1, near.saturating_sub(1)];
+        *near = match beside.into_iter().find(|&i| i <= self.fragments.len() && begins(i) && ends(i)) {
+            Some(i) => i,
+            None => self.first_ending_after(key),
+        };
+        match self.fragments.get(*near) {
+            Some(f) if *f.start <= *key => {
+                Around { lower: &f.start, upper: f.end.as_deref(), newest: f.newest(read) }
+            }
+            behind => {
+                let before = near.checked_sub(1).and_then(|i| self.fragments[i].end.as_deref());
+                Around { lower: before.unwrap_or_default(), upper: behind.map(|f| &*f.start), newest: None }
+            }
+        }
+    }
+
+    /// How far around `key`, which it covers, deletes at or below `read` reach without a gap; less,
+    /// perhaps, if not all of them are.
+    pub fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>> {
+        let at = self.first_ending_after(key);
+        let f = self.fragments.get(at).filter(|f| *f.start <= *key)?;
+        let newest = Some(f.newest(read)?);
+        if self.max_seq > read {
+            return Some(Around { lower: &f.start, upper: f.end.as_deref(), newest });
+        }
+        let next = self.groups.partition_point(|&first| first as usize <= at);
+        let first = self.groups.get(next.checked_sub(1)?).map_or(at, |&first| first as usize);
+        let last = self.groups.get(next).map_or(self.fragments.len(), |&first| first as usize) - 1;
+        let upper = self.fragments[last].end.as_deref();
+        Some(Around { lower: &self.fragments[first].start, upper, newest })
+    }
+
+    /// Whether a delete newer than `since` covers a key of `start..end`.
+    pub fn changed_since(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
+        self.max_seq > since && self.overlapping(start, end).iter().any(|f| f.seqs.first() > Some(&since))
+    }
+
     /// The newest delete of all, if any.
     pub fn max_seq(&self) -> Option<Seq> {
-        self.fragments.iter().filter_map(|f| f.seqs.first().copied()).max()
+        (!self.is_empty()).then_some(self.max_seq)
     }
 }
 
@@ -147,12 +269,22 @@ impl RangeTombstones {
 mod tests {
     use super::*;
 
-    fn delete(start: u8, end: Option<u8>, seq: u64) -> RangeDelete {
-        RangeDelete {
-            start: Box::from([start]),
-            end: end.map(|e| Box::from([e])),
-            seq: Seq::new(seq).unwrap(),
-        }
+    const BYTES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+    fn key(n: u8) -> &'static [u8] {
+        std::slice::from_ref(&BYTES[usize::from(n)])
+    }
+
+    fn delete(start: u8, end: Option<u8>, seq: u64) -> RangeDelete<'static> {
+        RangeDelete { start: key(start), end: end.map(key), seq: Seq::new(seq).unwrap() }
+    }
+
+    /// The newest that covers a key, by asking each.
+    fn naive(deletes: &[RangeDelete<'_>], key: &[u8], read: Seq) -> Option<Seq> {
+        let covers = |d: &&RangeDelete<'_>| {
+            d.start <= key && d.end.is_none_or(|end| end > key && end > d.start) && d.seq <= read
+        };
+        deletes.iter().filter(covers).map(|d| d.seq).max()
     }
 
     #[test]
@@ -162,33 +294,64 @@ mod tests {
             x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (x >> 33) % n
         };
-        for _ in 0..300 {
-            let deletes: Vec<RangeDelete> = (0..random(8))
+        for _ in 0..500 {
+            let deletes: Vec<RangeDelete<'_>> = (0..random(8))
                 .map(|i| {
                     let (a, b) = (random(12) as u8, random(14) as u8);
                     delete(a, (b < 13).then_some(b), i + 1)
                 })
                 .collect();
             let t = RangeTombstones::new(deletes.clone());
-            assert!(RangeTombstones::from_fragments(t.fragments().to_vec()).is_some());
-            for key in 0..14u8 {
-                for read in 0..10u64 {
-                    let read = Seq::new(read).unwrap();
-                    let expect = deletes
-                        .iter()
-                        .filter(|d| {
-                            *d.start <= [key][..]
-                                && d.end.as_ref().is_none_or(|e| **e > [key][..])
-                                && d.seq <= read
-                        })
-                        .map(|d| d.seq)
-                        .max();
-                    assert_eq!(t.newest_cover(&[key], read), expect, "{deletes:?} {key} {read}");
+            assert_eq!(RangeTombstones::from_fragments(t.fragments().to_vec()), Some(t.clone()));
+            let mut near = random(9) as usize;
+            for _ in 0..150 {
+                let (at, read) = (random(14) as u8, Seq::new(random(10)).unwrap());
+                let expect = naive(&deletes, key(at), read);
+                assert_eq!(t.newest_cover(key(at), read), expect, "{deletes:?} {at} {read}");
+                let around = t.around(key(at), read, &mut near);
+                assert_eq!(around.newest, expect);
+                let solid = t.solid(key(at), read);
+                assert_eq!(solid.map(|s| s.newest), expect.map(Some));
+                let inside = |a: Around<'_>, n| a.lower <= key(n) && a.upper.is_none_or(|end| key(n) < end);
+                assert!(inside(around, at));
+                for n in 0..14 {
+                    if inside(around, n) {
+                        assert_eq!(naive(&deletes, key(n), read), expect);
+                    }
+                    if solid.is_some_and(|s| inside(s, n)) {
+                        assert!(naive(&deletes, key(n), read).is_some());
+                    } else if let (Some(solid), true) = (solid, read.get() == 9) {
+                        // Nothing is left out at its ends.
+                        assert!(Some(key(n)) != solid.upper || naive(&deletes, key(n), read).is_none());
+                        assert!(
+                            n + 1 > 13
+                                || key(n + 1) != solid.lower
+                                || naive(&deletes, key(n), read).is_none()
+                        );
+                    }
                 }
             }
-            let again = RangeTombstones::new(t.deletes());
-            assert_eq!(again.max_seq(), t.max_seq());
+            assert_eq!(RangeTombstones::new(t.deletes()), t);
         }
+    }
+
+    #[test]
+    fn nested_deletes_cost_what_they_must() {
+        const N: u32 = 20_000;
+        let keys: Vec<[u8; 4]> = (0..2 * N).map(u32::to_be_bytes).collect();
+        let nested = (0..N).map(|i| RangeDelete {
+            start: &keys[i as usize],
+            end: Some(&keys[(2 * N - 1 - i) as usize]),
+            seq: Seq::new(u64::from(i) + 1).unwrap(),
+        });
+        let mut chosen = 0;
+        let t = RangeTombstones::cut(nested, |active, seqs| {
+            chosen += 1;
+            seqs.extend(active.newest(Seq::MAX));
+        });
+        assert_eq!(chosen, 2 * N);
+        assert_eq!(t.fragments().len(), 2 * N as usize - 1);
+        assert!(t.fragments().iter().all(|f| f.seqs.len() == 1));
     }
 
     #[test]
@@ -201,6 +364,7 @@ mod tests {
         assert_eq!(show(t.clip(Some(&[3]), Some(&[9]))), [(3, Some(5), 1), (7, Some(9), 2)]);
         assert_eq!(show(t.clip(Some(&[5]), Some(&[7]))), []);
         assert_eq!(show(t.clip(Some(&[8]), None)), [(8, None, 2)]);
+        assert_eq!(show(t.clip(Some(&[4]), Some(&[4]))), []);
     }
 
     #[test]

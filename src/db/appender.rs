@@ -9,7 +9,7 @@ use crate::error::{Error, Result, closed};
 use crate::ids::{KeyspaceId, Position, Seq};
 use crate::journal::{self, Segment};
 use crate::key::{Kind, Trailer};
-use crate::memtable;
+use crate::memtable::{self, Pool};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::view::Mem;
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ pub(crate) struct CommitState {
 #[derive(Default)]
 pub(crate) struct Writers {
     by_id: HashMap<KeyspaceId, TreeWriter, BuildHasherDefault<IdHasher>>,
+    /// Where memtables have their memory from.
+    pool: Arc<Pool>,
     /// Keyspaces of the batch being applied, each run of operations once.
     touched: Vec<KeyspaceId>,
     /// Bytes applied since all memtables together were last looked at.
@@ -66,6 +68,10 @@ impl Hasher for IdHasher {
 }
 
 impl Writers {
+    pub fn new(pool: &Arc<Pool>) -> Writers {
+        Writers { pool: pool.clone(), ..Writers::default() }
+    }
+
     pub fn add(&mut self, tree: &Arc<Tree>, memtable: memtable::Writer) {
         let pin = match tree.view.load().memtables.first() {
             Some(mem) => mem.pin.clone(),
@@ -142,7 +148,7 @@ impl Writers {
             if let Some(w) = self.by_id.get_mut(&self.touched[i])
                 && w.memtable.memtable().bytes() >= limit
             {
-                w.rotate();
+                w.rotate(&self.pool);
                 full.push(w.tree.clone());
             }
         }
@@ -155,6 +161,11 @@ impl Writers {
         full
     }
 
+    /// Whether the last batch was the one after which all memtables were looked at.
+    pub fn looked(&self) -> bool {
+        self.unchecked == 0
+    }
+
     fn rotate_excess(&mut self, limit: usize, pinned: Position, full: &mut Vec<Arc<Tree>>) {
         // Of those that hold something: what the others take cannot be flushed away.
         let mut total = 0;
@@ -165,7 +176,7 @@ impl Writers {
                 continue;
             }
             if w.pin.load(Ordering::Relaxed) < pinned.0 {
-                w.rotate();
+                w.rotate(&self.pool);
                 full.push(w.tree.clone());
             } else {
                 total += memtable.bytes();
@@ -181,7 +192,7 @@ impl Writers {
                 break;
             }
             if let Some(w) = self.by_id.get_mut(&id) {
-                w.rotate();
+                w.rotate(&self.pool);
                 full.push(w.tree.clone());
                 total -= bytes;
             }
@@ -193,7 +204,7 @@ impl Writers {
         let mut full = Vec::new();
         for (id, w) in &mut self.by_id {
             if only.is_none_or(|only| only == *id) && !w.memtable.memtable().is_empty() {
-                w.rotate();
+                w.rotate(&self.pool);
                 full.push(w.tree.clone());
             }
         }
@@ -212,8 +223,8 @@ impl TreeWriter {
         }
     }
 
-    fn rotate(&mut self) {
-        let (writer, table) = memtable::new();
+    fn rotate(&mut self, pool: &Arc<Pool>) {
+        let (writer, table) = memtable::new_in(pool);
         let mem = Mem::new(table);
         self.pin = mem.pin.clone();
         self.memtable = writer;

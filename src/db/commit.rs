@@ -17,6 +17,8 @@ enum Tried {
         last: Seq,
         /// Trees whose memtables are full.
         full: Vec<Arc<Tree>>,
+        /// Whether memtables may have grown by much since this was last so.
+        grown: bool,
     },
     /// The check could not tell.
     Unsure,
@@ -40,8 +42,11 @@ impl Core {
             let tried = self.try_commit(&mut commit, ops, durability, &mut check);
             drop(commit);
             match tried {
-                Ok(Tried::Committed { last, full }) => {
+                Ok(Tried::Committed { last, full, grown }) => {
                     self.sync.tell_visible(last);
+                    if grown {
+                        self.trim_memory();
+                    }
                     if !full.is_empty() {
                         self.work.want_flush(full);
                     }
@@ -70,7 +75,7 @@ impl Core {
             return Ok(Tried::Unsure);
         }
         if ops.count() == 0 {
-            return Ok(Tried::Committed { last: commit.last_seq, full: Vec::new() });
+            return Ok(Tried::Committed { last: commit.last_seq, full: Vec::new(), grown: false });
         }
         let first = commit.last_seq.plus(1);
         let last = commit.last_seq.plus(u64::from(ops.count()));
@@ -95,8 +100,8 @@ impl Core {
         applied.map_err(|e| self.latch(e))?;
         commit.last_seq = last;
         self.snapshots.publish(last);
-        let full = commit.writers.rotate_full(self.options.memtable_bytes, || self.pinned_limit(position));
-        Ok(Tried::Committed { last, full })
+        let full = commit.writers.rotate_full(self.options.memtable_limit(), || self.pinned_limit(position));
+        Ok(Tried::Committed { last, full, grown: commit.writers.looked() })
     }
 
     /// Memtables that pin the journal before this are flushed.

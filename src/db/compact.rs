@@ -101,7 +101,7 @@ impl Core {
     fn pick_options(&self) -> pick::PickOptions {
         pick::PickOptions {
             l0_runs: L0_RUNS,
-            level_base: self.options.memtable_bytes as u64 * L0_RUNS as u64,
+            level_base: self.options.memtable_limit() as u64 * L0_RUNS as u64,
             fanout: 10,
             table_bytes: self.options.table_bytes,
         }

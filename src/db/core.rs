@@ -1,9 +1,11 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync`, `work` and `claims` are leaves, taken last and never held across a call.
+//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's
+//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims` and `kept` are leaves, taken last and
+//! never held across a call.
 
+use crate::budget::Budget;
 use crate::db::appender::CommitState;
 use crate::db::claims::Claims;
 use crate::db::entropy::Salts;
@@ -16,7 +18,7 @@ use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::Segment;
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Pool};
 use crate::options::Options;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
@@ -35,7 +37,12 @@ pub(crate) struct Core {
     pub options: Options,
     /// The database's random id.
     pub id: u64,
+    pub budget: Arc<Budget>,
     pub store: Arc<Store>,
+    /// Where memtables have their memory from.
+    pub pool: Arc<Pool>,
+    /// The table that was closed last to keep the budget; held while tables are closed.
+    pub closed_last: Mutex<FileNo>,
     pub salts: Mutex<Salts>,
     /// Held while the journal moves to its next segment.
     pub rotation: Mutex<()>,
@@ -58,6 +65,10 @@ pub(crate) struct Core {
     pub closed: AtomicBool,
     /// Nothing becomes durable any more.
     pub ended: AtomicBool,
+    /// Held while a checkpoint is made.
+    pub checkpoint: Mutex<()>,
+    /// While a checkpoint needs the files: those that are to be removed behind it.
+    pub kept: Mutex<Option<Vec<Name>>>,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
     /// Held until the database closes.
@@ -81,6 +92,7 @@ pub(crate) struct Parts {
     pub options: Options,
     pub id: u64,
     pub store: Arc<Store>,
+    pub pool: Arc<Pool>,
     pub salts: Salts,
     pub version: Option<VersionSet>,
     pub commit: CommitState,
@@ -97,7 +109,10 @@ impl Core {
             dir: parts.dir,
             options: parts.options,
             id: parts.id,
+            budget: parts.pool.budget().clone(),
             store: parts.store,
+            pool: parts.pool,
+            closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
             rotation: Mutex::new(()),
             next_segment: Mutex::new(None),
@@ -111,6 +126,8 @@ impl Core {
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            checkpoint: Mutex::new(()),
+            kept: Mutex::new(None),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
         }
@@ -249,9 +266,13 @@ impl Core {
         Ok(edit)
     }
 
-    /// Removes a file nobody needs; one that stays is found by the next open. Whether it was there
-    /// and is gone.
+    /// Removes a file nobody needs, if a checkpoint does behind that; one that stays is found by the
+    /// next open. Whether it was there and is gone.
     pub fn remove_file(&self, name: Name) -> bool {
+        if let Some(kept) = &mut *self.kept.lock() {
+            kept.push(name);
+            return false;
+        }
         let path = name.path(&self.dir);
         match self.fs.remove(&path) {
             Ok(()) => true,

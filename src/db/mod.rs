@@ -21,6 +21,7 @@ pub(crate) mod commit;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;
@@ -37,6 +38,7 @@ pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
 // == its verbs ==
+pub(crate) mod checkpoint;
 pub(crate) mod database;
 pub(crate) mod maintain;
 pub(crate) mod read;

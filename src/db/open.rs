@@ -13,6 +13,7 @@
 //! 6. Files no manifest names are removed.
 
 use crate::batch::decode;
+use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::db::appender::{CommitState, Writers};
 use crate::db::core::Core;
@@ -25,6 +26,7 @@ use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::{self, Announced, Hint, Recover};
+use crate::memtable::Pool;
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -145,9 +147,11 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
             },
         })
         .collect();
-    let cache = Cache::new(options.cache_bytes);
+    let budget = Budget::new(options.memory_bytes, options.open_files);
+    let cache = Cache::within(&budget, options.cache_bytes);
+    let pool = Pool::new(options.memtable_limit(), &budget);
     let store = Store::new(fs.clone(), dir.into(), cache, ReadOptions { mapped: options.mapped });
-    let mut build = Build::new(&state, &store, options.memtable_bytes)?;
+    let mut build = Build::new(&state, &store, &pool, options.memtable_limit())?;
     let report = journal::recover(
         Recover {
             fs: &*fs,
@@ -196,6 +200,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         options,
         id: state.db,
         store,
+        pool,
         salts,
         version,
         commit: CommitState {
@@ -213,14 +218,14 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     core.snapshots.publish_durable(last_seq);
     if !core.options.read_only {
         begin(&core, &state, last_seq, &report, &needed)?;
-        recovery.removed = remove_strays(&core, &listing);
+        recovery.removed = remove_strays(&core, &listing, &state);
         queue_left_work(&core);
     }
     Ok((core, recovery))
 }
 
 /// The directory and its lock.
-fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
+pub(crate) fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     if !read_only {
         fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
         // Somebody else's folder stays as it is, without so much as a lock file of ours.
@@ -239,7 +244,7 @@ fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock
 
 /// Makes the directory's own name survive, and those of the directories above it, which may be as
 /// new: made just now, or by a creation that was interrupted.
-fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
+pub(crate) fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
     for above in dir.ancestors().skip(1) {
         match fs.sync_dir(above) {
             Ok(()) => {}
@@ -297,16 +302,16 @@ struct Build {
 
 impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
-    fn new(state: &State, store: &Arc<Store>, memtable_bytes: usize) -> Result<Build> {
-        let mut registry = Registry::default();
+    fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, memtable_bytes: usize) -> Result<Build> {
+        let mut registry = Registry::new(pool);
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
             registry.unborn.insert(id, Unborn { runs, flushed: *flushed });
         }
-        let mut writers = Writers::default();
+        let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
-        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default());
         writers.add(&catalog.tree, catalog.writer);
         rows.seek_first()?;
         while rows.valid() {
@@ -384,8 +389,9 @@ fn begin(
 }
 
 /// Removes what no manifest names: outputs of jobs that did not end, segments and manifests that
-/// are no longer needed.
-fn remove_strays(core: &Core, listing: &Listing) -> u64 {
+/// are no longer needed. Answers how many of them were left over, and not just given up by this
+/// opening: `before` is what it found.
+fn remove_strays(core: &Core, listing: &Listing, before: &State) -> u64 {
     let version = core.version.lock();
     let Some(set) = version.as_ref() else { return 0 };
     let state = set.state();
@@ -398,8 +404,13 @@ fn remove_strays(core: &Core, listing: &Listing) -> u64 {
             Name::Manifest(_) => false,
             Name::Table(no) => state.table(*no).is_none(),
         };
+        let named = match name {
+            Name::Journal(no) => before.segments.contains_key(no),
+            Name::Table(no) => before.table(*no).is_some(),
+            _ => false,
+        };
         if stray && core.remove_file(*name) {
-            removed += 1;
+            removed += u64::from(!named);
         }
     }
     removed
@@ -422,6 +433,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
+    // One that is under way ends with an error, and soon.
+    drop(core.checkpoint.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());

@@ -5,7 +5,7 @@ use crate::catalog::Row;
 use crate::db::tree::{Slot, Tree};
 use crate::error::Result;
 use crate::ids::{KeyspaceId, Seq};
-use crate::memtable;
+use crate::memtable::{self, Pool};
 use crate::options::KeyspaceOptions;
 use crate::view::run::Run;
 use crate::view::{Mem, View};
@@ -29,6 +29,8 @@ pub(crate) struct Registry {
     aged: Vec<Arc<Slot>>,
     /// What is older than this has been taken out of them.
     forgotten: Seq,
+    /// Where memtables have their memory from.
+    pool: Arc<Pool>,
     /// The next id to give.
     pub next_id: u32,
     /// While opening: tables of keyspaces whose rows have not been read yet. The row of a keyspace
@@ -49,8 +51,8 @@ pub(crate) struct Made {
 }
 
 /// A tree with an empty memtable over `tables`.
-fn new_tree(id: KeyspaceId, options: KeyspaceOptions, tables: Option<Unborn>) -> Made {
-    let (writer, table) = memtable::new();
+fn new_tree(id: KeyspaceId, options: KeyspaceOptions, tables: Option<Unborn>, pool: &Arc<Pool>) -> Made {
+    let (writer, table) = memtable::new_in(pool);
     let (runs, flushed) = tables.map_or((Vec::new(), Seq::ZERO), |t| (t.runs, t.flushed));
     let view = View { memtables: vec![Mem::new(table)], runs, flushed };
     Made { tree: Arc::new(Tree::new(id, options, view)), writer }
@@ -58,20 +60,32 @@ fn new_tree(id: KeyspaceId, options: KeyspaceOptions, tables: Option<Unborn>) ->
 
 /// A tree that holds nothing.
 pub(crate) fn empty_tree() -> Arc<Tree> {
-    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None).tree
+    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None, &Arc::default()).tree
 }
 
 impl Registry {
+    pub fn new(pool: &Arc<Pool>) -> Registry {
+        Registry { pool: pool.clone(), ..Registry::default() }
+    }
+
     /// The catalog's own tree: it has no name.
     pub fn make_catalog(&mut self) -> Made {
         let id = KeyspaceId::CATALOG;
-        let made = new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id));
+        let made = new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id), &self.pool);
         self.trees.insert(id, (Vec::new(), made.tree.clone()));
         made
     }
 
     pub fn trees(&self) -> impl Iterator<Item = &Arc<Tree>> {
         self.trees.values().map(|(_, tree)| tree)
+    }
+
+    /// Every tree that may be read, each once.
+    pub fn all_trees(&self) -> Vec<Arc<Tree>> {
+        let dropped = self.dropped.iter().map(|d| d.tree.clone());
+        let past = self.aged.iter().flat_map(|slot| slot.past());
+        let all = self.trees().cloned().chain(dropped).chain(past);
+        all.map(|tree| (tree.id, tree)).collect::<BTreeMap<_, _>>().into_values().collect()
     }
 
     pub fn tree(&self, id: KeyspaceId) -> Option<&Arc<Tree>> {
@@ -95,7 +109,7 @@ impl Registry {
                 (tree.clone(), None)
             }
             None => {
-                let made = new_tree(row.id, row.options, self.unborn.remove(&row.id));
+                let made = new_tree(row.id, row.options, self.unborn.remove(&row.id), &self.pool);
                 self.trees.insert(row.id, (key.to_vec(), made.tree.clone()));
                 (made.tree.clone(), Some(made))
             }

@@ -62,7 +62,7 @@ impl Core {
             return true;
         }
         let frozen: usize = view.memtables.iter().skip(1).map(|m| m.table.bytes()).sum();
-        frozen <= FROZEN_MEMTABLES * self.options.memtable_bytes
+        frozen <= FROZEN_MEMTABLES * self.options.memtable_limit()
             && view.runs.iter().filter(|r| r.level == 0).count() < L0_STALL
     }
 

@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain};
 use crate::table::Store;
-use crate::tombstones::{RangeDelete, RangeTombstones};
 use crate::version::TableMeta;
 use crate::view::run::{Run, RunCursor};
 use std::sync::Arc;
@@ -28,11 +27,12 @@ pub(crate) fn compact(
     new_table: NewTable<'_>,
     pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<TableMeta>> {
-    let mut deletes: Vec<RangeDelete> = Vec::new();
+    let mut tables = Vec::new();
     for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
-        deletes.extend(table.handle.table()?.tombstones().deletes());
+        tables.push(table.handle.visit()?);
     }
-    let tombstones = RangeTombstones::new(deletes);
+    let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
+    drop(tables);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
     let mut entries = Merge::new(inputs.iter().map(|r| RunCursor::streaming(r.clone())).collect());
     let mut retain = Retain::new(horizon, &tombstones, bottom);
@@ -45,8 +45,9 @@ pub(crate) fn compact(
             read = 0;
             pause()?;
         }
-        if retain.keep(entries.key(), entries.trailer()) {
-            output.add(entries.key(), entries.trailer(), entries.value())?;
+        let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
+        if retain.keep(key, trailer, again) {
+            output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;
     }

@@ -7,7 +7,6 @@ use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain};
 use crate::memtable::{MemCursor, Memtable};
 use crate::table::Store;
-use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
 use std::sync::Arc;
 
@@ -20,17 +19,18 @@ pub(crate) fn flush(
     options: OutputOptions,
     new_table: NewTable<'_>,
 ) -> Result<Vec<TableMeta>> {
-    let tombstones = RangeTombstones::new(
-        memtables.iter().flat_map(|m| m.range_tombstones().deletes().collect::<Vec<_>>()),
-    );
+    let ranges: Vec<_> = memtables.iter().map(|m| m.range_sets()).collect();
+    let tombstones = horizon.thin(ranges.iter().flat_map(|sets| sets.deletes()));
+    drop(ranges);
     let mut entries = Merge::new(memtables.iter().map(|m| MemCursor::new(m.clone())).collect());
     let mut retain = Retain::new(horizon, &tombstones, false);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, false);
     let mut output = Output::new(store, options, new_table, kept);
     entries.seek_first()?;
     while entries.valid() {
-        if retain.keep(entries.key(), entries.trailer()) {
-            output.add(entries.key(), entries.trailer(), entries.value())?;
+        let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
+        if retain.keep(key, trailer, again) {
+            output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;
     }

@@ -3,6 +3,8 @@
 
 pub(crate) mod compact;
 pub(crate) mod flush;
+#[cfg(test)]
+mod measure;
 pub(crate) mod output;
 pub(crate) mod pick;
 pub(crate) mod retain;

@@ -6,7 +6,7 @@
 
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
-use crate::tombstones::{Fragment, RangeTombstones};
+use crate::tombstones::{Active, Fragment, RangeDelete, RangeTombstones};
 
 /// What reads there can still be.
 #[derive(Clone, Debug)]
@@ -25,7 +25,27 @@ impl Horizon {
         Horizon { points }
     }
 
+    /// Cuts range deletes into fragments, of each the newest delete of each stratum: no read can
+    /// tell the others from it. O((n + fragments * strata) * log n).
+    pub fn thin<'a>(&self, deletes: impl IntoIterator<Item = RangeDelete<'a>>) -> RangeTombstones {
+        RangeTombstones::cut(deletes, |active, seqs| self.newest_of_each(active, seqs))
+    }
+
+    fn newest_of_each(&self, active: &Active, seqs: &mut Vec<Seq>) {
+        let mut newest = active.newest(Seq::MAX);
+        while let Some(seq) = newest {
+            seqs.push(seq);
+            let below = match self.stratum(seq) {
+                // Above all points each may be seen.
+                None => Seq::new(seq.get().wrapping_sub(1)),
+                Some(stratum) => stratum.checked_sub(1).map(|i| self.points[i]),
+            };
+            newest = below.and_then(|below| active.newest(below));
+        }
+    }
+
     /// The first point that sees `seq`; none if it is above all of them.
+    #[inline]
     fn stratum(&self, seq: Seq) -> Option<usize> {
         let at = self.points.partition_point(|&p| p < seq);
         (at < self.points.len()).then_some(at)
@@ -35,27 +55,24 @@ impl Horizon {
 /// Decides entry by entry, in internal order.
 pub(crate) struct Retain<'a> {
     horizon: &'a Horizon,
-    tombstones: &'a RangeTombstones,
+    /// Thinned: of the deletes of a stratum only the newest can hide what that stratum sees.
+    fragments: &'a [Fragment],
     /// Nothing older of any key can lie below the output.
     bottom: bool,
-    key: Vec<u8>,
-    /// The stratum of the previous version of `key`, kept or not.
+    /// The stratum of the previous version of the key, kept or not.
     above: Option<usize>,
-    started: bool,
 }
 
 impl<'a> Retain<'a> {
+    /// `tombstones`: as [`Horizon::thin`] made them.
     pub fn new(horizon: &'a Horizon, tombstones: &'a RangeTombstones, bottom: bool) -> Retain<'a> {
-        Retain { horizon, tombstones, bottom, key: Vec::new(), above: None, started: false }
+        Retain { horizon, fragments: tombstones.fragments(), bottom, above: None }
     }
 
-    /// Whether the entry must be written.
+    /// Whether the entry must be written. `again`: its key is that of the entry before.
     #[inline]
-    pub fn keep(&mut self, key: &[u8], trailer: Trailer) -> bool {
-        if !self.started || key != self.key {
-            self.started = true;
-            self.key.clear();
-            self.key.extend_from_slice(key);
+    pub fn keep(&mut self, key: &[u8], trailer: Trailer, again: bool) -> bool {
+        if !again {
             self.above = None;
         }
         let seq = trailer.seq();
@@ -64,39 +81,32 @@ impl<'a> Retain<'a> {
             return false;
         }
         self.above = Some(stratum);
-        if !self.tombstones.is_empty() {
-            let cover = self.tombstones.newest_cover(key, self.horizon.points[stratum]);
-            if cover.is_some_and(|t| t > seq) {
-                return false;
-            }
+        if !self.fragments.is_empty() && self.hidden(key, seq, stratum) {
+            return false;
         }
         // In the lowest stratum a delete hides only what this merge drops with it.
         !(trailer.kind() == Kind::Delete && self.bottom && stratum == 0)
     }
+
+    /// Whether a range delete of its stratum hides version `seq` of `key`.
+    fn hidden(&mut self, key: &[u8], seq: Seq, stratum: usize) -> bool {
+        while self.fragments.first().is_some_and(|f| f.ends_by(key)) {
+            self.fragments = &self.fragments[1..];
+        }
+        let over = self.fragments.first().filter(|f| *f.start <= *key);
+        over.and_then(|f| f.newest(self.horizon.points[stratum])).is_some_and(|t| t > seq)
+    }
 }
 
-/// The range tombstones that must be written: of each fragment the newest delete of each stratum,
-/// none of the lowest stratum at the bottom.
-pub(crate) fn tombstones(all: &RangeTombstones, horizon: &Horizon, bottom: bool) -> RangeTombstones {
-    let kept = all.fragments().iter().filter_map(|f| {
-        let mut above = None;
-        let seqs: Vec<Seq> = f
-            .seqs
-            .iter()
-            .copied()
-            .filter(|&seq| match horizon.stratum(seq) {
-                None => true,
-                Some(0) if bottom => false,
-                stratum => {
-                    let newest = above != stratum;
-                    above = stratum;
-                    newest
-                }
-            })
-            .collect();
-        (!seqs.is_empty()).then(|| Fragment { start: f.start.clone(), end: f.end.clone(), seqs: seqs.into() })
-    });
-    RangeTombstones::from_fragments(kept.collect()).unwrap_or_default()
+/// Which of the thinned range tombstones must be written: at the bottom none of the lowest stratum.
+pub(crate) fn tombstones(thinned: &RangeTombstones, horizon: &Horizon, bottom: bool) -> RangeTombstones {
+    if !bottom {
+        return thinned.clone();
+    }
+    RangeTombstones::cut(thinned.deletes(), |active, seqs| {
+        horizon.newest_of_each(active, seqs);
+        seqs.retain(|&seq| horizon.stratum(seq) != Some(0));
+    })
 }
 
 #[cfg(test)]
@@ -108,18 +118,23 @@ mod tests {
         Seq::new(n).unwrap()
     }
 
+    fn from_a(s: u64) -> RangeDelete<'static> {
+        RangeDelete { start: b"a", end: None, seq: seq(s) }
+    }
+
     /// Versions of one key, newest first, as `p9` or `d9`; what is kept comes back in kind.
     fn run(versions: &str, snapshots: &[u64], now: u64, deletes: &[u64], bottom: bool) -> String {
         let horizon = Horizon::new(snapshots.iter().map(|&s| seq(s)), seq(now));
-        let tombstones = RangeTombstones::new(deletes.iter().map(|&s| RangeDelete {
-            start: Box::from(*b"a"),
-            end: None,
-            seq: seq(s),
-        }));
+        let tombstones = horizon.thin(deletes.iter().map(|&s| from_a(s)));
         let mut retain = Retain::new(&horizon, &tombstones, bottom);
+        let mut again = false;
         let kept = versions.split(' ').filter(|v| {
             let kind = if v.starts_with('d') { Kind::Delete } else { Kind::Put };
-            retain.keep(b"k", Trailer::new(seq(v[1..].parse().unwrap()), kind))
+            retain.keep(
+                b"k",
+                Trailer::new(seq(v[1..].parse().unwrap()), kind),
+                std::mem::replace(&mut again, true),
+            )
         });
         kept.collect::<Vec<_>>().join(" ")
     }
@@ -148,13 +163,9 @@ mod tests {
         assert_eq!(run("p7 p5", &[], 20, &[8], false), "");
         assert_eq!(run("p7 p5", &[7], 20, &[8], false), "p7");
         assert_eq!(run("p7 p5", &[6], 20, &[8], false), "p5");
-        let all = RangeTombstones::new([3u64, 5, 8].map(|s| RangeDelete {
-            start: Box::from(*b"a"),
-            end: None,
-            seq: seq(s),
-        }));
         let left = |snapshots: &[u64], now, bottom| {
             let horizon = Horizon::new(snapshots.iter().map(|&s| seq(s)), seq(now));
+            let all = horizon.thin([3, 5, 8].map(from_a));
             tombstones(&all, &horizon, bottom).deletes().map(|d| d.seq.get()).collect::<Vec<_>>()
         };
         assert_eq!(left(&[], 20, false), [8]);
@@ -162,5 +173,47 @@ mod tests {
         assert_eq!(left(&[4], 20, true), [8]);
         assert_eq!(left(&[], 20, true), [0u64; 0]);
         assert_eq!(left(&[], 4, true), [8, 5]);
+    }
+
+    /// What thinning leaves hides from every read, and from what is kept, what all deletes would.
+    #[test]
+    fn thinned_deletes_hide_what_all_of_them_do() {
+        use crate::cursor::testing::Random;
+        const KEYS: [&[u8]; 6] = [b"", b"a", b"b", b"ba", b"c", b"d"];
+        let mut random = Random(17);
+        for round in 0..2000 {
+            let deletes: Vec<RangeDelete<'_>> = (0..random.below(9))
+                .map(|_| RangeDelete {
+                    start: KEYS[random.below(5) as usize],
+                    end: (random.below(4) > 0).then(|| KEYS[1 + random.below(5) as usize]),
+                    seq: seq(1 + random.below(20)),
+                })
+                .collect();
+            let now = random.below(24);
+            let snapshots: Vec<Seq> = (0..now).filter(|_| random.below(4) == 0).map(seq).collect();
+            let horizon = Horizon::new(snapshots.iter().copied(), seq(now));
+            let all = RangeTombstones::new(deletes.iter().copied());
+            let thinned = horizon.thin(deletes.iter().copied());
+            let strata = snapshots.len() + 1 + (20u64.saturating_sub(now)) as usize;
+            assert!(thinned.fragments().iter().all(|f| f.seqs.len() <= strata));
+            let written = tombstones(&thinned, &horizon, true);
+            for key in KEYS {
+                for &point in &horizon.points {
+                    let (full, thin) = (all.newest_cover(key, point), thinned.newest_cover(key, point));
+                    assert_eq!(full, thin, "round {round}");
+                    // At the bottom the lowest stratum goes, and with it all it would hide.
+                    let low = full.filter(|&t| horizon.stratum(t) != Some(0));
+                    assert_eq!(written.newest_cover(key, point), low, "round {round}");
+                }
+                for n in (0..22).rev() {
+                    let mut retain = Retain::new(&horizon, &thinned, false);
+                    let kept = retain.keep(key, Trailer::new(seq(n), Kind::Put), false);
+                    let hidden = horizon.stratum(seq(n)).is_some_and(|stratum| {
+                        all.newest_cover(key, horizon.points[stratum]).is_some_and(|t| t > seq(n))
+                    });
+                    assert_eq!(kept, !hidden, "round {round}");
+                }
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@
 //!      -     -  key, value
 //! ```
 
+use crate::budget::{Budget, Use};
 use crate::key::{MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicPtr, Ordering};
@@ -60,17 +61,31 @@ struct Chunk {
 
 const HEADER: usize = size_of::<Line>();
 
-/// Chunks that memtables left, for those to come.
+/// Where memtables have their memory from: counted, and kept for the next one where that is no more than
+/// the budget allows.
+#[derive(Debug)]
 pub(crate) struct Pool {
     /// The most bytes to keep.
     limit: usize,
+    budget: Arc<Budget>,
     chunks: Mutex<Vec<Lines>>,
+}
+
+impl Default for Pool {
+    /// Keeps nothing, and counts for nobody.
+    fn default() -> Pool {
+        Pool { limit: 0, budget: Budget::unlimited(), chunks: Mutex::new(Vec::new()) }
+    }
 }
 
 impl Pool {
     /// An empty pool that will keep up to `limit` bytes.
-    pub fn new(limit: usize) -> Arc<Pool> {
-        Arc::new(Pool { limit, chunks: Mutex::new(Vec::new()) })
+    pub fn new(limit: usize, budget: &Arc<Budget>) -> Arc<Pool> {
+        Arc::new(Pool { limit, budget: budget.clone(), chunks: Mutex::new(Vec::new()) })
+    }
+
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// The bytes kept now.
@@ -84,21 +99,36 @@ impl Pool {
         let from = chunks.len().min(keep / MAX_CHUNK);
         let spare = chunks.split_off(from);
         drop(chunks);
+        self.budget.shrink(Use::Memtables, spare.len() * MAX_CHUNK);
         drop(spare);
     }
 
-    fn take(&self) -> Option<Lines> {
-        self.chunks.lock().pop()
+    fn take(&self, lines: usize) -> Lines {
+        let bytes = lines * size_of::<Line>();
+        let kept = if bytes == MAX_CHUNK { self.chunks.lock().pop() } else { None };
+        kept.unwrap_or_else(|| {
+            self.budget.grow(Use::Memtables, bytes);
+            Box::new_uninit_slice(lines)
+        })
     }
 
-    /// Keeps `chunk`, or gives it back if that is one too many.
-    fn put(&self, chunk: Lines) -> Option<Lines> {
-        let mut chunks = self.chunks.lock();
-        if (chunks.len() + 1) * MAX_CHUNK > self.limit {
-            return Some(chunk);
+    fn put(&self, chunk: Lines) {
+        let bytes = size_of_val(&*chunk);
+        if bytes == MAX_CHUNK && self.budget.total() <= self.budget.limit() {
+            let mut chunks = self.chunks.lock();
+            if (chunks.len() + 1) * MAX_CHUNK <= self.limit {
+                chunks.push(chunk);
+                return;
+            }
         }
-        chunks.push(chunk);
-        None
+        drop(chunk);
+        self.budget.shrink(Use::Memtables, bytes);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shrink(0);
     }
 }
 
@@ -326,11 +356,10 @@ impl Arena {
     fn chunk(&self, size: usize) -> *mut u8 {
         let lines = size / size_of::<Line>();
         debug_assert!(lines > 1 && size.is_multiple_of(size_of::<Line>()));
-        let used = match &self.pool {
-            Some(pool) if size == MAX_CHUNK => pool.take(),
-            _ => None,
+        let memory = match &self.pool {
+            Some(pool) => pool.take(lines),
+            None => Box::new_uninit_slice(lines),
         };
-        let memory = used.unwrap_or_else(|| Box::new_uninit_slice(lines));
         let chunk = Box::into_raw(memory).cast::<Chunk>();
         // SAFETY: at least one line is there, which is large enough and aligned for the header.
         unsafe { chunk.write(Chunk { next: self.chunks.load(Ordering::Relaxed), lines }) };
@@ -354,8 +383,8 @@ impl Drop for Arena {
                 Box::from_raw(memory)
             };
             match &self.pool {
-                Some(pool) if size_of_val(&*memory) == MAX_CHUNK => drop(pool.put(memory)),
-                _ => drop(memory),
+                Some(pool) => pool.put(memory),
+                None => drop(memory),
             }
         }
     }

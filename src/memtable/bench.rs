@@ -2,6 +2,7 @@
 //! `cargo test --release --lib memtable::bench -- --ignored --nocapture`
 
 use super::{MemCursor, Pool, new_in};
+use crate::budget::Budget;
 use crate::cursor::Cursor;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
@@ -100,7 +101,7 @@ fn ratios() {
     let ascending = |i: u64| i.to_be_bytes().repeat(2);
     let streams = |i: u64| [(mix(i % 100)).to_be_bytes(), (i / 100).to_be_bytes()].concat();
     let hot = |i: u64| [mix(mix(i) % 10_000).to_be_bytes(), [0; 8]].concat();
-    let pool = Pool::new(256 << 20);
+    let pool = Pool::new(256 << 20, &Budget::unlimited());
     let missing = make(100_000, &|i| random(i + N));
     run(&pool, "random", &make(N, &random), &missing);
     run(&pool, "users", &make(N, &users), &missing);

@@ -27,11 +27,12 @@ pub(crate) use arena::Pool;
 pub(crate) use cursor::MemCursor;
 pub(crate) use ranges::RangeSets;
 
+use crate::budget::{Share, Use};
 use crate::ids::Seq;
 use crate::key::{self, Found, Kind, Trailer};
 use crate::options::MAX_MEMTABLE_BYTES;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::tombstones::RangeTombstones;
 use arena::Allocator;
 use grow::{Grower, Tail};
 use ranges::Ranges;
@@ -48,6 +49,8 @@ pub(crate) struct Memtable {
     tree: Tree,
     ranges: Ranges,
     stats: Stats,
+    /// What it takes beside the arena.
+    share: Mutex<Option<Share>>,
 }
 
 /// What the writer counts. On cache lines of its own: readers of the tree do not wait for it.
@@ -74,12 +77,17 @@ pub(crate) fn new() -> (Writer, Arc<Memtable>) {
     make(None)
 }
 
-/// An empty memtable that takes its memory from `pool`, and leaves it there in the end.
+/// An empty memtable that takes its memory from `pool`, where it counts, and leaves it there in the end.
 pub(crate) fn new_in(pool: &Arc<Pool>) -> (Writer, Arc<Memtable>) {
     make(Some(pool.clone()))
 }
 
 fn make(pool: Option<Arc<Pool>>) -> (Writer, Arc<Memtable>) {
+    let share = pool.as_ref().map(|pool| {
+        let mut share = pool.budget().share(Use::Memtables);
+        share.grow(size_of::<Memtable>());
+        share
+    });
     let (tree, allocator) = Tree::new(pool);
     let stats = Stats {
         len: AtomicUsize::new(0),
@@ -88,7 +96,7 @@ fn make(pool: Option<Arc<Pool>>) -> (Writer, Arc<Memtable>) {
         min_seq: AtomicU64::new(Seq::MAX.get()),
         max_seq: AtomicU64::new(0),
     };
-    let mem = Arc::new(Memtable { tree, ranges: Ranges::default(), stats });
+    let mem = Arc::new(Memtable { tree, ranges: Ranges::default(), stats, share: Mutex::new(share) });
     (Writer { mem: mem.clone(), allocator, tail: None, range_bytes: 0 }, mem)
 }
 
@@ -108,6 +116,9 @@ impl Writer {
     pub fn delete_range(&mut self, start: &[u8], end: Option<&[u8]>, seq: Seq) {
         let grown = self.mem.ranges.insert(start, end, seq);
         self.range_bytes = self.range_bytes.saturating_add_signed(grown);
+        if let Some(share) = &mut *self.mem.share.lock() {
+            share.set(size_of::<Memtable>() + self.range_bytes);
+        }
         self.count(seq, true);
     }
 
@@ -150,12 +161,6 @@ impl Memtable {
     #[inline]
     pub fn newest_cover(&self, key: &[u8], read: Seq) -> Option<Seq> {
         self.ranges.newest_cover(key, read)
-    }
-
-    /// All range deletes so far, as one set. Linear in its fragments: for a flush. A scan takes
-    /// [`range_sets`](Memtable::range_sets).
-    pub fn range_tombstones(&self) -> Arc<RangeTombstones> {
-        self.ranges.load().combined()
     }
 
     /// All range deletes so far, as the few sets they are kept in: cheap.

@@ -7,7 +7,7 @@
 
 use crate::ids::Seq;
 use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::tombstones::{Fragment, RangeTombstones};
+use crate::tombstones::{Around, Fragment, RangeDelete, RangeTombstones};
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 
@@ -99,25 +99,40 @@ impl RangeSets {
         older.filter_map(|s| s.tombstones.newest_cover(key, read)).next()
     }
 
-    /// The sets, oldest first. All deletes of one are older than all deletes of the next.
-    pub fn sets(&self) -> impl DoubleEndedIterator<Item = &Arc<RangeTombstones>> {
-        self.sets.iter().map(|s| &s.tombstones)
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
     }
 
-    /// All of them as one set. Linear in the fragments it makes.
-    pub fn combined(&self) -> Arc<RangeTombstones> {
-        let mut newest_first = self.sets.iter().rev().map(|s| s.tombstones.clone());
-        let first = newest_first.next().unwrap_or_default();
-        newest_first.fold(first, |newer, older| Arc::new(merge(&older, &newer)))
+    /// The deletes, cut at the borders of fragments.
+    pub fn deletes(&self) -> impl Iterator<Item = RangeDelete<'_>> {
+        self.sets.iter().flat_map(|s| s.tombstones.deletes())
+    }
+
+    /// What a read at `read` finds around `key`.
+    pub fn around(&self, key: &[u8], read: Seq) -> Around<'_> {
+        let mut all = Around::NOTHING;
+        for set in self.sets.iter().rev().skip_while(|s| s.min > read) {
+            let around = set.tombstones.around(key, read, &mut 0);
+            all = all.within(around.lower, around.upper);
+            if around.newest.is_some() {
+                all.newest = around.newest;
+                break;
+            }
+        }
+        all
+    }
+
+    /// How far around `key` deletes that a read at `read` sees reach without a gap, or less.
+    pub fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>> {
+        self.sets.iter().rev().skip_while(|s| s.min > read).find_map(|s| s.tombstones.solid(key, read))
     }
 
     fn changed_since(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
-        self.sets.iter().rev().take_while(|s| s.max > since).any(|s| {
-            let fragments = s.tombstones.fragments();
-            let first = fragments.partition_point(|f| f.end.as_deref().is_some_and(|e| e <= start));
-            let inside = fragments[first..].iter().take_while(|f| end.is_none_or(|end| *f.start < *end));
-            inside.into_iter().any(|f| f.seqs.first().is_some_and(|&newest| newest > since))
-        })
+        self.sets
+            .iter()
+            .rev()
+            .take_while(|s| s.max > since)
+            .any(|s| s.tombstones.changed_since(start, end, since))
     }
 
     /// Merges sets of equal weight at the end of the list.

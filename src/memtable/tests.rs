@@ -1,10 +1,10 @@
 //! The memtable against a sorted map of versions, and readers beside its writer.
 
 use super::{MemCursor, Memtable, Pool, new, new_in};
+use crate::budget::{Budget, Use};
 use crate::cursor::Cursor;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
-use crate::tombstones::RangeDelete;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -166,12 +166,17 @@ fn seeks_and_turns_agree_with_the_model() {
             for _ in 0..r.below(12) {
                 assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");
                 let Some((stand, _)) = expect else { break };
+                let before = model.range(..stand).next_back();
+                assert_eq!(c.has_newer(), before.is_some_and(|e| e.0.0 == stand.0));
                 if r.below(3) > 0 {
                     c.next().unwrap();
                     expect = model.range((Bound::Excluded(stand), Bound::Unbounded)).next();
                 } else {
                     c.prev().unwrap();
-                    expect = model.range(..stand).next_back();
+                    expect = before;
+                }
+                if let Some(expect) = expect {
+                    assert_eq!(c.repeats(), expect.0.0 == stand.0);
                 }
             }
             assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");
@@ -345,7 +350,9 @@ fn an_idle_memtable_takes_little() {
 
 #[test]
 fn chunks_go_from_one_memtable_to_the_next() {
-    let pool = Pool::new(3 << 20);
+    let budget = Budget::new(20 << 20, 0);
+    let pool = Pool::new(3 << 20, &budget);
+    let held = || budget.used(Use::Memtables);
     let fill = || {
         let (mut writer, mem) = new_in(&pool);
         for i in 1..=6000u64 {
@@ -358,13 +365,26 @@ fn chunks_go_from_one_memtable_to_the_next() {
     };
     let first = fill();
     assert_eq!(pool.bytes(), 0);
+    assert_eq!(held(), first.1.bytes());
     drop(first);
-    assert_eq!(pool.bytes(), 3 << 20);
+    assert_eq!((pool.bytes(), held()), (3 << 20, 3 << 20));
     let second = fill();
     assert_eq!(pool.bytes(), 0);
     drop(second);
     pool.shrink(1 << 20);
-    assert_eq!(pool.bytes(), 1 << 20);
+    assert_eq!((pool.bytes(), held()), (1 << 20, 1 << 20));
+    // Nothing is kept where others need the memory.
+    let third = fill();
+    budget.grow(Use::Blocks, 20 << 20);
+    drop(third);
+    assert_eq!((pool.bytes(), held()), (0, 0));
+    // Range deletes and idle memtables count as well.
+    let (mut writer, mem) = new_in(&pool);
+    assert_eq!(held(), mem.bytes());
+    writer.delete_range(b"a", Some(b"b"), Seq::new(7).unwrap());
+    assert_eq!(held(), mem.bytes());
+    drop((writer, mem, pool));
+    assert_eq!(held(), 0);
 }
 
 #[test]
@@ -395,28 +415,32 @@ fn range_deletes_agree_with_asking_each() {
     for rounds in [1u64, 2, 3, 40, 120] {
         let mut r = Random(rounds);
         let (mut writer, mem) = new();
-        let mut deletes: Vec<RangeDelete> = Vec::new();
+        let mut deletes: Vec<(Vec<u8>, Option<[u8; 1]>, Seq)> = Vec::new();
         for i in 1..=rounds {
             let (a, b) = (r.below(30) as u8, r.below(32) as u8);
             // Half of them nested, as a queue deletes its front again and again.
             let start: &[u8] = if rounds == 120 && i % 2 == 0 { &[] } else { &[a] };
             let end = (b < 31).then_some([b]);
             writer.delete_range(start, end.as_ref().map(|e| &e[..]), seq(i * 2));
-            let end = end.map(|e| Box::from(&e[..]));
-            deletes.push(RangeDelete { start: start.into(), end, seq: seq(i * 2) });
+            deletes.push((start.into(), end, seq(i * 2)));
         }
-        let combined = mem.range_tombstones();
         let sets = mem.range_sets();
         for key in 0..33u8 {
             let covers =
-                |d: &&RangeDelete| *d.start <= [key][..] && d.end.as_ref().is_none_or(|e| **e > [key][..]);
+                |d: &&(Vec<u8>, Option<[u8; 1]>, Seq)| d.0[..] <= [key][..] && d.1.is_none_or(|e| e > [key]);
             for read in 0..2 * rounds + 2 {
-                let expect = deletes.iter().filter(covers).map(|d| d.seq).filter(|&s| s <= seq(read)).max();
+                let expect = deletes.iter().filter(covers).map(|d| d.2).filter(|&s| s <= seq(read)).max();
                 assert_eq!(mem.newest_cover(&[key], seq(read)), expect);
-                assert_eq!(combined.newest_cover(&[key], seq(read)), expect);
-                assert_eq!(sets.newest_cover(&[key], seq(read)), expect);
+                let around = sets.around(&[key], seq(read));
+                assert_eq!((sets.newest_cover(&[key], seq(read)), around.newest), (expect, expect));
+                assert_eq!(sets.solid(&[key], seq(read)).is_some(), expect.is_some());
+                for near in (0..33u8)
+                    .filter(|&k| *around.lower <= [k][..] && around.upper.is_none_or(|e| *e > [k][..]))
+                {
+                    assert_eq!(sets.newest_cover(&[near], seq(read)), expect);
+                }
             }
-            let newest = deletes.iter().filter(covers).map(|d| d.seq).max();
+            let newest = deletes.iter().filter(covers).map(|d| d.2).max();
             for since in 0..2 * rounds + 2 {
                 let changed = newest.is_some_and(|s| s > seq(since));
                 assert_eq!(mem.changed_since(&[key], seq(since)), changed);

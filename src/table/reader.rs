@@ -1,5 +1,6 @@
 //! An open table: point reads, and blocks for cursors.
 
+use crate::budget::{OpenFile, Share, Use};
 use crate::cache::{Cache, Slots};
 use crate::error::{Error, Result};
 use crate::fs::{self, File, SharedBytes};
@@ -39,6 +40,8 @@ pub(crate) struct Table {
     slots: OnceLock<Arc<Slots>>,
     /// A bit per block of the map: it was checked and may be used.
     checked: Box<[AtomicU64]>,
+    share: Share,
+    _open: OpenFile,
 }
 
 /// Keeps the block of a point read alive.
@@ -63,6 +66,7 @@ impl Table {
         options: ReadOptions,
         cache: &Arc<Cache>,
     ) -> Result<Table> {
+        let open = cache.budget().open_file();
         let len = file.len().map_err(|e| Error::io("opening a table", path, e))?;
         let end = match size.checked_sub(FOOTER_LEN as u64) {
             Some(end) if len == size => end,
@@ -101,7 +105,7 @@ impl Table {
             return Err(Error::corruption("the map of a table is not as long as its file").in_file(path));
         }
         let words = if map.is_some() { index.len().div_ceil(64) } else { 0 };
-        Ok(Table {
+        let mut table = Table {
             file,
             path: path.to_path_buf(),
             id,
@@ -114,7 +118,11 @@ impl Table {
             cache: cache.clone(),
             slots: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
-        })
+            share: cache.budget().share(Use::Tables),
+            _open: open,
+        };
+        table.share.set(table.memory());
+        Ok(table)
     }
 
     /// `false`: no entry has a key with this hash. Says nothing about range tombstones.
@@ -286,8 +294,13 @@ impl Table {
         e.at(&self.path, self.index.block(no).map_or(0, |at| at.offset))
     }
 
-    /// Bytes of memory that index, filter and the like take. Cached blocks are not among them.
-    pub fn memory(&self) -> usize {
+    /// Bytes of memory that are held for the table while it is open. Cached blocks, and the slots for them,
+    /// count apart.
+    pub fn held(&self) -> usize {
+        self.share.bytes()
+    }
+
+    fn memory(&self) -> usize {
         let tombstones: usize = self
             .tombstones
             .fragments()
@@ -301,7 +314,6 @@ impl Table {
             + self.filter.as_ref().map_or(0, Filter::memory)
             + tombstones
             + self.checked.len() * 8
-            + self.slots.get().map_or(0, |_| self.index.len() * 8)
     }
 }
 
@@ -336,14 +348,13 @@ pub(crate) struct Stream {
     unpacked: Vec<u8>,
     /// Where the contents of the last block are: in `ahead`, or all of `unpacked`.
     last: Option<Range<usize>>,
+    share: Share,
 }
 
-/// How much a stream reads at once.
-const AHEAD: usize = 256 << 10;
-
 impl Stream {
-    pub fn new() -> Stream {
-        Stream { ahead: Vec::new(), start: 0, unpacked: Vec::new(), last: None }
+    pub fn new(table: &Table) -> Stream {
+        let share = table.cache.budget().share(Use::Jobs);
+        Stream { ahead: Vec::new(), start: 0, unpacked: Vec::new(), last: None, share }
     }
 
     /// Makes block `no` the current one; `false` if there is none.
@@ -353,7 +364,7 @@ impl Stream {
         if at.offset < held.start || at.end() > held.end {
             // Backwards only the block itself: what is ahead is not wanted.
             let backwards = at.offset < held.start && at.end() >= held.start;
-            let want = if backwards { 0 } else { AHEAD as u64 };
+            let want = if backwards { 0 } else { self.share.budget().buffer() as u64 };
             let left = table.data_len.saturating_sub(at.offset);
             let len = want.min(left).max(at.stored.into()) as usize;
             self.ahead.resize(len, 0);
@@ -372,6 +383,7 @@ impl Stream {
             table.unpack(stored, at, &mut self.unpacked)?;
             self.last = None;
         }
+        self.share.set(self.ahead.capacity() + self.unpacked.capacity());
         Ok(true)
     }
 

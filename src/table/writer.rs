@@ -1,5 +1,6 @@
 //! Writes one table, front to back, into a fresh file.
 
+use crate::budget::{Budget, OpenFile, Share, Use};
 use crate::error::{Error, Result};
 use crate::fs::{self, File};
 use crate::ids::Seq;
@@ -22,8 +23,6 @@ const MAX_BLOCK_BYTES: usize = 16 << 20;
 const PAGE: usize = 4096;
 /// A block that ends so close before a border is filled up to it.
 const MAX_FILL: usize = PAGE / 16;
-/// How much is written at once.
-const BUFFER: usize = 256 << 10;
 
 /// A stretch of so many entries at most is dense in tombstones if they are three quarters of it. To walk over it takes
 /// about as long as one read from disk (50 to 100 us), which is where scans begin to feel it.
@@ -85,6 +84,10 @@ pub(crate) struct Writer {
     hashes: Vec<u64>,
     first: Option<Box<[u8]>>,
     counts: Counts,
+    /// How much is written at once.
+    buffer: usize,
+    share: Share,
+    _open: OpenFile,
 }
 
 struct Counts {
@@ -139,6 +142,7 @@ impl Writer {
     /// Starts a table in `file`, which is empty. `id` is random: it seeds the checksums.
     pub fn new(file: Arc<dyn File>, path: &Path, id: u64, options: WriteOptions) -> Writer {
         let block_bytes = options.block_bytes.clamp(1, MAX_BLOCK_BYTES);
+        let budget = Budget::unlimited();
         let mut writer = Writer {
             file,
             path: path.to_path_buf(),
@@ -149,14 +153,32 @@ impl Writer {
             index: index::Builder::default(),
             compressor: Compressor::new(Codec::of(options.compression)),
             raw: Vec::new(),
-            out: Vec::with_capacity(BUFFER + 2 * block_bytes),
+            out: Vec::new(),
             written: 0,
             hashes: Vec::new(),
             first: None,
             counts: Counts::new(),
+            buffer: budget.buffer(),
+            share: budget.share(Use::Jobs),
+            _open: budget.open_file(),
         };
         writer.limit = writer.next_limit();
         writer
+    }
+
+    /// Counts what it holds in `budget`, and gathers as much as that allows.
+    pub fn within(mut self, budget: &Arc<Budget>) -> Writer {
+        self.buffer = budget.buffer();
+        self.share = budget.share(Use::Jobs);
+        self._open = budget.open_file();
+        self
+    }
+
+    /// Counts what it holds now, and `more`.
+    fn charge(&mut self, more: usize) {
+        let hashes = self.hashes.capacity() * size_of::<u64>();
+        let blocks = 2 * self.raw.capacity().max(self.options.block_bytes);
+        self.share.set(self.out.capacity() + blocks + hashes + self.index.size() + more);
     }
 
     /// Adds an entry behind all others in internal order (key ascending, newest first).
@@ -217,6 +239,9 @@ impl Writer {
     fn cut_block(&mut self, next: Option<&[u8]>) -> Result<()> {
         let Some((last, _)) = self.block.last() else { return Ok(()) };
         self.index.separate(last, next)?;
+        if self.out.capacity() == 0 {
+            self.out.reserve_exact(self.buffer + 2 * self.options.block_bytes);
+        }
         let (start, offset) = (self.out.len(), self.place());
         let (codec, raw) = if self.compressor.codec() == Codec::Raw {
             self.block.finish(&mut self.out);
@@ -236,10 +261,11 @@ impl Writer {
         };
         format::seal_block(self.id, offset, codec, &mut self.out, start);
         self.index.place(self.place(), raw as u32, codec);
-        if self.out.len() >= BUFFER {
+        if self.out.len() >= self.buffer {
             self.write_out()?;
         }
         self.limit = self.next_limit();
+        self.charge(0);
         Ok(())
     }
 
@@ -265,6 +291,9 @@ impl Writer {
         self.cut_block(None)?;
         let properties = self.properties(last.as_deref(), tombstones)?;
         let data_len = self.place();
+        // The filter and the index: as they are made, as bytes, and among what is to be written.
+        let filter = self.hashes.len() * self.options.filter_bits as usize / 8;
+        self.charge(3 * (filter + self.index.size()));
         let tombstones = self.put_section(&format::encode_tombstones(tombstones));
         let filter = Filter::build(&self.hashes, self.options.filter_bits);
         let filter = self.put_section(&filter.map(|f| f.encode()).unwrap_or_default());

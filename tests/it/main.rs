@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod checkpoint;
 mod compaction;
 mod crash;
 mod faults;
@@ -10,8 +11,10 @@ mod hook;
 mod model;
 mod pairs;
 mod process;
+mod ranges;
 mod regress;
 mod rng;
+mod soak;
 mod state;
 mod threads;
 mod tidy;

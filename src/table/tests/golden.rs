@@ -31,8 +31,8 @@ pub(super) fn mixed() -> (Entries, RangeTombstones, WriteOptions) {
         entry("fruit/grape", 21, Some("blue")),
     ];
     let tombstones = RangeTombstones::new([
-        RangeDelete { start: b"fruit/b"[..].into(), end: Some(b"fruit/d"[..].into()), seq: seq(30) },
-        RangeDelete { start: b"fruit/c"[..].into(), end: None, seq: seq(9) },
+        RangeDelete { start: b"fruit/b", end: Some(b"fruit/d"), seq: seq(30) },
+        RangeDelete { start: b"fruit/c", end: None, seq: seq(9) },
     ]);
     (entries, tombstones, WriteOptions { block_bytes: 120, compression: Compression::None, filter_bits: 10 })
 }

@@ -3,6 +3,7 @@
 //! the lines with that word.
 
 use super::*;
+use crate::budget::Use;
 use crate::fs::os::OsFs;
 use std::hint::black_box;
 use std::time::Instant;
@@ -98,7 +99,7 @@ fn measure(make: MakeKey, compression: Compression) {
         black_box(writer.finish(&RangeTombstones::default()).unwrap());
     });
     let cache = Cache::new(2 << 30);
-    let (mut tables, mut size, mut memory) = (Vec::new(), 0, 0);
+    let (mut tables, mut size, mut memory) = (Vec::new(), 0, 0usize);
     let dir = tempfile::tempdir().unwrap();
     for t in 0..TABLES {
         let path = dir.path().join(t.to_string());
@@ -113,7 +114,7 @@ fn measure(make: MakeKey, compression: Compression) {
             println!("open: {:?}, {} blocks", start.elapsed(), table.properties().blocks);
         }
         size += summary.size;
-        memory += table.memory();
+        memory = cache.budget().used(Use::Tables);
         tables.push(Arc::new(table));
     }
     println!("{} bytes per entry, {:.2} of them in memory", size / ALL, memory as f64 / ALL as f64);

@@ -2,6 +2,9 @@
 //! of commits that made them.
 
 mod random;
+mod script;
+
+pub use random::seeds;
 
 use crate::state::{Bytes, State};
 use std::collections::BTreeMap;
@@ -9,6 +12,9 @@ use std::ops::Bound;
 
 /// Both ends of a range.
 pub type Range = (Bound<Bytes>, Bound<Bytes>);
+
+/// All keys.
+pub const ALL: Range = (Bound::Unbounded, Bound::Unbounded);
 
 /// What one operation of a batch does. Keyspaces are named by their number in [`Model::spaces`].
 #[derive(Clone)]

@@ -1,0 +1,148 @@
+//! Scripts: runs as data. The same calls can be made under other options and with background work
+//! at other moments, and a run that fails is cut down to the few calls that matter and printed.
+
+mod machine;
+mod random;
+mod shrink;
+mod tiny;
+
+use super::{Range, show, show_range};
+use crate::state::Bytes;
+use esker::{Durability, KeyspaceOptions};
+use std::fmt;
+
+/// The names of keyspaces; scripts say their numbers.
+const NAMES: [&str; 3] = ["a", "b", "staging"];
+/// So many snapshots, and so many iterators, can be held at once.
+const SLOTS: usize = 4;
+
+/// One operation of a batch.
+#[derive(Clone)]
+enum Write {
+    Put(usize, Bytes, Bytes),
+    Delete(usize, Bytes),
+    DeleteRange(usize, Range),
+    Clear(usize),
+}
+
+impl Write {
+    fn name(&self) -> usize {
+        let (Write::Put(name, ..)
+        | Write::Delete(name, _)
+        | Write::DeleteRange(name, _)
+        | Write::Clear(name)) = self;
+        *name
+    }
+}
+
+/// Who reads: a keyspace now, or as the snapshot in a slot saw it.
+#[derive(Clone, Copy)]
+struct Reader {
+    name: usize,
+    snapshot: Option<usize>,
+}
+
+/// A move of a cursor.
+#[derive(Clone)]
+enum Move {
+    Next,
+    Prev,
+    Seek(Bytes),
+}
+
+/// How a database ends before it is opened again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Close,
+    Drop,
+    /// The power goes; of what the disk may then hold, this choice.
+    Cut(u64),
+}
+
+/// One call. One that makes no sense (on a keyspace that is not there, say) does nothing, so that
+/// others can be left out before it.
+#[derive(Clone)]
+enum Step {
+    Create(usize),
+    Tune(usize, KeyspaceOptions),
+    Drop(usize),
+    Replace(usize, usize),
+    Commit(Durability, Vec<Write>),
+    /// Into a slot; the newest state, or the newest durable one.
+    Snapshot(usize, bool),
+    Release(usize),
+    Get(Reader, Vec<Bytes>),
+    /// Front (true) or back, in turn, until both have met.
+    Scan(Reader, Range, Vec<bool>),
+    /// An iterator into a slot, kept while other things happen.
+    Begin(usize, Reader, Range),
+    Advance(usize, Vec<bool>),
+    Walk(Reader, Range, Vec<Move>),
+    /// So many pieces of background work.
+    Work(usize),
+    /// All of it.
+    Settle,
+    Flush,
+    Sync,
+    /// With the options of this number.
+    Reopen(End, usize),
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Write::Put(name, key, value) => {
+                write!(f, "put {} {} ({} B)", NAMES[*name], show(key), value.len())
+            }
+            Write::Delete(name, key) => write!(f, "delete {} {}", NAMES[*name], show(key)),
+            Write::DeleteRange(name, range) => write!(f, "delete {} {}", NAMES[*name], show_range(range)),
+            Write::Clear(name) => write!(f, "clear {}", NAMES[*name]),
+        }
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", NAMES[self.name])?;
+        self.snapshot.map_or(Ok(()), |slot| write!(f, " at snapshot {slot}"))
+    }
+}
+
+impl fmt::Debug for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Move::Next => f.write_str("next"),
+            Move::Prev => f.write_str("prev"),
+            Move::Seek(key) => write!(f, "seek {}", show(key)),
+        }
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ways = |ways: &[bool]| ways.iter().map(|way| if *way { '>' } else { '<' }).collect::<String>();
+        match self {
+            Step::Create(name) => write!(f, "create {}", NAMES[*name]),
+            Step::Tune(name, options) => write!(f, "tune {} {options:?}", NAMES[*name]),
+            Step::Drop(name) => write!(f, "drop {}", NAMES[*name]),
+            Step::Replace(name, staging) => write!(f, "replace {} by {}", NAMES[*name], NAMES[*staging]),
+            Step::Commit(durability, writes) => write!(f, "commit {durability:?} {writes:?}"),
+            Step::Snapshot(slot, durable) => {
+                write!(f, "snapshot {slot}{}", if *durable { " (durable)" } else { "" })
+            }
+            Step::Release(slot) => write!(f, "release {slot}"),
+            Step::Get(reader, keys) => {
+                write!(f, "get {reader:?} {:?}", keys.iter().map(|key| show(key)).collect::<Vec<_>>())
+            }
+            Step::Scan(reader, range, w) => write!(f, "scan {reader:?} {} {}", show_range(range), ways(w)),
+            Step::Begin(slot, reader, range) => write!(f, "begin {slot}: {reader:?} {}", show_range(range)),
+            Step::Advance(slot, w) => write!(f, "advance {slot} {}", ways(w)),
+            Step::Walk(reader, range, moves) => write!(f, "walk {reader:?} {} {moves:?}", show_range(range)),
+            Step::Work(pieces) => write!(f, "work {pieces}"),
+            Step::Settle => f.write_str("settle"),
+            Step::Flush => f.write_str("flush"),
+            Step::Sync => f.write_str("sync"),
+            Step::Reopen(end, options) => write!(f, "{end:?}, open with options {options}"),
+        }
+    }
+}

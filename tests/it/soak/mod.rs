@@ -1,0 +1,281 @@
+//! The long run: one directory, many lives. In each, writers, readers, holders of snapshots and
+//! iterators, creators and droppers of keyspaces work at once, in a process that is killed or ends
+//! in order; after each, everything is compared with what the writers must have made. In the end
+//! disk, memory and journal must be within what was asked for, and nearly nothing be left once
+//! everything is deleted.
+//!
+//! `ESKER_SOAK_SECS=3600 cargo test --release soak -- --nocapture` for an hour of it, with other
+//! options every few minutes; `ESKER_SEEDS=a..b` for other seeds. A failure names its seed; the
+//! threads make it another run each time.
+
+mod life;
+mod stream;
+
+use crate::model::seeds;
+use crate::rng::Rng;
+use esker::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options};
+use life::{COUNTS, Life, PASSING, Until, made, say};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use stream::{Model, SPACES, Stream, name, value};
+
+const DIR: &str = "ESKER_SOAK_DIR";
+const SEED: &str = "ESKER_SOAK_SEED";
+/// Operations per writer, or `secs` with a number of seconds.
+const UNTIL: &str = "ESKER_SOAK_UNTIL";
+const WRITERS: u64 = 3;
+
+/// All that a run is drawn from.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    seed: u64,
+    keys: u64,
+    segment: u64,
+    options: Options,
+}
+
+impl Plan {
+    fn new(seed: u64, large: bool) -> Plan {
+        let mut rng = Rng::new(seed);
+        let scale = if large { 6 } else { 0 };
+        let segment = 64 << (10 + rng.below(3 + scale));
+        let keyspaces = KeyspaceOptions::default()
+            .compression(*rng.pick(&[Compression::None, Compression::Lz4]))
+            .block_bytes(64 << rng.below(8))
+            .filter_bits(rng.below(17) as u32);
+        let options = Options::default()
+            .durability(*rng.pick(&[Durability::Buffered, Durability::Buffered, Durability::Sync]))
+            .memtable_bytes(16 << (10 + rng.below(4 + scale)))
+            .table_bytes(16 << (10 + rng.below(4 + scale)))
+            .segment_bytes(segment)
+            .journal_bytes(segment * (3 + rng.below(6) as u64))
+            .cache_bytes(*rng.pick(&[0, 64 << 10, 4 << 20]))
+            .mapped(rng.one_in(2))
+            .workers(1 + rng.below(3))
+            .keyspaces(keyspaces);
+        Plan { seed, keys: if large { 30_000 } else { 600 }, segment, options }
+    }
+
+    fn stream(&self, writer: u64) -> Stream {
+        Stream { seed: self.seed, writer, keys: self.keys }
+    }
+}
+
+/// Not a test: the process that is killed.
+#[test]
+#[ignore = "started by the other test of this file"]
+fn child() {
+    let var = |name| std::env::var(name).unwrap();
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let large = std::env::var_os("ESKER_SOAK_SECS").is_some();
+    let plan = Plan::new(var(SEED).parse().unwrap(), large);
+    let until = match var(UNTIL).split_once(' ') {
+        Some((secs, _)) => Until::Time(Instant::now() + Duration::from_secs(secs.parse().unwrap())),
+        None => Until::Ops(var(UNTIL).parse().unwrap()),
+    };
+    let life = Life::new(Db::open(&dir, plan.options.clone()).unwrap());
+    life.run(&plan, Path::new(&dir), until);
+    for writer in 0..WRITERS {
+        say(&format!("made {writer} {}", life.made(writer)));
+    }
+    let reads = life.close();
+    say(&format!("end {reads} {}", peak_memory()));
+}
+
+/// The most memory this process ever had, in bytes; 0 where the system does not tell.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().strip_suffix(" kB")?.parse().ok()).map_or(0, |kib: u64| kib << 10)
+}
+
+/// What is known of a directory.
+struct Soak<'a> {
+    plan: &'a Plan,
+    dir: &'a Path,
+    models: Vec<Model>,
+    /// What each writer was told to have committed.
+    told: [u64; WRITERS as usize],
+}
+
+impl Soak<'_> {
+    /// One life. Kills it after so long, if told so. Answers the rows it read and its peak memory, if
+    /// it ended in order.
+    fn live(&mut self, until: &str, kill: Option<u64>) -> Option<(u64, u64)> {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["soak::child", "--exact", "--ignored", "--nocapture"]);
+        command.env(DIR, self.dir).env(SEED, self.plan.seed.to_string()).env(UNTIL, until);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let (mut end, mut lines) = (None, 0);
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["made", writer, n] => self.told[writer.parse::<usize>().unwrap()] = n.parse().unwrap(),
+                ["end", reads, peak] => end = Some((reads.parse().unwrap(), peak.parse().unwrap())),
+                _ => continue,
+            }
+            lines += 1;
+            if kill.is_some_and(|after| lines > after) {
+                child.kill().unwrap();
+            }
+        }
+        let status = child.wait().unwrap();
+        assert!(status.success() || kill.is_some() && end.is_none(), "the process ended with {status}");
+        end
+    }
+
+    /// Everything the writers made is there, and nothing else.
+    fn check(&mut self, db: &Db) {
+        let counts = db.keyspace(COUNTS).unwrap();
+        for (model, told) in self.models.iter_mut().zip(self.told) {
+            let made = made(&counts, model.stream.writer);
+            let writer = model.stream.writer;
+            assert!(made >= told, "writer {writer}: {made} operations are there, {told} were acknowledged");
+            model.advance(made);
+            // The next one may be there but for its number, where that is a commit of its own.
+            let found = names(db, writer);
+            if model.made > 0 && found != model.names() {
+                let op = model.stream.op(made);
+                assert!(!matches!(op, stream::Op::Batch(_)), "writer {writer} at {made}: {found:?}");
+                model.apply(&op);
+                assert_eq!(found, model.names(), "writer {writer} at {made}");
+            }
+            for (space, rows) in model.spaces.iter().enumerate() {
+                if let Some(rows) = rows {
+                    let keyspace = db.keyspace(&name(writer, space)).unwrap();
+                    same(&keyspace, rows);
+                }
+            }
+        }
+        let rest = db.names().unwrap().into_iter().map(|(name, _)| name);
+        let rest: Vec<_> = rest.filter(|n| !n.starts_with("writer ") && n != COUNTS).collect();
+        assert!(rest.iter().all(|name| name.starts_with(PASSING)), "{rest:?}");
+    }
+}
+
+fn names(db: &Db, writer: u64) -> std::collections::BTreeSet<String> {
+    let names = db.names().unwrap().into_iter().map(|(name, _)| name);
+    names.filter(|name| name.starts_with(&format!("writer {writer},"))).collect()
+}
+
+/// Both ways and by key.
+fn same(keyspace: &Keyspace, rows: &std::collections::BTreeMap<Vec<u8>, u64>) {
+    let mut cursor = keyspace.cursor(..);
+    let as_bytes = |(key, id): (&Vec<u8>, &u64)| (key.clone(), value(*id));
+    for expected in rows.iter().map(as_bytes) {
+        let found = cursor.next().unwrap().map(|(key, value)| (key.to_vec(), value.to_vec()));
+        assert_eq!(found, Some(expected), "{keyspace:?}");
+    }
+    assert_eq!(cursor.next().unwrap(), None, "{keyspace:?}: more than there should be");
+    for (n, expected) in rows.iter().rev().map(as_bytes).enumerate() {
+        let found = cursor.prev().unwrap();
+        assert_eq!(found, Some((&expected.0[..], &expected.1[..])), "{keyspace:?} backward");
+        if n % 7 == 0 {
+            assert_eq!(keyspace.get(&expected.0).unwrap().as_deref(), Some(&expected.1[..]), "{keyspace:?}");
+        }
+    }
+    assert_eq!(cursor.prev().unwrap(), None, "{keyspace:?}: more than there should be, backward");
+}
+
+/// The bytes of all files whose names end so.
+fn bytes(dir: &Path, end: &str) -> u64 {
+    let files = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap());
+    let sizes = files.filter(|f| f.file_name().to_string_lossy().ends_with(end));
+    sizes.map(|f| f.metadata().unwrap().len()).sum()
+}
+
+/// How long a run is.
+struct Length {
+    lives: u64,
+    large: bool,
+    /// What a life is told, by its number.
+    until: fn(u64) -> String,
+}
+
+fn soak(seed: u64, length: &Length) {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan::new(seed, length.large);
+    println!("{plan:?}");
+    let models = (0..WRITERS).map(|writer| Model::new(plan.stream(writer))).collect();
+    let mut soak = Soak { plan: &plan, dir: dir.path(), models, told: Default::default() };
+    let mut rng = Rng::new(seed);
+    for life in 0..length.lives {
+        let kill = (life + 1 < length.lives && !rng.one_in(3)).then(|| 4 + rng.below(60) as u64);
+        let end = soak.live(&(length.until)(life), kill);
+        let db = Db::open(dir.path(), plan.options.clone()).unwrap();
+        println!("life {life}, {:?} made, {end:?}: {}", soak.told, db.recovery());
+        soak.check(&db);
+        if let Some((_, peak)) = end {
+            let most = memory(&plan);
+            assert!(peak <= most, "{} KiB of memory at most, may be {} KiB", peak >> 10, most >> 10);
+        }
+    }
+    soak.end();
+}
+
+/// What a process may need: what was asked for, and what any such process needs.
+fn memory(plan: &Plan) -> u64 {
+    let options = format!("{:?}", plan.options);
+    let of = |name: &str| -> u64 {
+        let (_, rest) = options.split_once(&format!("{name}: ")).unwrap();
+        rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    };
+    let trees = WRITERS * SPACES as u64 + 2;
+    // Mapped journal counts as memory while it is.
+    (64 << 20) + 4 * of("memtable_bytes") * trees + of("cache_bytes") + of("journal_bytes")
+}
+
+impl Soak<'_> {
+    /// At rest the directory is within its budgets; with everything deleted, nearly nothing is left.
+    fn end(&mut self) {
+        let db = Db::open(self.dir, self.plan.options.clone().workers(0)).unwrap();
+        self.check(&db);
+        let settle = || {
+            db.flush().unwrap();
+            while db.step().unwrap() {}
+        };
+        settle();
+        let live: u64 = self.models.iter().map(Model::bytes).sum();
+        let (tables, journal) = (bytes(self.dir, ".table"), bytes(self.dir, ".journal"));
+        println!("at rest {live} bytes of rows: {tables} in tables, {journal} in the journal");
+        assert!(tables <= 3 * live + (1 << 20), "{tables} bytes of tables for {live} of rows");
+        // The active segment, the next one, and those of large batches.
+        assert!(journal <= 4 * self.plan.segment + (1 << 20), "{journal} bytes of journal at rest");
+        for (name, _) in db.names().unwrap() {
+            db.drop_keyspace(&name).unwrap();
+        }
+        settle();
+        let left = bytes(self.dir, ".table");
+        // The catalog, with the traces of what was in it.
+        assert!(left < 64 << 10, "{left} bytes of tables with everything deleted");
+        db.close().unwrap();
+        let db = Db::open(self.dir, self.plan.options.clone()).unwrap();
+        assert_eq!((db.names().unwrap().len(), db.recovery().removed), (0, 0));
+    }
+}
+
+#[test]
+fn a_short_soak() {
+    if std::env::var_os("ESKER_SOAK_SECS").is_some() {
+        return;
+    }
+    for seed in seeds(2) {
+        soak(seed, &Length { lives: 4, large: false, until: |life| (400 * (life + 1)).to_string() });
+    }
+}
+
+/// As long as `ESKER_SOAK_SECS` says: options and directory are new every 20 lives of 10 seconds.
+#[test]
+fn a_long_soak() {
+    let Ok(secs) = std::env::var("ESKER_SOAK_SECS") else { return };
+    let end = Instant::now() + Duration::from_secs(secs.parse().expect("a number of seconds"));
+    for seed in seeds(u64::MAX) {
+        soak(seed, &Length { lives: 20, large: true, until: |_| "10 s".into() });
+        if Instant::now() > end {
+            return;
+        }
+    }
+}
