@@ -1,13 +1,17 @@
 //! The database: one write path (a put is a batch of one), one read path (a view and a sequence
 //! number), and the work in between.
 
-// == parts ==
-pub(crate) mod claims;
+// == time and chance ==
 pub(crate) mod clock;
 pub(crate) mod entropy;
+// == parts ==
+pub(crate) mod claims;
 pub(crate) mod range;
 pub(crate) mod snapshots;
 pub(crate) mod stage;
+pub(crate) mod throttle;
+pub(crate) mod turn;
+// == what a keyspace is ==
 pub(crate) mod tree;
 // == collections of them ==
 pub(crate) mod queue;
@@ -16,6 +20,8 @@ pub(crate) mod registry;
 pub(crate) mod appender;
 // == what all share ==
 pub(crate) mod core;
+// == what happened ==
+pub(crate) mod events;
 // == what is done with it ==
 pub(crate) mod commit;
 pub(crate) mod publish;
@@ -41,5 +47,6 @@ pub(crate) mod ticket;
 pub(crate) mod checkpoint;
 pub(crate) mod database;
 pub(crate) mod maintain;
+pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod write;

@@ -163,6 +163,13 @@ fn nothing_below(levels: &Levels, level: u8, span: Span<'_>) -> bool {
     (level + 1..=LAST).all(|below| levels.overlapping(below, span).next().is_none())
 }
 
+/// Bytes by which levels below level 0 exceed their targets.
+pub(crate) fn excess(levels: &Levels, options: &PickOptions) -> u64 {
+    let Shape { targets, .. } = Shape::new(levels, options);
+    let over = |level: u8| levels.bytes(level).saturating_sub(targets[usize::from(level)]);
+    (1..LAST).map(over).fold(0, u64::saturating_add)
+}
+
 /// Which level takes the merges of level 0, and how large each may become.
 struct Shape {
     base: u8,

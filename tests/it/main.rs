@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod calm;
 mod checkpoint;
 mod compaction;
 mod crash;
