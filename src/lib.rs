@@ -28,7 +28,7 @@
 //! # The tour
 //!
 //! - [`Db`] opens, names, syncs, flushes; [`Options`] say how, [`Db::recovery`] what was found.
-//! - [`Keyspace`] reads and writes; [`Keyspace::at`] reads the past of a [`Snapshot`] with the same
+//! - [`Keyspace`] reads, writes and [compacts](Keyspace::compact); [`Keyspace::at`] reads the past of a [`Snapshot`] with the same
 //!   verbs.
 //! - [`Batch`] gathers operations on any keyspaces, with conditions ([`Expect`]), and commits them or
 //!   submits them for a [`Ticket`]. [`Watch`] tells of commits as they come.

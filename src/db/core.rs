@@ -1,12 +1,14 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync`, `work` and `kept` are leaves, taken last and never held across a call.
+//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's
+//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims` and `kept` are leaves, taken last and
+//! never held across a call.
 
 use crate::budget::Budget;
 use crate::counters::{Jobs, Tally};
 use crate::db::appender::CommitState;
+use crate::db::claims::Claims;
 use crate::db::clock::Moment;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
@@ -59,6 +61,8 @@ pub(crate) struct Core {
     pub snapshots: Snapshots,
     pub sync: SyncStage,
     pub work: Work,
+    /// Tables that are being compacted.
+    pub claims: Claims,
     /// Segments whose end is known and durable, not yet written to the manifest.
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
     pub counters: Counters,
@@ -144,6 +148,7 @@ impl Core {
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
+            claims: Claims::default(),
             sealed: Mutex::new(Vec::new()),
             counters: Counters::default(),
             failed: OnceLock::new(),

@@ -5,6 +5,7 @@
 pub(crate) mod clock;
 pub(crate) mod entropy;
 // == parts ==
+pub(crate) mod claims;
 pub(crate) mod range;
 pub(crate) mod snapshots;
 pub(crate) mod stage;
@@ -45,6 +46,7 @@ pub(crate) mod ticket;
 // == its verbs ==
 pub(crate) mod checkpoint;
 pub(crate) mod database;
+pub(crate) mod maintain;
 pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod write;

@@ -3,7 +3,7 @@
 
 use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
-use crate::db::tree::Tree;
+use crate::db::tree::{Tree, dropped};
 use crate::db::trim::is_out_of_files;
 use crate::error::Result;
 use crate::fs::names::Name;
@@ -44,7 +44,7 @@ impl Core {
                 self.trim_tables();
                 Ok(())
             }
-            Piece::Compact(tree) => self.compact_once(tree),
+            Piece::Compact(tree) => self.compact_once(tree, &mut || self.give_way(tree)),
         };
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();
@@ -54,6 +54,22 @@ impl Core {
         self.relieve();
         self.wake_writers();
         result
+    }
+
+    /// What a long job on `tree` asks now and then: does what writers wait for, if nobody else is free
+    /// to. An error if nobody wants the job's outcome any more.
+    pub fn give_way(&self, tree: &Tree) -> Result<()> {
+        self.writable()?;
+        if self.registry.lock().tree(tree.id).is_none() {
+            return Err(dropped());
+        }
+        while let Some((piece, _running)) = self.work.take_urgent() {
+            if let Err(e) = self.run(piece) {
+                log::warn!("background work failed and will be tried again: {e}");
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Syncs the segments the journal has left; their ends go to the manifest with the next edit.

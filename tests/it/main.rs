@@ -5,6 +5,7 @@
 mod api;
 mod calm;
 mod checkpoint;
+mod compaction;
 mod crash;
 mod faults;
 mod hook;
