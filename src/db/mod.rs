@@ -37,6 +37,7 @@ pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
 // == its verbs ==
+pub(crate) mod checkpoint;
 pub(crate) mod database;
 pub(crate) mod read;
 pub(crate) mod write;
