@@ -461,3 +461,35 @@ fn a_small_budget_is_kept_step_by_step() {
 fn a_small_budget_is_kept_among_threads() {
     a_small_budget_is_kept(2);
 }
+
+/// Not a test: prints what the budget counts beside what the system says.
+/// `cargo test --release --lib db::trim::tests::measure -- --ignored --nocapture`
+#[test]
+#[ignore = "prints what is held"]
+fn measure_how_far_the_count_is_from_the_truth() {
+    let anonymous = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let before = anonymous();
+    let options = Options::default().durability(Durability::Buffered).workers(2).memory_bytes(256 << 20);
+    let db = Db::open(dir.path(), options.cache_bytes(256 << 20)).unwrap();
+    let a = db.keyspace("a").unwrap();
+    let budget = &db.core().budget;
+    let mut random = Random(1);
+    println!("MiB: memtables blocks tables jobs; counted, of the system, files");
+    for round in 0..40 {
+        for _ in 0..100_000 {
+            let k = key(random.below(3_000_000));
+            match round % 4 {
+                3 => drop(a.get(k).unwrap()),
+                _ => drop(a.put(k, random.value()).unwrap()),
+            }
+        }
+        let used = Use::ALL.map(|u| budget.used(u) >> 20);
+        let (counted, held) = (budget.total() >> 20, anonymous().saturating_sub(before) >> 20);
+        println!("{round:>3}: {used:?} {counted} {held} {}", budget.files());
+    }
+}
