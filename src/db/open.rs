@@ -138,10 +138,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     }
     check_tables(dir, &state, &listing)?;
     let segments = announced(&state);
-    let budget = Budget::new(options.memory_bytes, options.open_files);
-    let cache = Cache::within(&budget, options.cache_bytes);
-    let pool = Pool::new(options.memtable_limit(), &budget);
-    let store = Store::new(fs.clone(), dir.into(), cache, ReadOptions { mapped: options.mapped });
+    let (pool, store) = places(dir, &options);
     let mut build = Build::new(&state, &store, &pool, options.memtable_limit())?;
     let report = journal::recover(
         Recover {
@@ -207,6 +204,15 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         queue_left_work(&core);
     }
     Ok((core, recovery))
+}
+
+/// Where memtables and tables are, within one budget.
+fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
+    let budget = Budget::new(options.memory_bytes, options.open_files);
+    let cache = Cache::within(&budget, options.cache_bytes);
+    let read = ReadOptions { mapped: options.mapped };
+    let store = Store::new(options.fs.clone(), dir.into(), cache, read);
+    (Pool::new(options.memtable_limit(), &budget), store)
 }
 
 /// The segments of the journal, as recovery wants to know them.
