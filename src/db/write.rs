@@ -245,13 +245,14 @@ impl Batch {
         }
         let core = self.db.core().clone();
         let deadline = self.deadline.map(Deadline::after);
+        let mut unpaid = self.bytes();
         loop {
             core.writable()?;
             let trees = self.resolve()?;
-            core.await_room(&trees, deadline)?;
+            core.await_room(&trees, std::mem::take(&mut unpaid), deadline)?;
             let checked = self.check_outside(|| core.snapshots.visible())?;
-            let committed =
-                core.commit_ops(&self.ops, durability, |commit| self.check_inside(commit, &checked))?;
+            let check = |commit: &CommitState| self.check_inside(commit, &checked);
+            let committed = core.commit_ops(&self.ops, durability, deadline, check)?;
             if let Some(seq) = committed {
                 if self.replaces {
                     core.work.want_drop();
@@ -499,14 +500,16 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
         let mut fallback = Ops::default();
         let mut borrowed = ops.try_borrow_mut();
         let ops = borrowed.as_deref_mut().unwrap_or(&mut fallback);
+        let mut paid = false;
         let committed = loop {
             let tree = slot.tree.load();
             let tree = tree.as_ref().ok_or_else(dropped)?;
-            core.await_room(std::slice::from_ref(tree), None)?;
             ops.clear();
             ops.push(tree.id, op);
+            let unpaid = if std::mem::replace(&mut paid, true) { 0 } else { ops.bytes().len() };
+            core.await_room(std::slice::from_ref(tree), unpaid, None)?;
             let current = |_: &CommitState| Ok(slot.tree.load().as_ref().is_some_and(|t| t.id == tree.id));
-            if let Some(seq) = core.commit_ops(ops, durability, current)? {
+            if let Some(seq) = core.commit_ops(ops, durability, None, current)? {
                 break seq;
             }
         };
@@ -574,8 +577,9 @@ mod tests {
                 core.snapshots.visible()
             });
             let checked = checked.unwrap();
-            let committed = core
-                .commit_ops(&batch.ops, Durability::Buffered, |commit| batch.check_inside(commit, &checked));
+            let committed = core.commit_ops(&batch.ops, Durability::Buffered, None, |commit| {
+                batch.check_inside(commit, &checked)
+            });
             assert_eq!(committed.unwrap_err().kind(), ErrorKind::Conflict);
         }
     }

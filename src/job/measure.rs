@@ -94,10 +94,8 @@ fn compactions() {
                 (FileNo(no), no)
             };
             report(&format!("compact {shape} {compression:?}"), N, || {
-                black_box(
-                    compact(&inputs, true, &horizon, &store, options, &mut new_table, &mut || Ok(()))
-                        .unwrap(),
-                );
+                let pause = &mut || Ok(());
+                black_box(compact(&inputs, true, &horizon, &store, options, &mut new_table, pause).unwrap());
             });
         }
     }

@@ -145,7 +145,7 @@ impl View {
         }
         let newer = |t: &&RunTable| t.meta.max_seq > since;
         for table in self.runs.iter().flat_map(|run| run.within(bounds).iter().filter(newer)) {
-            let table = table.handle.table()?;
+            let table = table.handle.visit()?;
             if table.tombstones().changed_since(start, end, since) {
                 return Ok(true);
             }

@@ -9,7 +9,7 @@ use crate::key::{Trailer, head};
 use crate::table::{Handle, Store, Table, TableCursor};
 use crate::tombstones::Around;
 use crate::version::{Levels, TableMeta};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A table of a run: what the manifest says of it, and the file.
@@ -61,6 +61,18 @@ impl Run {
             .as_ref()
             .map_or(rest.len(), |upper| rest.partition_point(|t| *t.meta.smallest < **upper));
         &rest[..to]
+    }
+
+    /// The same run, with fresh handles for the tables `close` names; `None` if it has none of them.
+    pub fn reopened(&self, close: &HashSet<FileNo>) -> Option<Run> {
+        if !self.tables.iter().any(|t| close.contains(&t.meta.no)) {
+            return None;
+        }
+        let again = |t: &RunTable| match close.contains(&t.meta.no) {
+            true => RunTable { meta: t.meta.clone(), handle: t.handle.fresh() },
+            false => t.clone(),
+        };
+        Some(Run { tables: self.tables.iter().map(again).collect(), ends: self.ends.clone(), ..*self })
     }
 
     pub fn overlaps(&self, bounds: &Bounds) -> bool {
@@ -122,7 +134,7 @@ impl RunCursor {
             self.table = None;
             self.at = at;
             if let Some(t) = self.run.tables.get(at) {
-                let table = t.handle.table()?.clone();
+                let table = t.handle.visit()?;
                 self.table = Some(if self.streaming {
                     TableCursor::streaming(table)
                 } else {
@@ -278,7 +290,7 @@ impl Layer for RunCursor {
             return Ok(Around::NOTHING.within(smallest, end));
         }
         if covers.table.as_ref().is_none_or(|(at, _)| *at != covers.at) {
-            covers.table = Some((covers.at, table.handle.table()?.clone()));
+            covers.table = Some((covers.at, table.handle.visit()?));
             covers.near = 0;
         }
         let (_, table) = covers.table.as_ref().expect("was just put there");

@@ -4,6 +4,8 @@
 
 mod alloc;
 mod api;
+mod calm;
+mod checkpoint;
 mod crash;
 mod faults;
 mod hook;
