@@ -37,10 +37,14 @@ impl Core {
         let result = match &piece {
             Piece::Segment => self.prepare_segment(),
             Piece::Seal => self.seal_retired(),
-            Piece::Drop => self.forget_dropped(),
-            Piece::Flush(trees) => self.flush_trees(trees),
-            Piece::Compact(tree) => self.compact_once(tree),
+            // The others make space sooner or later.
+            Piece::Drop => self.use_reserve(|| self.forget_dropped()),
+            Piece::Flush(trees) => self.use_reserve(|| self.flush_trees(trees)),
+            Piece::Compact(tree) => self.use_reserve(|| self.compact_once(tree)),
         };
+        if !self.reserve.is_whole() {
+            self.reserve.make(&*self.fs, &self.dir);
+        }
         self.work.done(piece, &result);
         self.trim_memory();
         self.wake_writers();
