@@ -13,6 +13,7 @@ use crate::db::clock::Moment;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
 use crate::db::registry::Registry;
+use crate::db::reserve::{Reserve, When};
 use crate::db::snapshots::Snapshots;
 use crate::db::stage::SyncStage;
 use crate::db::throttle::{Load, Throttle};
@@ -58,6 +59,7 @@ pub(crate) struct Core {
     pub commit: Mutex<CommitState>,
     pub registry: Mutex<Registry>,
     pub throttle: Arc<Throttle>,
+    pub reserve: Reserve,
     pub snapshots: Snapshots,
     pub sync: SyncStage,
     pub work: Work,
@@ -124,6 +126,7 @@ pub(crate) struct Parts {
     pub commit: CommitState,
     pub registry: Registry,
     pub sync: SyncStage,
+    pub reserve: Reserve,
     pub lock: Option<Box<dyn Lock>>,
 }
 
@@ -145,6 +148,7 @@ impl Core {
             version: Mutex::new(parts.version),
             commit: Mutex::new(parts.commit),
             throttle: parts.registry.throttle.clone(),
+            reserve: parts.reserve,
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
@@ -215,6 +219,11 @@ impl Core {
     #[inline]
     pub fn open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Does what may not fail for want of space if that can be helped.
+    pub fn use_reserve<T>(&self, what: impl FnMut() -> Result<T>) -> Result<T> {
+        self.reserve.use_for(&*self.fs, &self.dir, When::Running, what)
     }
 
     pub fn wake_writers(&self) {

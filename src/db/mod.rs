@@ -7,6 +7,7 @@ pub(crate) mod entropy;
 // == parts ==
 pub(crate) mod claims;
 pub(crate) mod range;
+pub(crate) mod reserve;
 pub(crate) mod snapshots;
 pub(crate) mod stage;
 pub(crate) mod throttle;

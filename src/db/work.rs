@@ -38,16 +38,20 @@ impl Core {
         let result = match &piece {
             Piece::Segment => self.prepare_segment(),
             Piece::Seal => self.seal_retired(),
-            Piece::Drop => self.forget_dropped(),
-            Piece::Flush(trees) => self.flush_trees(trees),
+            // The others make space sooner or later.
+            Piece::Drop => self.use_reserve(|| self.forget_dropped()),
+            Piece::Flush(trees) => self.use_reserve(|| self.flush_trees(trees)),
             Piece::Trim => {
                 self.trim_tables();
                 Ok(())
             }
-            Piece::Compact(tree) => self.compact_once(tree, &mut || self.give_way(tree)),
+            Piece::Compact(tree) => self.use_reserve(|| self.compact_once(tree, &mut || self.give_way(tree))),
         };
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();
+        }
+        if !self.reserve.is_whole() {
+            self.reserve.make(&*self.fs, &self.dir);
         }
         self.work.done(piece, &result);
         self.trim_memory();
