@@ -28,6 +28,7 @@
 //! # The tour
 //!
 //! - [`Db`] opens, names, syncs, flushes; [`Options`] say how, [`Db::recovery`] what was found.
+//!   [`Db::checkpoint`] makes a copy while it runs, [`Db::verify`] reads everything.
 //! - [`Keyspace`] reads and writes; [`Keyspace::at`] reads the past of a [`Snapshot`] with the same
 //!   verbs.
 //! - [`Batch`] gathers operations on any keyspaces, with conditions ([`Expect`]), and commits them or
@@ -98,6 +99,7 @@ pub use db::read::KeyspaceView;
 pub use db::scan::{Cursor, Entry, Iter};
 pub use db::snapshot::Snapshot;
 pub use db::ticket::{Ticket, Watch};
+pub use db::verify::Verification;
 pub use db::write::{Batch, Expect};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Seq;

@@ -17,6 +17,7 @@ pub(crate) mod appender;
 pub(crate) mod core;
 // == what is done with it ==
 pub(crate) mod commit;
+pub(crate) mod kept;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
@@ -39,4 +40,5 @@ pub(crate) mod ticket;
 pub(crate) mod checkpoint;
 pub(crate) mod database;
 pub(crate) mod read;
+pub(crate) mod verify;
 pub(crate) mod write;

@@ -136,17 +136,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         sync_names(&*fs, dir)?;
     }
     check_tables(dir, &state, &listing)?;
-    let segments: Vec<Announced> = state
-        .segments
-        .iter()
-        .map(|(&no, state)| Announced {
-            no,
-            sealed: match *state {
-                SegmentState::Announced => None,
-                SegmentState::Sealed { start, end } => Some((start, end)),
-            },
-        })
-        .collect();
+    let segments = segments(&state);
     let budget = Budget::new(options.memory_bytes, options.open_files);
     let cache = Cache::within(&budget, options.cache_bytes);
     let pool = Pool::new(options.memtable_limit(), &budget);
@@ -272,6 +262,15 @@ fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, bool
         }
         None => Ok((State::new(entropy::random()?), true)),
     }
+}
+
+/// The segments that `state` names.
+pub(crate) fn segments(state: &State) -> Vec<Announced> {
+    let sealed = |segment: SegmentState| match segment {
+        SegmentState::Announced => None,
+        SegmentState::Sealed { start, end } => Some((start, end)),
+    };
+    state.segments.iter().map(|(&no, &segment)| Announced { no, sealed: sealed(segment) }).collect()
 }
 
 /// Every table the manifest names must be there, as long as it was.
@@ -433,8 +432,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    // One that is under way ends with an error, and soon.
-    drop(core.checkpoint.lock());
+    // Whoever keeps files ends soon, with an error.
+    drop(core.keeping.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());

@@ -13,6 +13,8 @@ mod writer;
 
 mod recover;
 
+mod verify;
+
 #[cfg(test)]
 mod tests;
 
@@ -21,5 +23,6 @@ pub(crate) use {
     hint::{Hint, dump as dump_hint, read_hint},
     recover::{Announced, Recover, Replayed, Report, Torn, recover},
     segment::{Segment, dump},
+    verify::{Verify, verify},
     writer::{ActivationInfo, Mode, Writer},
 };

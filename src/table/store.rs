@@ -26,7 +26,7 @@ impl Store {
         Arc::new(Store { fs, dir, cache, read_options })
     }
 
-    pub fn cache(&self) -> &Cache {
+    pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
 

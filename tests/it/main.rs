@@ -5,6 +5,7 @@
 mod api;
 mod checkpoint;
 mod crash;
+mod damage;
 mod faults;
 mod hook;
 mod model;
