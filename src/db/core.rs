@@ -39,6 +39,8 @@ pub(crate) struct Core {
     pub store: Arc<Store>,
     /// Where memtables have their memory from.
     pub pool: Arc<Pool>,
+    /// The table that was closed last to keep the budget; held while tables are closed.
+    pub closed_last: Mutex<FileNo>,
     pub salts: Mutex<Salts>,
     /// Held while the journal moves to its next segment.
     pub rotation: Mutex<()>,
@@ -106,6 +108,7 @@ impl Core {
             budget: parts.pool.budget().clone(),
             store: parts.store,
             pool: parts.pool,
+            closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
             rotation: Mutex::new(()),
             next_segment: Mutex::new(None),
@@ -334,14 +337,6 @@ impl Core {
             }
         }
         floor
-    }
-
-    /// Memory that can be had again gives way, if more is held than may be.
-    pub fn trim_memory(&self) {
-        if self.budget.total() > self.budget.limit() {
-            self.pool.shrink(0);
-            self.store.cache().trim();
-        }
     }
 
     /// Lets go of trees only reads before `oldest` could see.

@@ -21,6 +21,7 @@ pub(crate) mod kept;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;

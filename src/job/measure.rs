@@ -88,7 +88,10 @@ fn compactions() {
                 (FileNo(no), no)
             };
             report(&format!("compact {shape} {compression:?}"), N, || {
-                black_box(compact(&inputs, true, &horizon, &store, options, &mut new_table).unwrap());
+                black_box(
+                    compact(&inputs, true, &horizon, &store, options, &mut new_table, &mut || Ok(()))
+                        .unwrap(),
+                );
             });
         }
     }
