@@ -136,6 +136,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         sync_names(&*fs, dir)?;
     }
     check_tables(dir, &state, &listing)?;
+    check_segments(&*fs, dir, &state, &listing)?;
     let segments = segments(&state);
     let budget = Budget::new(options.memory_bytes, options.open_files);
     let cache = Cache::within(&budget, options.cache_bytes);
@@ -284,6 +285,28 @@ fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
                 return Err(Error::corruption(message).in_file(&name.path(dir)));
             }
             None => return Err(Error::corruption("a table is missing").in_file(&name.path(dir))),
+        }
+    }
+    Ok(())
+}
+
+/// So must every segment: its name was synced before the manifest announced it, and is removed only
+/// after the manifest says so. One that came back after that is older than the manifest's last edit:
+/// a newer one tells that the manifest is not the newest.
+fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> Result<()> {
+    for &no in state.segments.keys() {
+        let name = Name::Journal(no);
+        if !listing.files.contains_key(&name) {
+            return Err(Error::corruption("a journal segment is missing").in_file(&name.path(dir)));
+        }
+    }
+    let unnamed = listing.numbers(Name::Journal).into_iter().map(|(no, _)| no);
+    for no in unnamed.filter(|no| !state.segments.contains_key(no)) {
+        let saw = journal::last_edit(fs, dir, state.db, no)?;
+        if let Some(saw) = saw.filter(|saw| *saw > state.edit) {
+            let last = state.edit;
+            let why = format!("the manifest ends at edit {last}, but the journal saw edit {saw}");
+            return Err(Error::corruption(why).in_file(&Name::Journal(no).path(dir)));
         }
     }
     Ok(())

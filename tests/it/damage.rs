@@ -36,6 +36,8 @@ struct Base {
     sector: usize,
     /// The tables that are part of it.
     tables: Vec<PathBuf>,
+    /// The manifests of earlier moments.
+    old_manifests: Vec<Vec<(PathBuf, Vec<u8>)>>,
 }
 
 /// What is done to it.
@@ -49,6 +51,10 @@ enum Damage {
     Longer(PathBuf, usize),
     Remove(PathBuf),
     Swap(PathBuf, PathBuf),
+    /// The contents of one file also under another name.
+    Double(PathBuf, PathBuf),
+    /// The manifests of an earlier moment in the place of those that are there.
+    OldManifest(usize),
 }
 
 #[derive(Default, Debug)]
@@ -69,9 +75,15 @@ impl Base {
         let mapped = rng.one_in(2);
         let options = small().durability(Durability::Buffered).mapped(mapped).memtable_bytes(2 << 10);
         let mut world = World::new(options);
-        for _ in 0..60 {
+        let mut old_manifests = Vec::new();
+        for n in 0..60 {
             let step = random_step(&mut rng, world.state());
             world.run(&step);
+            if n > 30 && n % 3 == 0 {
+                let mut manifests = contents(&world.sim);
+                manifests.retain(|f| f.0.extension().is_some_and(|e| e == "manifest"));
+                old_manifests.push(manifests);
+            }
         }
         if world.state().is_empty() {
             world.run(&Step::Create("a"));
@@ -99,7 +111,16 @@ impl Base {
         tables.retain(|path| path.extension().is_some_and(|e| e == "table"));
         assert_eq!(tables.len() as u64, verified.tables);
         drop(db);
-        Base { name: format!("seed {seed}, {end:?}"), disk, world, least, residue, sector, tables }
+        Base {
+            name: format!("seed {seed}, {end:?}"),
+            disk,
+            world,
+            least,
+            residue,
+            sector,
+            tables,
+            old_manifests,
+        }
     }
 
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
@@ -132,11 +153,28 @@ impl Base {
         damage.places().iter().any(|path| path.ends_with("HINT"))
     }
 
+    /// Whole files: each lost, each in the place of another of its kind, each twice, and the manifests
+    /// of the past.
+    fn mixed_up(&self) -> Vec<Damage> {
+        let files = self.files();
+        let mut all: Vec<Damage> = (0..self.old_manifests.len()).map(Damage::OldManifest).collect();
+        for (i, (one, _)) in files.iter().enumerate() {
+            all.push(Damage::Remove(one.clone()));
+            for (other, _) in files[i + 1..].iter().filter(|f| f.0.extension() == one.extension()) {
+                all.push(Damage::Swap(one.clone(), other.clone()));
+            }
+            if let Some(kind) = one.extension() {
+                all.push(Damage::Double(one.clone(), Path::new(DIR).join("900000").with_extension(kind)));
+            }
+        }
+        all
+    }
+
     fn judge(&self, damage: &Damage, rng: &mut Rng, outcomes: &mut Outcomes) {
         let what = format!("{}, {damage:?}", self.name);
         let disk = self.disk.crash(1);
         let unharmed = contents(&disk);
-        damage.make(&disk);
+        damage.make(self, &disk);
         let read_only = rng.one_in(3);
         let options = self.world.options.clone().fs(Arc::new(disk.clone()));
         let before = contents(&disk);
@@ -226,10 +264,12 @@ impl Damage {
             Damage::Flip(path, _) | Damage::Byte(path, ..) | Damage::Sector(path, ..) => vec![path],
             Damage::Cut(path, _) | Damage::Longer(path, _) | Damage::Remove(path) => vec![path],
             Damage::Swap(a, b) => vec![a, b],
+            Damage::Double(_, new) => vec![new],
+            Damage::OldManifest(_) => vec![],
         }
     }
 
-    fn make(&self, disk: &SimFs) {
+    fn make(&self, base: &Base, disk: &SimFs) {
         let change = |path: &Path, change: &dyn Fn(&mut Vec<u8>)| disk.damage(path, change).unwrap();
         match self {
             Damage::Flip(path, bit) => change(path, &|b| b[bit / 8] ^= 1 << (bit % 8)),
@@ -246,6 +286,19 @@ impl Damage {
                 let (a, b) = (disk.read(one).unwrap(), disk.read(other).unwrap());
                 change(one, &|bytes| bytes.clone_from(&b));
                 change(other, &|bytes| bytes.clone_from(&a));
+            }
+            Damage::Double(path, new) => {
+                let bytes = disk.read(path).unwrap();
+                drop(disk.create(new).unwrap());
+                change(new, &|b| b.clone_from(&bytes));
+            }
+            Damage::OldManifest(n) => {
+                let is_manifest = |f: &(PathBuf, Vec<u8>)| f.0.extension().is_some_and(|e| e == "manifest");
+                contents(disk).iter().filter(|f| is_manifest(f)).for_each(|f| disk.remove(&f.0).unwrap());
+                for (path, bytes) in &base.old_manifests[*n] {
+                    drop(disk.create(path).unwrap());
+                    change(path, &|b| b.clone_from(bytes));
+                }
             }
         }
     }
@@ -277,6 +330,19 @@ fn a_sample_of_damage_is_told_or_does_nothing() {
 #[ignore = "takes long"]
 fn much_damage_is_told_or_does_nothing() {
     damage_all(seeds(100), 4000);
+}
+
+#[test]
+fn files_that_are_mixed_up_are_told() {
+    for end in [End::Closed, End::Killed, End::PowerLoss] {
+        let mut outcomes = Outcomes::default();
+        for seed in seeds(4) {
+            let (base, mut rng) = (Base::new(seed, end), Rng::new(seed));
+            base.mixed_up().iter().for_each(|damage| base.judge(damage, &mut rng, &mut outcomes));
+        }
+        println!("{end:?}: {outcomes:?}");
+        assert!(outcomes.refused > 0 && outcomes.failed > 0 && outcomes.unharmed > 0);
+    }
 }
 
 /// Damage in many places at once: each is named, and nothing beside them.
