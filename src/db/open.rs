@@ -20,6 +20,7 @@ use crate::db::core::Core;
 use crate::db::entropy::{self, Salts};
 use crate::db::registry::{Registry, Unborn};
 use crate::db::stage::SyncStage;
+use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
@@ -137,7 +138,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     }
     check_tables(dir, &state, &listing)?;
     check_segments(&*fs, dir, &state, &listing)?;
-    let segments = segments(&state);
+    let segments = announced(&state);
     let budget = Budget::new(options.memory_bytes, options.open_files);
     let cache = Cache::within(&budget, options.cache_bytes);
     let pool = Pool::new(options.memtable_limit(), &budget);
@@ -194,13 +195,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         pool,
         salts,
         version,
-        commit: CommitState {
-            journal: None,
-            segment_start: report.end,
-            retired: Vec::new(),
-            last_seq,
-            writers,
-        },
+        commit: CommitState::new(report.end, last_seq, writers),
         registry: registry.into_inner(),
         sync: SyncStage::new(report.end, last_seq, hint),
         lock,
@@ -213,6 +208,15 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         queue_left_work(&core);
     }
     Ok((core, recovery))
+}
+
+/// The segments of the journal, as recovery wants to know them.
+pub(crate) fn announced(state: &State) -> Vec<Announced> {
+    let sealed = |state: &SegmentState| match *state {
+        SegmentState::Announced => None,
+        SegmentState::Sealed { start, end } => Some((start, end)),
+    };
+    state.segments.iter().map(|(&no, state)| Announced { no, sealed: sealed(state) }).collect()
 }
 
 /// The directory and its lock.
@@ -263,15 +267,6 @@ fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, bool
         }
         None => Ok((State::new(entropy::random()?), true)),
     }
-}
-
-/// The segments that `state` names.
-pub(crate) fn segments(state: &State) -> Vec<Announced> {
-    let sealed = |segment: SegmentState| match segment {
-        SegmentState::Announced => None,
-        SegmentState::Sealed { start, end } => Some((start, end)),
-    };
-    state.segments.iter().map(|(&no, &segment)| Announced { no, sealed: sealed(segment) }).collect()
 }
 
 /// Every table the manifest names must be there, as long as it was.
@@ -326,6 +321,7 @@ impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
     fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, memtable_bytes: usize) -> Result<Build> {
         let mut registry = Registry::new(pool);
+        registry.throttle = Arc::new(Throttle::new(memtable_bytes));
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
@@ -333,7 +329,7 @@ impl Build {
         }
         let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
-        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default());
         writers.add(&catalog.tree, catalog.writer);
         rows.seek_first()?;
         while rows.valid() {
@@ -371,7 +367,8 @@ impl Build {
         }
         self.last_seq = first.plus(u64::from(count).saturating_sub(1));
         // Frozen memtables are flushed once the database runs.
-        self.writers.rotate_full(self.memtable_bytes, || Position(0));
+        let throttle = self.registry.lock().throttle.clone();
+        self.writers.rotate_full(self.memtable_bytes, || Position(0), &throttle);
         Ok(())
     }
 }
@@ -478,6 +475,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
 fn leave(core: &Arc<Core>) -> Result<()> {
     core.sync_to(core.snapshots.visible())?;
     core.sync_retired()?;
+    // What was dropped pins the journal until the manifest has forgotten it.
+    core.forget_dropped()?;
     let end = core.sync.durable_position().0;
     let needed = core.needed_from(end, &[]);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {

@@ -67,6 +67,14 @@ struct Queue {
     stop: bool,
 }
 
+/// How many pieces there are; what failed and waits is queued.
+pub(crate) struct Counts {
+    pub flushes_running: usize,
+    pub flushes_queued: usize,
+    pub compactions_running: usize,
+    pub compactions_queued: usize,
+}
+
 /// A piece is being worked on as long as this lives.
 pub(crate) struct Running<'a>(&'a Work);
 
@@ -212,6 +220,16 @@ impl Work {
         });
     }
 
+    pub fn counts(&self) -> Counts {
+        let queue = self.queue.lock();
+        Counts {
+            flushes_running: usize::from(queue.flushing),
+            flushes_queued: queue.wanted.flush.len() + queue.failed.flush.len(),
+            compactions_running: queue.compacting.len(),
+            compactions_queued: queue.wanted.compact.len() + queue.failed.compact.len(),
+        }
+    }
+
     /// Why the flush that is to come again failed, unless it runs again already.
     pub fn flush_failed(&self) -> Option<Error> {
         let queue = self.queue.lock();
@@ -314,7 +332,7 @@ mod tests {
     fn tree(id: u32) -> Arc<Tree> {
         let memtables = vec![Mem::new(memtable::new().1)];
         let view = View { memtables, runs: Vec::new(), flushed: Seq::ZERO };
-        Arc::new(Tree::new(KeyspaceId(id), KeyspaceOptions::default(), view))
+        Arc::new(Tree::new(KeyspaceId(id), KeyspaceOptions::default(), view, Arc::default()))
     }
 
     fn name(piece: &Piece) -> String {

@@ -141,7 +141,7 @@ impl Core {
             fs: &*self.fs,
             dir: &self.dir,
             db: self.id,
-            segments: &open::segments(&state),
+            segments: &open::announced(&state),
             start: state.sealed_end,
             durable,
         };
