@@ -1,7 +1,7 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's
+//! Lock order, outermost first: `keeping`, `rotation`, `version`, `commit`, `registry`, a tree's
 //! `swap`; the locks of `snapshots`, `sync`, `work`, `claims` and `kept` are leaves, taken last and
 //! never held across a call.
 
@@ -74,9 +74,9 @@ pub(crate) struct Core {
     pub closed: AtomicBool,
     /// Nothing becomes durable any more.
     pub ended: AtomicBool,
-    /// Held while a checkpoint is made.
-    pub checkpoint: Mutex<()>,
-    /// While a checkpoint needs the files: those that are to be removed behind it.
+    /// Held while files are [kept](crate::db::kept::Kept).
+    pub keeping: Mutex<()>,
+    /// While files are kept: those that are to be removed after that.
     pub kept: Mutex<Option<Vec<Name>>>,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
@@ -158,7 +158,7 @@ impl Core {
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            checkpoint: Mutex::new(()),
+            keeping: Mutex::new(()),
             kept: Mutex::new(None),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
@@ -306,8 +306,8 @@ impl Core {
         Ok(edit)
     }
 
-    /// Removes a file nobody needs, if a checkpoint does behind that; one that stays is found by the
-    /// next open. Whether it was there and is gone.
+    /// Removes a file nobody needs, or has it removed when files are no longer kept; one that stays is
+    /// found by the next open. Whether it was there and is gone.
     pub fn remove_file(&self, name: Name) -> bool {
         if let Some(kept) = &mut *self.kept.lock() {
             kept.push(name);

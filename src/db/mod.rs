@@ -25,6 +25,7 @@ pub(crate) mod core;
 pub(crate) mod events;
 // == what is done with it ==
 pub(crate) mod commit;
+pub(crate) mod kept;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
@@ -50,4 +51,5 @@ pub(crate) mod database;
 pub(crate) mod maintain;
 pub(crate) mod metrics;
 pub(crate) mod read;
+pub(crate) mod verify;
 pub(crate) mod write;

@@ -139,6 +139,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         sync_names(&*fs, dir)?;
     }
     check_tables(dir, &state, &listing)?;
+    check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
     let (pool, store) = places(dir, &options);
     let mut build = Build::new(&state, &store, &pool, options.memtable_limit())?;
@@ -216,7 +217,7 @@ fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
 }
 
 /// The segments of the journal, as recovery wants to know them.
-fn announced(state: &State) -> Vec<Announced> {
+pub(crate) fn announced(state: &State) -> Vec<Announced> {
     let sealed = |state: &SegmentState| match *state {
         SegmentState::Announced => None,
         SegmentState::Sealed { start, end } => Some((start, end)),
@@ -318,6 +319,28 @@ fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
                 return Err(Error::corruption(message).in_file(&name.path(dir)));
             }
             None => return Err(Error::corruption("a table is missing").in_file(&name.path(dir))),
+        }
+    }
+    Ok(())
+}
+
+/// So must every segment: its name was synced before the manifest announced it, and is removed only
+/// after the manifest says so. One that came back after that is older than the manifest's last edit:
+/// a newer one tells that the manifest is not the newest.
+fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> Result<()> {
+    for &no in state.segments.keys() {
+        let name = Name::Journal(no);
+        if !listing.files.contains_key(&name) {
+            return Err(Error::corruption("a journal segment is missing").in_file(&name.path(dir)));
+        }
+    }
+    let unnamed = listing.numbers(Name::Journal).into_iter().map(|(no, _)| no);
+    for no in unnamed.filter(|no| !state.segments.contains_key(no)) {
+        let saw = journal::last_edit(fs, dir, state.db, no)?;
+        if let Some(saw) = saw.filter(|saw| *saw > state.edit) {
+            let last = state.edit;
+            let why = format!("the manifest ends at edit {last}, but the journal saw edit {saw}");
+            return Err(Error::corruption(why).in_file(&Name::Journal(no).path(dir)));
         }
     }
     Ok(())
@@ -472,8 +495,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    // One that is under way ends with an error, and soon.
-    drop(core.checkpoint.lock());
+    // Whoever keeps files ends soon, with an error.
+    drop(core.keeping.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());

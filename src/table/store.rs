@@ -50,7 +50,7 @@ impl Store {
         self.cache.stats()
     }
 
-    pub fn cache(&self) -> &Cache {
+    pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
 

@@ -8,6 +8,7 @@ mod calm;
 mod checkpoint;
 mod compaction;
 mod crash;
+mod damage;
 mod faults;
 mod hook;
 mod model;
