@@ -1,8 +1,8 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync` and `work` are leaves, taken last and never held across a call.
+//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
+//! locks of `snapshots`, `sync`, `work` and `kept` are leaves, taken last and never held across a call.
 
 use crate::budget::Budget;
 use crate::counters::{Jobs, Tally};
@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub store: Arc<Store>,
     /// Where memtables have their memory from.
     pub pool: Arc<Pool>,
+    /// The table that was closed last to keep the budget; held while tables are closed.
+    pub closed_last: Mutex<FileNo>,
     pub salts: Mutex<Salts>,
     /// Held while the journal moves to its next segment.
     pub rotation: Mutex<()>,
@@ -62,6 +64,10 @@ pub(crate) struct Core {
     pub closed: AtomicBool,
     /// Nothing becomes durable any more.
     pub ended: AtomicBool,
+    /// Held while a checkpoint is made.
+    pub checkpoint: Mutex<()>,
+    /// While a checkpoint needs the files: those that are to be removed behind it.
+    pub kept: Mutex<Option<Vec<Name>>>,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
     /// Held until the database closes.
@@ -124,6 +130,7 @@ impl Core {
             budget: parts.pool.budget().clone(),
             store: parts.store,
             pool: parts.pool,
+            closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
             rotation: Mutex::new(()),
             next_segment: Mutex::new(None),
@@ -137,6 +144,8 @@ impl Core {
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            checkpoint: Mutex::new(()),
+            kept: Mutex::new(None),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
         }
@@ -278,9 +287,13 @@ impl Core {
         Ok(edit)
     }
 
-    /// Removes a file nobody needs; one that stays is found by the next open. Whether it was there
-    /// and is gone.
+    /// Removes a file nobody needs, if a checkpoint does behind that; one that stays is found by the
+    /// next open. Whether it was there and is gone.
     pub fn remove_file(&self, name: Name) -> bool {
+        if let Some(kept) = &mut *self.kept.lock() {
+            kept.push(name);
+            return false;
+        }
         let path = name.path(&self.dir);
         match self.fs.remove(&path) {
             Ok(()) => true,
@@ -350,14 +363,6 @@ impl Core {
             }
         }
         floor
-    }
-
-    /// Memory that can be had again gives way, if more is held than may be.
-    pub fn trim_memory(&self) {
-        if self.budget.total() > self.budget.limit() {
-            self.pool.shrink(0);
-            self.store.cache().trim();
-        }
     }
 
     /// Lets go of trees only reads before `oldest` could see.

@@ -23,6 +23,7 @@ pub(crate) mod commit;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;
@@ -39,6 +40,7 @@ pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
 // == its verbs ==
+pub(crate) mod checkpoint;
 pub(crate) mod database;
 pub(crate) mod metrics;
 pub(crate) mod read;

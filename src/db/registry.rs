@@ -80,6 +80,14 @@ impl Registry {
         self.trees.values().map(|(_, tree)| tree)
     }
 
+    /// Every tree that may be read, each once.
+    pub fn all_trees(&self) -> Vec<Arc<Tree>> {
+        let dropped = self.dropped.iter().map(|d| d.tree.clone());
+        let past = self.aged.iter().flat_map(|slot| slot.past());
+        let all = self.trees().cloned().chain(dropped).chain(past);
+        all.map(|tree| (tree.id, tree)).collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
     pub fn tree(&self, id: KeyspaceId) -> Option<&Arc<Tree>> {
         self.trees.get(&id).map(|(_, tree)| tree)
     }

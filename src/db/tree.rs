@@ -3,13 +3,14 @@
 
 use crate::counters::{Jobs, Tally};
 use crate::error::{Error, ErrorKind};
-use crate::ids::{KeyspaceId, Seq};
+use crate::ids::{FileNo, KeyspaceId, Seq};
 use crate::memtable::Memtable;
 use crate::options::KeyspaceOptions;
 use crate::sync::Mutex;
 use crate::view::run::Run;
 use crate::view::{Mem, View};
 use arc_swap::{ArcSwap, ArcSwapOption};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One keyspace id: its current view, swapped whole.
@@ -52,6 +53,21 @@ impl Tree {
         memtables.push(fresh);
         memtables.extend(old.memtables.iter().cloned());
         self.view.store(Arc::new(View { memtables, runs: old.runs.clone(), flushed: old.flushed }));
+    }
+
+    /// Tables in `close` get fresh handles: they are closed with the last reader of the view before, which
+    /// is answered. `None`: there are none of them.
+    pub fn reopen(&self, close: &HashSet<FileNo>) -> Option<Arc<View>> {
+        let _guard = self.swap.lock();
+        let old = self.view.load_full();
+        let changed: Vec<_> = old.runs.iter().map(|run| run.reopened(close)).collect();
+        if changed.iter().all(Option::is_none) {
+            return None;
+        }
+        let runs = changed.into_iter().zip(&old.runs);
+        let runs = runs.map(|(new, old)| new.map_or_else(|| old.clone(), Arc::new)).collect();
+        self.view.store(Arc::new(View { memtables: old.memtables.clone(), runs, flushed: old.flushed }));
+        Some(old)
     }
 
     /// New runs; `gone` memtables are in them now.
@@ -100,6 +116,11 @@ impl Slot {
             Some(i) => Ok(history[i].1.clone()),
             None => Err(NotYet),
         }
+    }
+
+    /// All trees that the name has stood for, as far as anybody may ask.
+    pub fn past(&self) -> Vec<Arc<Tree>> {
+        self.history.lock().iter().filter_map(|(_, tree)| tree.clone()).collect()
     }
 
     /// Whether the name came to stand for another tree after `at`. That it was given at all is not

@@ -29,7 +29,7 @@ pub(crate) fn compact(
 ) -> Result<Vec<TableMeta>> {
     let mut tables = Vec::new();
     for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
-        tables.push(table.handle.table()?.clone());
+        tables.push(table.handle.visit()?);
     }
     let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
     drop(tables);

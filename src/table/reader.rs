@@ -312,8 +312,12 @@ impl Table {
         e.at(&self.path, self.index.block(no).map_or(0, |at| at.offset))
     }
 
-    /// Bytes of memory that index, filter and the like take. Cached blocks, and the slots for them, count
-    /// apart.
+    /// Bytes of memory that are held for the table while it is open. Cached blocks, and the slots for them,
+    /// count apart.
+    pub fn held(&self) -> usize {
+        self.share.bytes()
+    }
+
     fn memory(&self) -> usize {
         let tombstones: usize = self
             .tombstones

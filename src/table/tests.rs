@@ -478,16 +478,23 @@ fn an_obsolete_table_goes_with_its_last_user() {
 
     let handle = Handle::new(&store, FileNo(7), ID, size);
     assert!(handle.opened().is_none());
-    let table = handle.table().unwrap().clone();
-    assert!(Arc::ptr_eq(&table, handle.table().unwrap()));
-    let second = handle.clone();
+    drop(handle.table().unwrap());
+    let table = handle.visit().unwrap();
+    assert!(Arc::ptr_eq(&table, handle.opened().unwrap()));
+    // Another handle of the same file opens it for itself.
+    let second = handle.fresh();
+    assert!(second.opened().is_none());
+    assert_eq!(second.table().unwrap().properties().entries, 1);
+    assert_eq!(store.cache().budget().files(), 2);
     handle.obsolete();
     drop(handle);
+    assert_eq!(store.cache().budget().files(), 2);
     let mut pin = Pin::default();
     let get = |pin| table.get(b"k", key::hash(b"k"), Seq::MAX, pin).unwrap().unwrap().value.to_vec();
     assert_eq!(get(&mut pin), b"v");
     assert_eq!(fs.0.lock().unwrap().len(), 1);
     drop(second);
+    assert_eq!(store.cache().budget().files(), 1);
     assert!(fs.0.lock().unwrap().is_empty());
 }
 

@@ -161,7 +161,7 @@ impl View {
         let mut tables = Vec::new();
         for run in self.runs.iter().filter(|r| r.range_deletes) {
             for table in run.within(bounds).iter().filter(|t| t.meta.range_deletes > 0) {
-                tables.push(table.handle.table()?.clone());
+                tables.push(table.handle.visit()?);
             }
         }
         let ranges: Vec<_> = self.memtables.iter().map(|m| m.table.range_sets()).collect();

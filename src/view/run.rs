@@ -8,7 +8,7 @@ use crate::ids::FileNo;
 use crate::key::{Trailer, head};
 use crate::table::{Handle, Store, TableCursor};
 use crate::version::{Levels, TableMeta};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A table of a run: what the manifest says of it, and the file.
@@ -62,6 +62,18 @@ impl Run {
         &rest[..to]
     }
 
+    /// The same run, with fresh handles for the tables `close` names; `None` if it has none of them.
+    pub fn reopened(&self, close: &HashSet<FileNo>) -> Option<Run> {
+        if !self.tables.iter().any(|t| close.contains(&t.meta.no)) {
+            return None;
+        }
+        let again = |t: &RunTable| match close.contains(&t.meta.no) {
+            true => RunTable { meta: t.meta.clone(), handle: t.handle.fresh() },
+            false => t.clone(),
+        };
+        Some(Run { tables: self.tables.iter().map(again).collect(), ends: self.ends.clone(), ..*self })
+    }
+
     pub fn overlaps(&self, bounds: &Bounds) -> bool {
         !self.within(bounds).is_empty()
     }
@@ -109,7 +121,7 @@ impl RunCursor {
             self.table = None;
             self.at = at;
             if let Some(t) = self.run.tables.get(at) {
-                let table = t.handle.table()?.clone();
+                let table = t.handle.visit()?;
                 self.table = Some(if self.streaming {
                     TableCursor::streaming(table)
                 } else {

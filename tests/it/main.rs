@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod checkpoint;
 mod crash;
 mod faults;
 mod hook;
