@@ -5,6 +5,7 @@
 mod api;
 mod checkpoint;
 mod crash;
+mod events;
 mod faults;
 mod hook;
 mod model;
