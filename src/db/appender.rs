@@ -4,6 +4,7 @@
 use crate::batch::{Op, decode};
 use crate::db::registry::Registry;
 use crate::db::stage::Retired;
+use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
 use crate::error::{Error, Result, closed};
 use crate::ids::{KeyspaceId, Position, Seq};
@@ -164,7 +165,12 @@ impl Writers {
 
     /// Freezes memtables that have grown to `limit`, or that make all of them together too large,
     /// or that pin the journal before `pinned`. Answers the trees that want a flush.
-    pub fn rotate_full(&mut self, limit: usize, pinned: impl Fn() -> Position) -> Vec<Arc<Tree>> {
+    pub fn rotate_full(
+        &mut self,
+        limit: usize,
+        pinned: impl Fn() -> Position,
+        throttle: &Throttle,
+    ) -> Vec<Arc<Tree>> {
         let mut full = Vec::new();
         for i in 0..self.touched.len() {
             if let Some(w) = self.by_id.get_mut(&self.touched[i])
@@ -178,7 +184,7 @@ impl Writers {
         // the limit, rarely enough to cost nothing.
         if self.unchecked >= limit / 16 {
             self.unchecked = 0;
-            self.rotate_excess(limit, pinned(), &mut full);
+            throttle.active(self.rotate_excess(limit, pinned(), &mut full) as u64);
         }
         full
     }
@@ -188,7 +194,8 @@ impl Writers {
         self.unchecked == 0
     }
 
-    fn rotate_excess(&mut self, limit: usize, pinned: Position, full: &mut Vec<Arc<Tree>>) {
+    /// Answers the bytes in what is not frozen.
+    fn rotate_excess(&mut self, limit: usize, pinned: Position, full: &mut Vec<Arc<Tree>>) -> usize {
         // Of those that hold something: what the others take cannot be flushed away.
         let mut total = 0;
         let mut by_size: Vec<(usize, KeyspaceId)> = Vec::new();
@@ -206,7 +213,7 @@ impl Writers {
             }
         }
         if total <= limit + limit / 2 {
-            return;
+            return total;
         }
         by_size.sort_unstable_by(|a, b| b.cmp(a));
         for (bytes, id) in by_size {
@@ -219,6 +226,7 @@ impl Writers {
                 total -= bytes;
             }
         }
+        total
     }
 
     /// Freezes every memtable that holds something, of `only` or of all trees.

@@ -1,7 +1,16 @@
-//! The one place where time is read: for deadlines that a caller sets and to say how long things
-//! took, never to decide what is true.
+//! The one place where time is read: for deadlines that a caller sets, for how long writes are delayed,
+//! and to say how long things took; never to decide what is true.
 
+use crate::error::{Error, ErrorKind};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+/// Nanoseconds since this was first asked.
+pub(crate) fn nanos() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// A moment after which waiting ends.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +29,12 @@ impl Deadline {
             Some(at) => at.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()),
         }
     }
+}
+
+/// What a write with a deadline gets that had to wait longer.
+#[cold]
+pub(crate) fn no_room_in_time() -> Error {
+    Error::new(ErrorKind::Busy, "no room for the write before its deadline")
 }
 
 /// A moment, to say later how long ago it was.

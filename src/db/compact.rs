@@ -28,7 +28,7 @@ impl Core {
         Ok(())
     }
 
-    fn pick_options(&self) -> pick::PickOptions {
+    pub fn pick_options(&self) -> pick::PickOptions {
         pick::PickOptions {
             l0_runs: L0_RUNS,
             level_base: self.options.memtable_limit() as u64 * L0_RUNS as u64,

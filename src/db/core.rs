@@ -13,17 +13,20 @@ use crate::db::queue::Work;
 use crate::db::registry::Registry;
 use crate::db::snapshots::Snapshots;
 use crate::db::stage::SyncStage;
+use crate::db::throttle::{Load, Throttle};
+use crate::db::turn::Turn;
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
+use crate::job::pick;
 use crate::journal::Segment;
 use crate::memtable::{Memtable, Pool};
 use crate::options::Options;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::table::Store;
-use crate::version::{Change, Edit, SegmentState, VersionSet};
+use crate::version::{Change, Edit, Levels, MAX_LEVELS, SegmentState, VersionSet};
 use crate::view::{View, run};
 use std::collections::BTreeSet;
 use std::io;
@@ -45,13 +48,14 @@ pub(crate) struct Core {
     pub closed_last: Mutex<FileNo>,
     pub salts: Mutex<Salts>,
     /// Held while the journal moves to its next segment.
-    pub rotation: Mutex<()>,
+    pub rotation: Turn,
     /// The next segment: created, announced, not yet used.
     pub next_segment: Mutex<Option<Arc<Segment>>>,
     /// `None` in a read-only database.
     pub version: Mutex<Option<VersionSet>>,
     pub commit: Mutex<CommitState>,
     pub registry: Mutex<Registry>,
+    pub throttle: Arc<Throttle>,
     pub snapshots: Snapshots,
     pub sync: SyncStage,
     pub work: Work,
@@ -132,10 +136,11 @@ impl Core {
             pool: parts.pool,
             closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
-            rotation: Mutex::new(()),
+            rotation: Turn::default(),
             next_segment: Mutex::new(None),
             version: Mutex::new(parts.version),
             commit: Mutex::new(parts.commit),
+            throttle: parts.registry.throttle.clone(),
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
@@ -339,7 +344,12 @@ impl Core {
             let Some(state) = set.state().keyspaces.get(&id) else { continue };
             let gone = flushed.iter().find(|f| f.0 == id).map_or(&[][..], |f| &f.1);
             let old = tree.view.load_full();
-            tree.install(|view| run::runs(&state.levels, &self.store, &view.runs), gone, state.flushed);
+            tree.install(
+                |view| run::runs(&state.levels, &self.store, &view.runs),
+                gone,
+                state.flushed,
+                self.levels_load(&state.levels),
+            );
             for table in old.runs.iter().flat_map(|r| r.tables.iter()) {
                 if removed.contains(&table.meta.no) {
                     table.handle.obsolete();
@@ -348,6 +358,16 @@ impl Core {
             replaced.push(old);
         }
         replaced
+    }
+
+    /// How far behind compaction is in these levels.
+    fn levels_load(&self, levels: &Levels) -> Load {
+        let options = self.pick_options();
+        Load::levels(
+            pick::excess(levels, &options),
+            (0..MAX_LEVELS as u8).map(|level| levels.bytes(level)).sum(),
+            options.level_base,
+        )
     }
 
     /// The journal position from which on memtables still need it, were `flushed` in tables.

@@ -8,6 +8,9 @@ pub(crate) mod entropy;
 pub(crate) mod range;
 pub(crate) mod snapshots;
 pub(crate) mod stage;
+pub(crate) mod throttle;
+pub(crate) mod turn;
+// == what a keyspace is ==
 pub(crate) mod tree;
 // == collections of them ==
 pub(crate) mod queue;

@@ -332,7 +332,7 @@ mod tests {
     fn tree(id: u32) -> Arc<Tree> {
         let memtables = vec![Mem::new(memtable::new().1)];
         let view = View { memtables, runs: Vec::new(), flushed: Seq::ZERO };
-        Arc::new(Tree::new(KeyspaceId(id), KeyspaceOptions::default(), view))
+        Arc::new(Tree::new(KeyspaceId(id), KeyspaceOptions::default(), view, Arc::default()))
     }
 
     fn name(piece: &Piece) -> String {

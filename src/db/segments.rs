@@ -2,6 +2,7 @@
 //! before is full, left to the sync stage to be sealed.
 
 use crate::db::appender::CommitState;
+use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::{Core, Installed};
 use crate::db::stage::Retired;
 use crate::error::{Error, Result};
@@ -51,9 +52,12 @@ impl Core {
     }
 
     /// Moves the journal to a segment that takes a batch of `len` bytes, unless the active one
-    /// does.
-    pub fn next_segment(&self, len: usize) -> Result<()> {
-        let _guard = self.rotation.lock();
+    /// does. Until `deadline`, if somebody else is at it.
+    pub fn next_segment(&self, len: usize, deadline: Option<Deadline>) -> Result<()> {
+        let _guard = match deadline {
+            None => self.rotation.lock(),
+            Some(d) => self.rotation.lock_in_time(|| d.left()).ok_or_else(no_room_in_time)?,
+        };
         // Under the lock: a close waits for rotations that are under way.
         self.writable()?;
         let fits = self.commit.lock().journal.as_ref().is_none_or(|j| j.fits(len));

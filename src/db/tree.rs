@@ -2,6 +2,7 @@
 //! the tree it stood for at each moment.
 
 use crate::counters::{Jobs, Tally};
+use crate::db::throttle::{Gauge, Load, Throttle};
 use crate::error::{Error, ErrorKind};
 use crate::ids::{FileNo, KeyspaceId, Seq};
 use crate::memtable::Memtable;
@@ -19,8 +20,13 @@ pub(crate) struct Tree {
     pub options: Mutex<KeyspaceOptions>,
     pub view: ArcSwap<View>,
     pub counters: TreeCounters,
-    /// Held while a new view is made of the old one.
-    swap: Mutex<()>,
+    /// How long writes are delayed by what this tree has yet to compact.
+    pub gauge: Gauge,
+    /// What all trees share.
+    throttle: Arc<Throttle>,
+    /// Held while a new view is made of the old one: the bytes of its frozen memtables as they are
+    /// counted in `throttle`; `None` once the tree was dropped.
+    swap: Mutex<Option<u64>>,
 }
 
 /// What is counted for each tree. On cache lines of its own: each commit writes here, and each read
@@ -35,23 +41,39 @@ pub(crate) struct TreeCounters {
 }
 
 impl Tree {
-    pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View) -> Tree {
-        Tree {
-            id,
-            options: Mutex::new(options),
-            view: ArcSwap::from_pointee(view),
-            counters: TreeCounters::default(),
-            swap: Mutex::new(()),
+    pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View, throttle: Arc<Throttle>) -> Tree {
+        let gauge = Gauge::default();
+        gauge.set(level0(&view.runs).pressure());
+        let (options, view) = (Mutex::new(options), ArcSwap::from_pointee(view));
+        let counters = TreeCounters::default();
+        Tree { id, options, view, counters, gauge, throttle, swap: Mutex::new(Some(0)) }
+    }
+
+    /// Counts what is frozen in `memtables`.
+    fn count_frozen(&self, counted: &mut Option<u64>, memtables: &[Mem]) {
+        let Some(before) = counted else { return };
+        let now = memtables.iter().skip(1).map(|m| m.table.bytes() as u64).sum();
+        if *before != now {
+            self.throttle.frozen(*before, now);
+            *before = now;
         }
+    }
+
+    /// The tree was dropped: what it holds will not be flushed, and nobody waits for that.
+    pub fn discount(&self) {
+        let mut counted = self.swap.lock();
+        self.count_frozen(&mut counted, &[]);
+        *counted = None;
     }
 
     /// A new memtable in front: the one written to until now is frozen.
     pub fn rotate(&self, fresh: Mem) {
-        let _guard = self.swap.lock();
+        let mut counted = self.swap.lock();
         let old = self.view.load();
         let mut memtables = Vec::with_capacity(old.memtables.len() + 1);
         memtables.push(fresh);
         memtables.extend(old.memtables.iter().cloned());
+        self.count_frozen(&mut counted, &memtables);
         self.view.store(Arc::new(View { memtables, runs: old.runs.clone(), flushed: old.flushed }));
     }
 
@@ -70,16 +92,28 @@ impl Tree {
         Some(old)
     }
 
-    /// New runs; `gone` memtables are in them now.
-    pub fn install(&self, runs: impl FnOnce(&View) -> Vec<Arc<Run>>, gone: &[Arc<Memtable>], flushed: Seq) {
-        let _guard = self.swap.lock();
+    /// New runs; `gone` memtables are in them now. `levels`: what is to be compacted of them.
+    pub fn install(
+        &self,
+        runs: impl FnOnce(&View) -> Vec<Arc<Run>>,
+        gone: &[Arc<Memtable>],
+        flushed: Seq,
+        levels: Load,
+    ) {
+        let mut counted = self.swap.lock();
         let old = self.view.load();
         let stays = |m: &&Mem| !gone.iter().any(|g| Arc::ptr_eq(g, &m.table));
         let memtables: Vec<Mem> = old.memtables.iter().filter(stays).cloned().collect();
         debug_assert!(!memtables.is_empty());
+        self.count_frozen(&mut counted, &memtables);
         let runs = runs(&old);
+        self.gauge.set(level0(&runs).pressure().max(levels.pressure()));
         self.view.store(Arc::new(View { memtables, runs, flushed: old.flushed.max(flushed) }));
     }
+}
+
+fn level0(runs: &[Arc<Run>]) -> Load {
+    Load::level0(runs.iter().filter(|r| r.level == 0).count())
 }
 
 /// What a handle by name stands for: the current tree, and those that snapshots may still need.

@@ -63,7 +63,7 @@ impl Core {
 
     /// Takes dropped keyspaces and their tables out of the manifest; their files go when the last
     /// snapshot or iterator lets go of them.
-    fn forget_dropped(&self) -> Result<()> {
+    pub fn forget_dropped(&self) -> Result<()> {
         let dropped: Vec<(Seq, Arc<Tree>)> =
             self.registry.lock().dropped.iter().map(|d| (d.seq, d.tree.clone())).collect();
         let Some(last) = dropped.iter().map(|d| d.0).max() else { return Ok(()) };

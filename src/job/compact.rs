@@ -45,8 +45,9 @@ pub(crate) fn compact(
             read = 0;
             pause()?;
         }
-        if retain.keep(entries.key(), entries.trailer()) {
-            output.add(entries.key(), entries.trailer(), entries.value())?;
+        let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
+        if retain.keep(key, trailer, again) {
+            output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;
     }

@@ -262,9 +262,10 @@ impl Handle {
 
     /// The database no longer needs the file: it is removed with the last handle of it.
     pub fn obsolete(&self) {
-        if !self.file.obsolete.swap(true, Ordering::AcqRel) {
-            self.file.store.held.add(1);
-            self.file.store.held_bytes.add(self.file.size);
+        let file = &self.file;
+        if !file.obsolete.swap(true, Ordering::AcqRel) {
+            file.store.held.add(1);
+            file.store.held_bytes.add(file.size);
         }
     }
 }

@@ -204,6 +204,8 @@ fn assert_at(cursor: &TableCursor, entries: &Entries, at: Option<usize>) {
             assert!(cursor.valid());
             assert_eq!((cursor.key(), cursor.trailer(), cursor.value()), (&key[..], *trailer, &value[..]));
             assert_eq!(cursor.head(), key::head(key));
+            let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i].0);
+            assert_eq!(cursor.has_newer(), before == Some(key));
         }
         None => assert!(!cursor.valid()),
     }
@@ -232,12 +234,15 @@ fn check_cursor(random: &mut Random, cursor: &mut TableCursor, entries: &Entries
         assert_at(cursor, entries, Some(i));
         if i < n {
             cursor.next().unwrap();
+            let behind = entries.get(i + 1);
+            assert!(behind.is_none_or(|b| cursor.repeats() == (b.0 == entries[i].0)));
         }
     }
     cursor.seek_last().unwrap();
     for i in (0..n).rev() {
         assert_at(cursor, entries, Some(i));
         cursor.prev().unwrap();
+        assert!(i == 0 || cursor.repeats() == (entries[i - 1].0 == entries[i].0));
     }
     assert!(!cursor.valid());
     for _ in 0..100 {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod calm;
 mod checkpoint;
 mod crash;
 mod events;
@@ -11,6 +12,7 @@ mod hook;
 mod model;
 mod pairs;
 mod process;
+mod ranges;
 mod regress;
 mod rng;
 mod soak;
