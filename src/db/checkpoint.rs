@@ -8,7 +8,9 @@
 //! together with all names: without a complete one files are refused, and so is a manifest whose
 //! files are missing. What a crash leaves behind is no database, or the whole.
 
+use crate::db::clock;
 use crate::db::core::{Core, Installed};
+use crate::db::events::Took;
 use crate::db::handle::Db;
 use crate::db::kept::Kept;
 use crate::db::open;
@@ -47,7 +49,11 @@ impl Db {
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly) from a database that cannot write,
     /// [`DiskFull`](crate::ErrorKind::DiskFull), after which another try may succeed.
     pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<Seq> {
-        self.core().checkpoint(dir.as_ref())
+        let (dir, began) = (dir.as_ref(), clock::Moment::now());
+        let seq = self.core().checkpoint(dir)?;
+        let took = Took(began.elapsed());
+        log::info!(target: "esker", "checkpoint of all up to {seq} in {}, took {took}", dir.display());
+        Ok(seq)
     }
 }
 
@@ -187,7 +193,7 @@ impl Drop for Copy<'_> {
             let path = name.path(self.dir);
             match self.core.fs.remove(&path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
-                    log::warn!("{}", Error::io("removing part of a checkpoint", &path, e));
+                    log::warn!(target: "esker", "{}", Error::io("removing part of a checkpoint", &path, e));
                 }
                 _ => {}
             }

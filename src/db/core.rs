@@ -172,7 +172,7 @@ impl Core {
     pub fn latch(&self, e: Error) -> Error {
         let e = e.for_good();
         if self.failed.set(e.clone()).is_ok() {
-            log::error!("the database is read-only until reopened: {e}");
+            log::error!(target: "esker", "the database is read-only until reopened: {e}");
         }
         e
     }
@@ -300,8 +300,13 @@ impl Core {
         self.tell_failed();
         // With the last view that holds it, a table's file is removed: not under a lock.
         drop(old_views);
+        for (no, start, end) in sealed {
+            log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
+        }
         for no in gone {
-            self.remove_file(Name::Journal(no));
+            if self.remove_file(Name::Journal(no)) {
+                log::debug!(target: "esker", "removed journal segment {no}");
+            }
         }
         Ok(edit)
     }
@@ -318,7 +323,7 @@ impl Core {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
             Err(e) => {
-                log::warn!("{}", Error::io("removing a file", &path, e));
+                log::warn!(target: "esker", "{}", Error::io("removing a file", &path, e));
                 false
             }
         }

@@ -28,7 +28,7 @@ impl Core {
         let (mut metrics, end) = self.commit_metrics();
         let mut tables = TableMetrics {
             open: self.budget.files() as u64,
-            open_limit: self.budget.file_limit() as u64,
+            open_limit: self.store.file_limit() as u64,
             held: self.store.held.get(),
             held_bytes: self.store.held_bytes.get(),
             ..TableMetrics::default()

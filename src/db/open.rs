@@ -294,7 +294,7 @@ fn open_versions(
 fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, Option<FileNo>)> {
     if let Some(loaded) = version::load(fs, dir, &listing.numbers(Name::Manifest))? {
         if let Some((offset, bytes)) = loaded.torn {
-            log::info!("the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
+            log::info!(target: "esker", "the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
         }
         return Ok((loaded.state, Some(loaded.no)));
     }
@@ -511,6 +511,9 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     core.ended.store(true, Ordering::Release);
     core.sync.wake_all();
     *core.lock.lock() = None;
+    if result.is_ok() {
+        log::info!(target: "esker", "closed {}", core.dir.display());
+    }
     result
 }
 

@@ -46,7 +46,10 @@ impl Core {
         let announced =
             synced.and_then(|()| self.install(Installed { changes, ..Installed::default() }).map(drop));
         match announced {
-            Ok(()) => Ok(Arc::new(segment)),
+            Ok(()) => {
+                log::debug!(target: "esker", "created journal segment {no} of {capacity} bytes");
+                Ok(Arc::new(segment))
+            }
             Err(e) => {
                 // After a failure that leaves unknown what the manifest says, it stays.
                 if self.failure().is_none() {

@@ -28,7 +28,7 @@ impl Core {
                 if self.failure().is_some() {
                     return;
                 }
-                log::warn!("background work failed and will be tried again: {e}");
+                log::warn!(target: "esker", "background work failed and will be tried again: {e}");
             }
         }
     }
@@ -113,6 +113,7 @@ impl Core {
             self.remove_file(Name::Table(no));
         }
         self.registry.lock().forget_dropped(last);
+        log::debug!(target: "esker", "forgot {} dropped keyspaces", dropped.len());
         self.forget_before(self.snapshots.oldest());
         Ok(())
     }

@@ -120,7 +120,7 @@ impl Drop for Output<'_> {
 /// Removes a table that no manifest names. One that stays is found by the next open.
 pub(crate) fn discard(store: &Store, no: FileNo) {
     if let Err(e) = store.remove(no) {
-        log::warn!("removing an unfinished table: {e}");
+        log::warn!(target: "esker", "removing an unfinished table: {e}");
     }
 }
 

@@ -9,6 +9,7 @@ mod checkpoint;
 mod compaction;
 mod crash;
 mod damage;
+mod events;
 mod faults;
 mod hook;
 mod model;
