@@ -105,6 +105,7 @@ pub fn run(engine: &str, dir: &Path, plan: &Plan) -> Outcome {
     let cpu = measure::cpu()?;
     timed("compact all", "key", keys, || db.compact())?;
     tell("compact all", "CPU us/key", micros(measure::cpu()? - cpu) / keys as f64);
+    measure::settle(&at_random.dir)?;
     space(&*db, &at_random.dir, keys, "compact all")?;
     reads(&*db, keys, ", compacted")?;
     range_deletes(&*db, keys)?;
