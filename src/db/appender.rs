@@ -4,6 +4,7 @@
 use crate::batch::{Op, decode};
 use crate::db::registry::Registry;
 use crate::db::stage::Retired;
+use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
 use crate::error::{Error, Result, closed};
 use crate::ids::{KeyspaceId, Position, Seq};
@@ -22,6 +23,10 @@ pub(crate) struct CommitState {
     pub journal: Option<journal::Writer>,
     /// Where the active segment starts.
     pub segment_start: Position,
+    /// Where the first segment of this opening starts.
+    pub began: Position,
+    /// Batches committed since opening.
+    pub commits: u64,
     /// Segments behind the active one that are not synced whole, oldest first.
     pub retired: Vec<Retired>,
     /// The last sequence number given.
@@ -37,6 +42,9 @@ pub(crate) struct Writers {
     pool: Arc<Pool>,
     /// Keyspaces of the batch being applied, each run of operations once.
     touched: Vec<KeyspaceId>,
+    /// Keys and values as callers wrote them, over all trees but the catalog.
+    pub bytes_in: u64,
+    pub operations: u64,
     /// Bytes applied since all memtables together were last looked at.
     unchecked: usize,
 }
@@ -107,6 +115,12 @@ impl Writers {
                         w.insert(op, seq);
                         if id == KeyspaceId::CATALOG {
                             self.apply_row(op, seq, registry)?;
+                        } else {
+                            let bytes = op.len() as u64;
+                            w.tree.counters.bytes_in.add(bytes);
+                            w.tree.counters.operations.add(1);
+                            self.bytes_in += bytes;
+                            self.operations += 1;
                         }
                     }
                 }
@@ -120,6 +134,15 @@ impl Writers {
         }
         self.unchecked += ops.len();
         Ok(())
+    }
+
+    /// What was applied until now, in replay, does not count.
+    fn count_from_here(&mut self) {
+        (self.bytes_in, self.operations) = (0, 0);
+        for w in self.by_id.values() {
+            w.tree.counters.bytes_in.set(0);
+            w.tree.counters.operations.set(0);
+        }
     }
 
     fn apply_row(&mut self, op: Op<'_>, seq: Seq, registry: &crate::sync::Mutex<Registry>) -> Result<()> {
@@ -142,7 +165,12 @@ impl Writers {
 
     /// Freezes memtables that have grown to `limit`, or that make all of them together too large,
     /// or that pin the journal before `pinned`. Answers the trees that want a flush.
-    pub fn rotate_full(&mut self, limit: usize, pinned: impl Fn() -> Position) -> Vec<Arc<Tree>> {
+    pub fn rotate_full(
+        &mut self,
+        limit: usize,
+        pinned: impl Fn() -> Position,
+        throttle: &Throttle,
+    ) -> Vec<Arc<Tree>> {
         let mut full = Vec::new();
         for i in 0..self.touched.len() {
             if let Some(w) = self.by_id.get_mut(&self.touched[i])
@@ -156,7 +184,7 @@ impl Writers {
         // the limit, rarely enough to cost nothing.
         if self.unchecked >= limit / 16 {
             self.unchecked = 0;
-            self.rotate_excess(limit, pinned(), &mut full);
+            throttle.active(self.rotate_excess(limit, pinned(), &mut full) as u64);
         }
         full
     }
@@ -166,7 +194,8 @@ impl Writers {
         self.unchecked == 0
     }
 
-    fn rotate_excess(&mut self, limit: usize, pinned: Position, full: &mut Vec<Arc<Tree>>) {
+    /// Answers the bytes in what is not frozen.
+    fn rotate_excess(&mut self, limit: usize, pinned: Position, full: &mut Vec<Arc<Tree>>) -> usize {
         // Of those that hold something: what the others take cannot be flushed away.
         let mut total = 0;
         let mut by_size: Vec<(usize, KeyspaceId)> = Vec::new();
@@ -184,7 +213,7 @@ impl Writers {
             }
         }
         if total <= limit + limit / 2 {
-            return;
+            return total;
         }
         by_size.sort_unstable_by(|a, b| b.cmp(a));
         for (bytes, id) in by_size {
@@ -197,6 +226,7 @@ impl Writers {
                 total -= bytes;
             }
         }
+        total
     }
 
     /// Freezes every memtable that holds something, of `only` or of all trees.
@@ -233,6 +263,21 @@ impl TreeWriter {
 }
 
 impl CommitState {
+    /// Before the first segment is activated; the journal so far ends at `end`.
+    pub fn new(end: Position, last_seq: Seq, mut writers: Writers) -> CommitState {
+        writers.count_from_here();
+        let (segment_start, began) = (end, end);
+        CommitState {
+            journal: None,
+            segment_start,
+            began,
+            commits: 0,
+            retired: Vec::new(),
+            last_seq,
+            writers,
+        }
+    }
+
     pub fn journal(&mut self) -> Result<&mut journal::Writer> {
         self.journal.as_mut().ok_or_else(closed)
     }

@@ -4,6 +4,7 @@
 
 use crate::batch::Ops;
 use crate::db::appender::CommitState;
+use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::Core;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,11 +31,13 @@ impl Core {
     /// Commits `ops`: checks, numbers, appends, applies, publishes. Answers the last sequence
     /// number. With [`Durability::Sync`] the caller syncs.
     ///
-    /// `Ok(None)`: `check` could not tell; nothing was written.
+    /// `Ok(None)`: `check` could not tell; nothing was written. `deadline`: only for the journal's next
+    /// segment.
     pub fn commit_ops(
         &self,
         ops: &Ops,
         durability: Durability,
+        deadline: Option<Deadline>,
         mut check: impl FnMut(&CommitState) -> Result<bool>,
     ) -> Result<Option<Seq>> {
         loop {
@@ -53,7 +56,12 @@ impl Core {
                     return Ok(Some(last));
                 }
                 Ok(Tried::Unsure) => return Ok(None),
-                Ok(Tried::NoRoom) => self.next_segment(ops.bytes().len())?,
+                Ok(Tried::NoRoom) => {
+                    self.next_segment(ops.bytes().len(), deadline)?;
+                    if deadline.is_some_and(|d| d.left().is_none()) {
+                        return Err(no_room_in_time());
+                    }
+                }
                 Err(e) => {
                     self.tell_failed();
                     return Err(e);
@@ -99,8 +107,10 @@ impl Core {
         let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
         applied.map_err(|e| self.latch(e))?;
         commit.last_seq = last;
+        commit.commits += 1;
         self.snapshots.publish(last);
-        let full = commit.writers.rotate_full(self.options.memtable_limit(), || self.pinned_limit(position));
+        let limit = self.options.memtable_limit();
+        let full = commit.writers.rotate_full(limit, || self.pinned_limit(position), &self.throttle);
         Ok(Tried::Committed { last, full, grown: commit.writers.looked() })
     }
 

@@ -65,7 +65,7 @@ impl Db {
         let mut ops = Ops::default();
         ops.push(KeyspaceId::CATALOG, op);
         let durability = core.options.durability;
-        let Some(seq) = core.commit_ops(&ops, durability, |_| Ok(still()))? else { return Ok(false) };
+        let Some(seq) = core.commit_ops(&ops, durability, None, |_| Ok(still()))? else { return Ok(false) };
         if durability == Durability::Sync {
             core.sync_to(seq)?;
         }

@@ -1,12 +1,16 @@
 //! The database: one write path (a put is a batch of one), one read path (a view and a sequence
 //! number), and the work in between.
 
-// == parts ==
+// == time and chance ==
 pub(crate) mod clock;
 pub(crate) mod entropy;
+// == parts ==
 pub(crate) mod range;
 pub(crate) mod snapshots;
 pub(crate) mod stage;
+pub(crate) mod throttle;
+pub(crate) mod turn;
+// == what a keyspace is ==
 pub(crate) mod tree;
 // == collections of them ==
 pub(crate) mod queue;
@@ -15,11 +19,14 @@ pub(crate) mod registry;
 pub(crate) mod appender;
 // == what all share ==
 pub(crate) mod core;
+// == what happened ==
+pub(crate) mod events;
 // == what is done with it ==
 pub(crate) mod commit;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;
@@ -36,6 +43,8 @@ pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
 // == its verbs ==
+pub(crate) mod checkpoint;
 pub(crate) mod database;
+pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod write;

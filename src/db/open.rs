@@ -20,6 +20,7 @@ use crate::db::core::Core;
 use crate::db::entropy::{self, Salts};
 use crate::db::registry::{Registry, Unborn};
 use crate::db::stage::SyncStage;
+use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
@@ -136,17 +137,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         sync_names(&*fs, dir)?;
     }
     check_tables(dir, &state, &listing)?;
-    let segments: Vec<Announced> = state
-        .segments
-        .iter()
-        .map(|(&no, state)| Announced {
-            no,
-            sealed: match *state {
-                SegmentState::Announced => None,
-                SegmentState::Sealed { start, end } => Some((start, end)),
-            },
-        })
-        .collect();
+    let segments = announced(&state);
     let budget = Budget::new(options.memory_bytes, options.open_files);
     let cache = Cache::within(&budget, options.cache_bytes);
     let pool = Pool::new(options.memtable_limit(), &budget);
@@ -203,13 +194,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         pool,
         salts,
         version,
-        commit: CommitState {
-            journal: None,
-            segment_start: report.end,
-            retired: Vec::new(),
-            last_seq,
-            writers,
-        },
+        commit: CommitState::new(report.end, last_seq, writers),
         registry: registry.into_inner(),
         sync: SyncStage::new(report.end, last_seq, hint),
         lock,
@@ -224,8 +209,17 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     Ok((core, recovery))
 }
 
+/// The segments of the journal, as recovery wants to know them.
+fn announced(state: &State) -> Vec<Announced> {
+    let sealed = |state: &SegmentState| match *state {
+        SegmentState::Announced => None,
+        SegmentState::Sealed { start, end } => Some((start, end)),
+    };
+    state.segments.iter().map(|(&no, state)| Announced { no, sealed: sealed(state) }).collect()
+}
+
 /// The directory and its lock.
-fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
+pub(crate) fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     if !read_only {
         fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
         // Somebody else's folder stays as it is, without so much as a lock file of ours.
@@ -244,7 +238,7 @@ fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock
 
 /// Makes the directory's own name survive, and those of the directories above it, which may be as
 /// new: made just now, or by a creation that was interrupted.
-fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
+pub(crate) fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
     for above in dir.ancestors().skip(1) {
         match fs.sync_dir(above) {
             Ok(()) => {}
@@ -304,6 +298,7 @@ impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
     fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, memtable_bytes: usize) -> Result<Build> {
         let mut registry = Registry::new(pool);
+        registry.throttle = Arc::new(Throttle::new(memtable_bytes));
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
@@ -311,7 +306,7 @@ impl Build {
         }
         let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
-        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default());
         writers.add(&catalog.tree, catalog.writer);
         rows.seek_first()?;
         while rows.valid() {
@@ -349,7 +344,8 @@ impl Build {
         }
         self.last_seq = first.plus(u64::from(count).saturating_sub(1));
         // Frozen memtables are flushed once the database runs.
-        self.writers.rotate_full(self.memtable_bytes, || Position(0));
+        let throttle = self.registry.lock().throttle.clone();
+        self.writers.rotate_full(self.memtable_bytes, || Position(0), &throttle);
         Ok(())
     }
 }
@@ -433,6 +429,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
+    // One that is under way ends with an error, and soon.
+    drop(core.checkpoint.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());
@@ -454,6 +452,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
 fn leave(core: &Arc<Core>) -> Result<()> {
     core.sync_to(core.snapshots.visible())?;
     core.sync_retired()?;
+    // What was dropped pins the journal until the manifest has forgotten it.
+    core.forget_dropped()?;
     let end = core.sync.durable_position().0;
     let needed = core.needed_from(end, &[]);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {

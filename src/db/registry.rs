@@ -1,7 +1,8 @@
 //! Names and ids: what the catalog's rows say, in memory. Changed only by applying rows, in commit
 //! order, by commits and by replay alike.
 
-use crate::catalog::Row;
+use crate::catalog::{self, Row};
+use crate::db::throttle::Throttle;
 use crate::db::tree::{Slot, Tree};
 use crate::error::Result;
 use crate::ids::{KeyspaceId, Seq};
@@ -36,6 +37,8 @@ pub(crate) struct Registry {
     /// While opening: tables of keyspaces whose rows have not been read yet. The row of a keyspace
     /// may still be in the journal when its first tables are long in the manifest.
     pub unborn: HashMap<KeyspaceId, Unborn>,
+    /// For every tree that is made.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The tables of a keyspace, and up to where they hold everything.
@@ -51,16 +54,22 @@ pub(crate) struct Made {
 }
 
 /// A tree with an empty memtable over `tables`.
-fn new_tree(id: KeyspaceId, options: KeyspaceOptions, tables: Option<Unborn>, pool: &Arc<Pool>) -> Made {
+fn new_tree(
+    id: KeyspaceId,
+    options: KeyspaceOptions,
+    tables: Option<Unborn>,
+    pool: &Arc<Pool>,
+    throttle: &Arc<Throttle>,
+) -> Made {
     let (writer, table) = memtable::new_in(pool);
     let (runs, flushed) = tables.map_or((Vec::new(), Seq::ZERO), |t| (t.runs, t.flushed));
     let view = View { memtables: vec![Mem::new(table)], runs, flushed };
-    Made { tree: Arc::new(Tree::new(id, options, view)), writer }
+    Made { tree: Arc::new(Tree::new(id, options, view, throttle.clone())), writer }
 }
 
 /// A tree that holds nothing.
 pub(crate) fn empty_tree() -> Arc<Tree> {
-    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None, &Arc::default()).tree
+    new_tree(KeyspaceId::CATALOG, KeyspaceOptions::default(), None, &Arc::default(), &Arc::default()).tree
 }
 
 impl Registry {
@@ -71,7 +80,8 @@ impl Registry {
     /// The catalog's own tree: it has no name.
     pub fn make_catalog(&mut self) -> Made {
         let id = KeyspaceId::CATALOG;
-        let made = new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id), &self.pool);
+        let made =
+            new_tree(id, KeyspaceOptions::default(), self.unborn.remove(&id), &self.pool, &self.throttle);
         self.trees.insert(id, (Vec::new(), made.tree.clone()));
         made
     }
@@ -80,8 +90,22 @@ impl Registry {
         self.trees.values().map(|(_, tree)| tree)
     }
 
+    /// Every tree that may be read, each once.
+    pub fn all_trees(&self) -> Vec<Arc<Tree>> {
+        let dropped = self.dropped.iter().map(|d| d.tree.clone());
+        let past = self.aged.iter().flat_map(|slot| slot.past());
+        let all = self.trees().cloned().chain(dropped).chain(past);
+        all.map(|tree| (tree.id, tree)).collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
     pub fn tree(&self, id: KeyspaceId) -> Option<&Arc<Tree>> {
         self.trees.get(&id).map(|(_, tree)| tree)
+    }
+
+    /// The name a tree goes by; none for the catalog, and for one that was dropped.
+    pub fn name(&self, id: KeyspaceId) -> Option<String> {
+        let (key, _) = self.trees.get(&id)?;
+        catalog::name(key).ok().map(|(_, name)| name)
     }
 
     /// Applies a row that was put at `seq`. Answers a tree if this made one.
@@ -101,7 +125,8 @@ impl Registry {
                 (tree.clone(), None)
             }
             None => {
-                let made = new_tree(row.id, row.options, self.unborn.remove(&row.id), &self.pool);
+                let made =
+                    new_tree(row.id, row.options, self.unborn.remove(&row.id), &self.pool, &self.throttle);
                 self.trees.insert(row.id, (key.to_vec(), made.tree.clone()));
                 (made.tree.clone(), Some(made))
             }
@@ -133,6 +158,7 @@ impl Registry {
         let Some(tree) = slot.tree.load_full() else { return };
         if self.trees.get(&tree.id).is_some_and(|(owner, _)| *owner == slot.key) {
             self.trees.remove(&tree.id);
+            tree.discount();
             self.dropped.push(Dropped { seq, tree });
         }
     }

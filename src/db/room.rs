@@ -1,29 +1,93 @@
 //! Waiting for background work: for room, by those who write faster than the work gets done, and for
 //! flushes. Never under a lock.
 
-use crate::db::clock::Deadline;
+use crate::db::clock::{self, Deadline, no_room_in_time};
 use crate::db::core::Core;
+use crate::db::throttle::{Pressure, Throttle};
 use crate::db::tree::Tree;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::ids::Seq;
+use crate::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Runs of level 0 at which writes wait.
-const L0_STALL: usize = 24;
-/// Frozen memtables may hold this many times the size of one before writes wait.
-const FROZEN_MEMTABLES: usize = 3;
 /// Who waits looks again after this long at the latest.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Core {
-    /// Waits until there is room for a write: while too much is frozen or level 0 is too deep.
-    /// Never under a lock. `deadline`: then a typed error, and nothing was written.
-    pub fn await_room(&self, trees: &[Arc<Tree>], deadline: Option<Deadline>) -> Result<()> {
-        loop {
-            if trees.iter().all(|t| self.has_room(t)) {
-                return Ok(());
+    /// Waits until there is room for a write of so many bytes, and as long as it has to be delayed:
+    /// see `throttle`. Never under a lock. `deadline`: then a typed error, and nothing was written.
+    #[inline]
+    pub fn await_room(&self, trees: &[Arc<Tree>], bytes: usize, deadline: Option<Deadline>) -> Result<()> {
+        if self.pressure(trees) == Pressure::NONE {
+            return Ok(());
+        }
+        self.await_relief(trees, bytes, deadline)
+    }
+
+    #[inline]
+    fn pressure(&self, trees: &[Arc<Tree>]) -> Pressure {
+        let pressure = self.throttle.gauge.get();
+        trees.iter().fold(pressure, |pressure, tree| pressure.max(tree.gauge.get()))
+    }
+
+    #[cold]
+    fn await_relief(&self, trees: &[Arc<Tree>], bytes: usize, deadline: Option<Deadline>) -> Result<()> {
+        if trees.is_empty() {
+            // Nothing is written.
+            return Ok(());
+        }
+        if self.pressure(trees) == Pressure::STOP {
+            let began = clock::nanos();
+            let relieved = self.await_end_of_stop(trees, deadline);
+            let stalls = &self.throttle.stalls;
+            stalls.stopped.fetch_add(1, Ordering::Relaxed);
+            stalls.stopped_nanos.fetch_add(clock::nanos() - began, Ordering::Relaxed);
+            relieved?;
+        }
+        // Who does the work itself is slow enough.
+        match self.pressure(trees) {
+            Pressure::NONE | Pressure::STOP => Ok(()),
+            _ if self.options.workers == 0 => Ok(()),
+            pressure => self.pay(pressure.delay(bytes), trees, deadline),
+        }
+    }
+
+    /// Waits as long as a write has to be delayed, once the delays of all writers together are worth
+    /// it; or until nothing has to be delayed any more.
+    fn pay(&self, delay: u64, trees: &[Arc<Tree>], deadline: Option<Deadline>) -> Result<()> {
+        let Throttle { stalls, .. } = &*self.throttle;
+        let began = clock::nanos();
+        stalls.delayed.fetch_add(u64::from(delay > 0), Ordering::Relaxed);
+        let Some(until) = self.throttle.owe(delay, began) else { return Ok(()) };
+        let mut guard = self.room.0.lock();
+        let mut now = began;
+        let paid = loop {
+            if now >= until || self.pressure(trees) == Pressure::NONE {
+                break Ok(());
             }
+            let left = Duration::from_nanos(until - now);
+            let left = match deadline.map(Deadline::left) {
+                None => left,
+                Some(Some(time)) => left.min(time),
+                Some(None) => break Err(no_room_in_time()),
+            };
+            if let Err(e) = self.writable() {
+                break Err(e);
+            }
+            guard = self.room.1.wait_timeout(guard, left);
+            now = clock::nanos();
+        };
+        drop(guard);
+        if paid.is_err() {
+            self.throttle.forgive(delay);
+        }
+        stalls.delayed_nanos.fetch_add(now - began, Ordering::Relaxed);
+        paid
+    }
+
+    fn await_end_of_stop(&self, trees: &[Arc<Tree>], deadline: Option<Deadline>) -> Result<()> {
+        while self.pressure(trees) == Pressure::STOP {
             self.writable()?;
             if self.options.workers == 0 {
                 if !self.step()? {
@@ -31,8 +95,8 @@ impl Core {
                 }
                 continue;
             }
-            // There will be none as long as the work fails that makes it.
-            let lacking = trees.iter().find(|t| !self.has_room(t)).map(|t| t.id);
+            // There will be no room as long as the work fails that makes it.
+            let lacking = trees.iter().max_by_key(|t| t.gauge.get()).map(|t| t.id);
             if let Some(e) = lacking.and_then(|id| self.work.failed(id)) {
                 // Whether a disk is still full is tried here: space may have come back since.
                 let again = e.kind() == ErrorKind::DiskFull && deadline.is_none();
@@ -44,26 +108,14 @@ impl Core {
             let guard = self.room.0.lock();
             let left = match deadline {
                 None => LOOK_AGAIN,
-                Some(d) => d.left().ok_or_else(|| {
-                    Error::new(ErrorKind::Busy, "no room for the write before its deadline")
-                })?,
+                Some(d) => d.left().ok_or_else(no_room_in_time)?,
             };
             // Under the lock, so that it is not missed when room is made just now.
-            if !trees.iter().all(|t| self.has_room(t)) {
+            if self.pressure(trees) == Pressure::STOP {
                 drop(self.room.1.wait_timeout(guard, left.min(LOOK_AGAIN)));
             }
         }
-    }
-
-    #[inline]
-    fn has_room(&self, tree: &Tree) -> bool {
-        let view = tree.view.load();
-        if view.memtables.len() <= 1 && view.runs.len() < L0_STALL {
-            return true;
-        }
-        let frozen: usize = view.memtables.iter().skip(1).map(|m| m.table.bytes()).sum();
-        frozen <= FROZEN_MEMTABLES * self.options.memtable_limit()
-            && view.runs.iter().filter(|r| r.level == 0).count() < L0_STALL
+        Ok(())
     }
 
     /// Waits until everything that is frozen now is in tables; does the work itself where it can.

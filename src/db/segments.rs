@@ -2,11 +2,12 @@
 //! before is full, left to the sync stage to be sealed.
 
 use crate::db::appender::CommitState;
+use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::{Core, Installed};
 use crate::db::stage::Retired;
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
-use crate::ids::Position;
+use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
 use crate::version::Change;
@@ -48,9 +49,12 @@ impl Core {
     }
 
     /// Moves the journal to a segment that takes a batch of `len` bytes, unless the active one
-    /// does.
-    pub fn next_segment(&self, len: usize) -> Result<()> {
-        let _guard = self.rotation.lock();
+    /// does. Until `deadline`, if somebody else is at it.
+    pub fn next_segment(&self, len: usize, deadline: Option<Deadline>) -> Result<()> {
+        let _guard = match deadline {
+            None => self.rotation.lock(),
+            Some(d) => self.rotation.lock_in_time(|| d.left()).ok_or_else(no_room_in_time)?,
+        };
         // Under the lock: a close waits for rotations that are under way.
         self.writable()?;
         let fits = self.commit.lock().journal.as_ref().is_none_or(|j| j.fits(len));
@@ -70,6 +74,32 @@ impl Core {
         activated?;
         self.work.want_segment();
         Ok(())
+    }
+
+    /// Leaves the active segment, unless no batch is in it: every commit so far is behind the journal
+    /// then. `spare` takes its place, or is kept for the next time. Adds the segment that was left to
+    /// those that are `sealed` after the next sync; answers the last sequence number. The caller holds
+    /// `rotation`.
+    pub fn leave_segment(
+        &self,
+        spare: Arc<Segment>,
+        last_edit: u64,
+        sealed: &mut Vec<(FileNo, Position, Position)>,
+    ) -> Result<Seq> {
+        let mut commit = self.commit.lock();
+        if commit.journal()?.is_empty() {
+            *self.next_segment.lock() = Some(spare);
+            return Ok(commit.last_seq);
+        }
+        self.activate(&mut commit, spare, last_edit)?;
+        sealed.extend(commit.retired.last().map(|r| (r.segment.no(), r.start, r.end)));
+        Ok(commit.last_seq)
+    }
+
+    /// The segment that was prepared, or a new one. The caller holds `rotation`.
+    pub fn spare_segment(&self) -> Result<Arc<Segment>> {
+        let ready = self.next_segment.lock().take();
+        ready.map_or_else(|| self.create_segment(0), Ok)
     }
 
     fn activate(&self, commit: &mut CommitState, segment: Arc<Segment>, last_edit: u64) -> Result<()> {
@@ -107,6 +137,7 @@ impl Core {
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
         commit.segment_start = start;
+        commit.began = start;
         Ok(())
     }
 

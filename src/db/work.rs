@@ -4,6 +4,7 @@
 use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::Tree;
+use crate::db::trim::is_out_of_files;
 use crate::error::Result;
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
@@ -39,10 +40,18 @@ impl Core {
             Piece::Seal => self.seal_retired(),
             Piece::Drop => self.forget_dropped(),
             Piece::Flush(trees) => self.flush_trees(trees),
+            Piece::Trim => {
+                self.trim_tables();
+                Ok(())
+            }
             Piece::Compact(tree) => self.compact_once(tree),
         };
+        if result.as_ref().is_err_and(is_out_of_files) {
+            self.trim_tables();
+        }
         self.work.done(piece, &result);
         self.trim_memory();
+        self.relieve();
         self.wake_writers();
         result
     }
@@ -54,7 +63,7 @@ impl Core {
 
     /// Takes dropped keyspaces and their tables out of the manifest; their files go when the last
     /// snapshot or iterator lets go of them.
-    fn forget_dropped(&self) -> Result<()> {
+    pub fn forget_dropped(&self) -> Result<()> {
         let dropped: Vec<(Seq, Arc<Tree>)> =
             self.registry.lock().dropped.iter().map(|d| (d.seq, d.tree.clone())).collect();
         let Some(last) = dropped.iter().map(|d| d.0).max() else { return Ok(()) };

@@ -2,7 +2,6 @@
 
 use crate::batch::{Op, Ops};
 use crate::catalog::Row;
-use crate::cursor::Cursor as _;
 use crate::cursor::visible::Bounds;
 use crate::db::appender::CommitState;
 use crate::db::clock::Deadline;
@@ -246,13 +245,14 @@ impl Batch {
         }
         let core = self.db.core().clone();
         let deadline = self.deadline.map(Deadline::after);
+        let mut unpaid = self.bytes();
         loop {
             core.writable()?;
             let trees = self.resolve()?;
-            core.await_room(&trees, deadline)?;
+            core.await_room(&trees, std::mem::take(&mut unpaid), deadline)?;
             let checked = self.check_outside(|| core.snapshots.visible())?;
-            let committed =
-                core.commit_ops(&self.ops, durability, |commit| self.check_inside(commit, &checked))?;
+            let check = |commit: &CommitState| self.check_inside(commit, &checked);
+            let committed = core.commit_ops(&self.ops, durability, deadline, check)?;
             if let Some(seq) = committed {
                 if self.replaces {
                     core.work.want_drop();
@@ -391,9 +391,9 @@ impl Condition {
             Subject::Key(key) => view.get(key, now, |found| self.judge(found, since))?,
             Subject::Range(bounds) => {
                 let holds = match &self.expected {
-                    Expected::Unchanged(_) => !changed_since(view, bounds, since)?,
+                    Expected::Unchanged(_) => !view.changed_since(bounds, since)?,
                     expected => {
-                        let mut entries = view.scan(now, bounds.clone())?;
+                        let mut entries = view.scan(now, bounds.clone());
                         entries.seek_first()?;
                         entries.valid() == matches!(expected, Expected::Present)
                     }
@@ -436,33 +436,6 @@ impl Condition {
         };
         if holds { Ok(()) } else { Err(conflict()) }
     }
-}
-
-/// Whether any operation newer than `since` touched a key of `bounds`.
-fn changed_since(view: &Arc<View>, bounds: &Bounds, since: Seq) -> Result<bool> {
-    let reaches = |f: &crate::tombstones::Fragment| {
-        f.newest(Seq::MAX).is_some_and(|t| t > since)
-            && bounds.upper.as_deref().is_none_or(|upper| *f.start < *upper)
-            && f.end.as_deref().is_none_or(|end| bounds.lower.as_deref().is_none_or(|lower| end > lower))
-    };
-    if view.tombstones(bounds)?.fragments().iter().any(reaches) {
-        return Ok(true);
-    }
-    let mut entries = view.entries(bounds);
-    match &bounds.lower {
-        Some(lower) => entries.seek(lower, crate::key::Trailer::newest(Seq::MAX))?,
-        None => entries.seek_first()?,
-    }
-    while entries.valid() {
-        if bounds.upper.as_deref().is_some_and(|upper| entries.key() >= upper) {
-            break;
-        }
-        if entries.trailer().seq() > since {
-            return Ok(true);
-        }
-        entries.next()?;
-    }
-    Ok(false)
 }
 
 impl fmt::Debug for Batch {
@@ -527,14 +500,16 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
         let mut fallback = Ops::default();
         let mut borrowed = ops.try_borrow_mut();
         let ops = borrowed.as_deref_mut().unwrap_or(&mut fallback);
+        let mut paid = false;
         let committed = loop {
             let tree = slot.tree.load();
             let tree = tree.as_ref().ok_or_else(dropped)?;
-            core.await_room(std::slice::from_ref(tree), None)?;
             ops.clear();
             ops.push(tree.id, op);
+            let unpaid = if std::mem::replace(&mut paid, true) { 0 } else { ops.bytes().len() };
+            core.await_room(std::slice::from_ref(tree), unpaid, None)?;
             let current = |_: &CommitState| Ok(slot.tree.load().as_ref().is_some_and(|t| t.id == tree.id));
-            if let Some(seq) = core.commit_ops(ops, durability, current)? {
+            if let Some(seq) = core.commit_ops(ops, durability, None, current)? {
                 break seq;
             }
         };
@@ -602,8 +577,9 @@ mod tests {
                 core.snapshots.visible()
             });
             let checked = checked.unwrap();
-            let committed = core
-                .commit_ops(&batch.ops, Durability::Buffered, |commit| batch.check_inside(commit, &checked));
+            let committed = core.commit_ops(&batch.ops, Durability::Buffered, None, |commit| {
+                batch.check_inside(commit, &checked)
+            });
             assert_eq!(committed.unwrap_err().kind(), ErrorKind::Conflict);
         }
     }

@@ -61,6 +61,13 @@ pub(crate) fn pick(levels: &Levels, busy: &dyn Fn(FileNo) -> bool, options: &Pic
     picker.most_due().or_else(|| picker.tombstones())
 }
 
+/// Bytes by which levels below level 0 exceed their targets.
+pub(crate) fn excess(levels: &Levels, options: &PickOptions) -> u64 {
+    let Shape { targets, .. } = Shape::new(levels, options);
+    let over = |level: u8| levels.bytes(level).saturating_sub(targets[usize::from(level)]);
+    (1..LAST).map(over).fold(0, u64::saturating_add)
+}
+
 /// Which level takes the merges of level 0, and how large each may become.
 struct Shape {
     base: u8,
