@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
-mod checkpoint;
 mod calm;
+mod checkpoint;
 mod crash;
 mod faults;
 mod hook;

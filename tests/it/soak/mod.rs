@@ -35,6 +35,8 @@ pub struct Plan {
     keys: u64,
     segment: u64,
     memory: usize,
+    memtable: usize,
+    journal: u64,
     options: Options,
 }
 
@@ -48,19 +50,21 @@ impl Plan {
             .block_bytes(64 << rng.below(8))
             .filter_bits(rng.below(17) as u32);
         let memory = 4 << (20 + rng.below(if large { 4 } else { 2 }));
+        let memtable = 16 << (10 + rng.below(4 + scale));
+        let journal = segment * (3 + rng.below(6) as u64);
         let options = Options::default()
             .durability(*rng.pick(&[Durability::Buffered, Durability::Buffered, Durability::Sync]))
-            .memtable_bytes(16 << (10 + rng.below(4 + scale)))
+            .memtable_bytes(memtable)
             .table_bytes(16 << (10 + rng.below(4 + scale)))
             .segment_bytes(segment)
-            .journal_bytes(segment * (3 + rng.below(6) as u64))
+            .journal_bytes(journal)
             .cache_bytes(*rng.pick(&[0, 64 << 10, 4 << 20]))
             .memory_bytes(memory)
             .open_files(16 << rng.below(7))
             .mapped(rng.one_in(2))
             .workers(1 + rng.below(3))
             .keyspaces(keyspaces);
-        Plan { seed, keys: if large { 30_000 } else { 600 }, segment, memory, options }
+        Plan { seed, keys: if large { 30_000 } else { 600 }, segment, memory, memtable, journal, options }
     }
 
     fn stream(&self, writer: u64) -> Stream {
@@ -231,6 +235,9 @@ fn soak(seed: u64, length: &Length) {
         soak.check_copies();
         let db = Db::open(dir.path().join("db"), plan.options.clone()).unwrap();
         println!("{}", db.recovery());
+        // Memtables that pin too much are flushed, and writers wait while too much waits for that.
+        let most = 2 * plan.journal + 8 * plan.memtable as u64 + (1 << 20);
+        assert!(db.recovery().bytes <= most, "{} bytes replayed, may be {most}", db.recovery().bytes);
         soak.check(&db, soak.told);
         if let Some((_, peak)) = end {
             // The code itself, stacks, and the buffers of those who read.
