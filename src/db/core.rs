@@ -5,7 +5,9 @@
 //! locks of `snapshots`, `sync`, `work` and `kept` are leaves, taken last and never held across a call.
 
 use crate::budget::Budget;
+use crate::counters::{Jobs, Tally};
 use crate::db::appender::CommitState;
+use crate::db::clock::Moment;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
 use crate::db::registry::Registry;
@@ -59,6 +61,7 @@ pub(crate) struct Core {
     pub work: Work,
     /// Segments whose end is known and durable, not yet written to the manifest.
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
+    pub counters: Counters,
     /// Why no write can succeed any more.
     failed: OnceLock<Error>,
     /// No write begins any more.
@@ -73,6 +76,25 @@ pub(crate) struct Core {
     pub room: (Mutex<()>, Condvar),
     /// Held until the database closes.
     pub lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What is counted for the whole database since it was opened, beside what the parts count.
+pub(crate) struct Counters {
+    pub opened: Moment,
+    pub jobs: Jobs,
+    /// Edits of the manifest, the bytes they took, and the segments it names now: so that who asks
+    /// need not wait for the lock on versions, which is held while the disk works.
+    pub edits: Tally,
+    pub manifest_bytes: Tally,
+    pub segments: Tally,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let (jobs, opened) = (Jobs::default(), Moment::now());
+        let [edits, manifest_bytes, segments] = Default::default();
+        Counters { opened, jobs, edits, manifest_bytes, segments }
+    }
 }
 
 /// What a job made, to become part of the database in one edit.
@@ -123,6 +145,7 @@ impl Core {
             snapshots: Snapshots::default(),
             sync: parts.sync,
             sealed: Mutex::new(Vec::new()),
+            counters: Counters::default(),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -244,6 +267,9 @@ impl Core {
         set.set_next_keyspace(self.registry.lock().next_id);
         let edit = Edit { durable, last_seq, changes: installed.changes };
         let applied = set.apply(&edit);
+        self.counters.edits.set(set.edits());
+        self.counters.manifest_bytes.set(set.bytes_written());
+        self.counters.segments.set(set.state().segments.len() as u64);
         if let Some(e) = set.failed() {
             // If the edit was applied it is durable, but the last one: its manifest could not be
             // replaced.

@@ -19,6 +19,8 @@ pub(crate) mod registry;
 pub(crate) mod appender;
 // == what all share ==
 pub(crate) mod core;
+// == what happened ==
+pub(crate) mod events;
 // == what is done with it ==
 pub(crate) mod commit;
 pub(crate) mod publish;
@@ -43,5 +45,6 @@ pub(crate) mod ticket;
 // == its verbs ==
 pub(crate) mod checkpoint;
 pub(crate) mod database;
+pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod write;

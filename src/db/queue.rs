@@ -67,6 +67,14 @@ struct Queue {
     stop: bool,
 }
 
+/// How many pieces there are; what failed and waits is queued.
+pub(crate) struct Counts {
+    pub flushes_running: usize,
+    pub flushes_queued: usize,
+    pub compactions_running: usize,
+    pub compactions_queued: usize,
+}
+
 /// A piece is being worked on as long as this lives.
 pub(crate) struct Running<'a>(&'a Work);
 
@@ -210,6 +218,16 @@ impl Work {
                 }
             }
         });
+    }
+
+    pub fn counts(&self) -> Counts {
+        let queue = self.queue.lock();
+        Counts {
+            flushes_running: usize::from(queue.flushing),
+            flushes_queued: queue.wanted.flush.len() + queue.failed.flush.len(),
+            compactions_running: queue.compacting.len(),
+            compactions_queued: queue.wanted.compact.len() + queue.failed.compact.len(),
+        }
     }
 
     /// Why the flush that is to come again failed, unless it runs again already.

@@ -137,6 +137,7 @@ impl Core {
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
         commit.segment_start = start;
+        commit.began = start;
         Ok(())
     }
 

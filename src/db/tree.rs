@@ -1,6 +1,7 @@
 //! A tree: the memtables and tables of one keyspace id. A slot: the name a handle stands for, and
 //! the tree it stood for at each moment.
 
+use crate::counters::{Jobs, Tally};
 use crate::db::throttle::{Gauge, Load, Throttle};
 use crate::error::{Error, ErrorKind};
 use crate::ids::{FileNo, KeyspaceId, Seq};
@@ -18,6 +19,7 @@ pub(crate) struct Tree {
     pub id: KeyspaceId,
     pub options: Mutex<KeyspaceOptions>,
     pub view: ArcSwap<View>,
+    pub counters: TreeCounters,
     /// How long writes are delayed by what this tree has yet to compact.
     pub gauge: Gauge,
     /// What all trees share.
@@ -27,12 +29,24 @@ pub(crate) struct Tree {
     swap: Mutex<Option<u64>>,
 }
 
+/// What is counted for each tree. On cache lines of its own: each commit writes here, and each read
+/// loads the view beside it.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct TreeCounters {
+    /// Keys and values as callers wrote them. Counted under the lock on commits, like operations.
+    pub bytes_in: Tally,
+    pub operations: Tally,
+    pub jobs: Jobs,
+}
+
 impl Tree {
     pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View, throttle: Arc<Throttle>) -> Tree {
         let gauge = Gauge::default();
         gauge.set(level0(&view.runs).pressure());
         let (options, view) = (Mutex::new(options), ArcSwap::from_pointee(view));
-        Tree { id, options, view, gauge, throttle, swap: Mutex::new(Some(0)) }
+        let counters = TreeCounters::default();
+        Tree { id, options, view, counters, gauge, throttle, swap: Mutex::new(Some(0)) }
     }
 
     /// Counts what is frozen in `memtables`.

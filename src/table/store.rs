@@ -1,7 +1,8 @@
 //! The table files of a database: created, opened on first use, removed with their last user.
 
 use crate::budget::Use;
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheStats};
+use crate::counters::Counter;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::fs::names::Name;
@@ -9,6 +10,7 @@ use crate::fs::os::out_of_files;
 use crate::ids::FileNo;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::table::filter::FilterReads;
 use crate::table::reader::{ReadOptions, Table};
 use crate::table::writer::{WriteOptions, Writer};
 use std::ops::Deref;
@@ -31,12 +33,21 @@ pub(crate) struct Store {
     file_limit: AtomicUsize,
     /// More is open than may be, and nobody has been told yet.
     pressed: AtomicBool,
+    pub filter_reads: Arc<FilterReads>,
+    /// Tables that are obsolete and whose files are still there, and their bytes.
+    pub held: Counter,
+    pub held_bytes: Counter,
 }
 
 impl Store {
     pub fn new(fs: Arc<dyn Fs>, dir: PathBuf, cache: Arc<Cache>, read_options: ReadOptions) -> Arc<Store> {
         let (file_limit, pressed) = (cache.budget().file_limit().into(), false.into());
-        Arc::new(Store { fs, dir, cache, read_options, file_limit, pressed })
+        let (filter_reads, held, held_bytes) = Default::default();
+        Arc::new(Store { fs, dir, cache, read_options, file_limit, pressed, filter_reads, held, held_bytes })
+    }
+
+    pub fn cache_stats(&self) -> CacheStats {
+        self.cache.stats()
     }
 
     pub fn cache(&self) -> &Cache {
@@ -121,7 +132,7 @@ impl TableFile {
         let opened = fs.open_read(&path).map_err(|e| Error::io("opening a table", &path, e));
         let opened = opened.and_then(|f| Table::open(f, &path, self.id, self.size, *read_options, cache));
         self.store.note(opened.as_ref().err());
-        opened.map(Arc::new)
+        opened.map(|table| Arc::new(table.counting(&self.store.filter_reads)))
     }
 }
 
@@ -130,6 +141,8 @@ impl Drop for TableFile {
         if !self.obsolete.load(Ordering::Acquire) {
             return;
         }
+        self.store.held.sub(1);
+        self.store.held_bytes.sub(self.size);
         if let Err(e) = self.store.remove(self.no) {
             // Found and removed again when the database is opened next.
             log::warn!("{e}");
@@ -244,7 +257,11 @@ impl Handle {
 
     /// The database no longer needs the file: it is removed with the last handle of it.
     pub fn obsolete(&self) {
-        self.file.obsolete.store(true, Ordering::Release);
+        let file = &self.file;
+        if !file.obsolete.swap(true, Ordering::AcqRel) {
+            file.store.held.add(1);
+            file.store.held_bytes.add(file.size);
+        }
     }
 }
 
