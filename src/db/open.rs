@@ -529,7 +529,9 @@ fn leave(core: &Arc<Core>) -> Result<()> {
         core.freeze(None);
         match core.use_reserve(|| core.flush_last()) {
             // The journal has it all.
-            Err(e) if e.kind() == ErrorKind::DiskFull => log::warn!("not flushed at close: {e}"),
+            Err(e) if e.kind() == ErrorKind::DiskFull => {
+                log::warn!(target: "esker", "not flushed at close: {e}")
+            }
             flushed => flushed?,
         }
     }

@@ -69,7 +69,7 @@ impl Core {
         }
         while let Some((piece, _running)) = self.work.take_urgent() {
             if let Err(e) = self.run(piece) {
-                log::warn!("background work failed and will be tried again: {e}");
+                log::warn!(target: "esker", "background work failed and will be tried again: {e}");
                 break;
             }
         }
