@@ -37,6 +37,18 @@ pub(crate) enum Op<'a> {
     DeleteRange { start: &'a [u8], end: Option<&'a [u8]> },
 }
 
+impl Op<'_> {
+    /// The bytes of it that a caller wrote: key and value, or both ends.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Op::Put { key, value } => key.len() + value.len(),
+            Op::Delete { key } => key.len(),
+            Op::DeleteRange { start, end } => start.len() + end.map_or(0, <[u8]>::len),
+        }
+    }
+}
+
 /// Encoded operations and their number.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Ops {

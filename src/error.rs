@@ -128,6 +128,11 @@ impl Error {
         self.0.kind
     }
 
+    /// What the system said, where it was asked.
+    pub(crate) fn io_error(&self) -> Option<&io::Error> {
+        self.0.source.as_ref()?.downcast_ref()
+    }
+
     /// The file the error is about, where one is.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()

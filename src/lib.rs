@@ -53,10 +53,11 @@ mod ids;
 // == materials ==
 mod coding;
 mod dump;
+pub mod metrics;
 mod sync;
 // == counts ==
-#[allow(dead_code)] // Counted into, and read by who tells what is held.
 mod budget;
+mod counters;
 // == files ==
 mod cache;
 pub mod fs;
@@ -102,5 +103,6 @@ pub use db::write::{Batch, Expect};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Seq;
 pub use key::{MAX_KEY_LEN, MAX_VALUE_LEN};
+pub use metrics::Metrics;
 pub use options::{Compression, Durability, KeyspaceOptions, Options};
 pub use value::Value;

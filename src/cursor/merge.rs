@@ -1,112 +1,175 @@
 //! Several cursors as one, in internal order.
 //!
-//! A heap of children, compared by key head first and by the rest of the key only where heads are
-//! equal. The top child is advanced in place and sinks only as far as it must: a run that stays
-//! smallest costs two comparisons of heads a step.
+//! The children stand in a short list in the order of their entries, by key head and, only where
+//! heads are equal, by the rest of the key. The first is advanced in place; as long as it stays
+//! before the second, a step costs one comparison of heads. Otherwise it moves down the list, which
+//! for as many runs as there are costs less than a heap or a tree.
+//!
+//! What the comparisons tell on the way is kept: whether neighbours in the list have the same key.
+//! So users learn whether a step led to another version of the same key without copying keys.
 
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::fs::SharedBytes;
-use crate::key::{Trailer, compare};
+use crate::ids::Seq;
+use crate::key::Trailer;
 use std::cmp::Ordering;
+use std::ops::RangeBounds;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Direction {
+pub(crate) enum Direction {
     Forward,
     Backward,
+}
+
+impl Direction {
+    /// What turns a head into a rank: ranks ascend in the direction of the walk.
+    #[inline]
+    fn mask(self) -> u64 {
+        match self {
+            Direction::Forward => 0,
+            Direction::Backward => u64::MAX,
+        }
+    }
 }
 
 /// The merge of `children`. No internal key may stand in two of them.
 pub(crate) struct Merge<C> {
     children: Vec<C>,
-    /// The valid children, smallest (largest when walking backward) first, heap-ordered.
-    heap: Vec<Top>,
+    /// The valid children in the order of the walk.
+    order: Vec<Place>,
     direction: Direction,
+    /// Whether the last step led to another version of the same key.
+    repeats: bool,
     /// Kept for turning around.
     turn_key: Vec<u8>,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Steps and seeks of children, for tests that hold them against a bound.
+    pub(crate) static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+#[inline]
+fn count() {
+    #[cfg(test)]
+    STEPS.set(STEPS.get() + 1);
+}
+
 #[derive(Clone, Copy)]
-struct Top {
-    head: u64,
-    child: usize,
+struct Place {
+    rank: u64,
+    child: u32,
+    /// Whether the child before, when both stood where they stand, had the same key. Of the first:
+    /// nothing.
+    same: bool,
 }
 
 impl<C: Cursor> Merge<C> {
     pub fn new(children: Vec<C>) -> Merge<C> {
-        let heap = Vec::with_capacity(children.len());
-        Merge { children, heap, direction: Direction::Forward, turn_key: Vec::new() }
+        let order = Vec::with_capacity(children.len());
+        Merge { children, order, direction: Direction::Forward, repeats: false, turn_key: Vec::new() }
+    }
+
+    /// Which child the entry is of.
+    #[inline]
+    pub fn child(&self) -> usize {
+        self.order[0].child as usize
+    }
+
+    pub fn children(&self) -> &[C] {
+        &self.children
+    }
+
+    pub fn children_mut(&mut self) -> &mut [C] {
+        &mut self.children
+    }
+
+    pub fn direction(&self) -> Direction {
+        self.direction
     }
 
     #[inline]
     fn top(&self) -> &C {
-        &self.children[self.heap[0].child]
+        &self.children[self.order[0].child as usize]
     }
 
-    /// Whether `a` stands before `b` in the direction of the walk.
-    #[inline]
-    fn before(&self, a: Top, b: Top) -> bool {
-        let order = a.head.cmp(&b.head).then_with(|| self.full_order(a, b));
-        match self.direction {
-            Direction::Forward => order == Ordering::Less,
-            Direction::Backward => order == Ordering::Greater,
-        }
+    /// The order of two children whose ranks are equal, and whether their keys are.
+    fn tied(&self, a: u32, b: u32) -> (Ordering, bool) {
+        let (a, b) = (&self.children[a as usize], &self.children[b as usize]);
+        let keys = a.key().cmp(b.key());
+        let order = keys.then_with(|| b.trailer().cmp(&a.trailer()));
+        let order = if self.direction == Direction::Backward { order.reverse() } else { order };
+        (order, keys.is_eq())
     }
 
-    fn full_order(&self, a: Top, b: Top) -> Ordering {
-        let (a, b) = (&self.children[a.child], &self.children[b.child]);
-        compare((a.key(), a.trailer()), (b.key(), b.trailer()))
-    }
-
+    /// Puts the children that are valid in order.
     fn rebuild(&mut self, direction: Direction) {
         self.direction = direction;
-        self.heap.clear();
-        for (child, c) in self.children.iter().enumerate() {
-            if c.valid() {
-                self.heap.push(Top { head: c.head(), child });
-            }
-        }
-        for at in (0..self.heap.len() / 2).rev() {
-            self.sink(at);
-        }
+        self.order.clear();
+        let valid = self.children.iter().enumerate().filter(|(_, c)| c.valid());
+        self.order.extend(valid.map(|(child, _)| Place { rank: 0, child: child as u32, same: false }));
+        self.arrange();
     }
 
-    #[inline]
-    fn sink(&mut self, mut at: usize) {
-        loop {
-            let mut least = 2 * at + 1;
-            if least >= self.heap.len() {
-                return;
-            }
-            if least + 1 < self.heap.len() && self.before(self.heap[least + 1], self.heap[least]) {
-                least += 1;
-            }
-            if !self.before(self.heap[least], self.heap[at]) {
-                return;
-            }
-            self.heap.swap(at, least);
-            at = least;
+    /// Puts the list in order, whatever order it is in.
+    fn arrange(&mut self) {
+        for place in &mut self.order {
+            place.rank = self.children[place.child as usize].head() ^ self.direction.mask();
         }
+        for i in (0..self.order.len()).rev() {
+            self.sink(i);
+        }
+        self.repeats = false;
     }
 
-    /// After the top child has moved: puts it where it belongs.
+    /// After the first child has moved: puts it where it belongs.
     #[inline]
     fn settle(&mut self) {
-        let child = self.heap[0].child;
-        if self.children[child].valid() {
-            self.heap[0].head = self.children[child].head();
-        } else {
-            self.heap.swap_remove(0);
-            if self.heap.is_empty() {
-                return;
+        let first = &mut self.order[0];
+        let child = &self.children[first.child as usize];
+        if !child.valid() {
+            self.order.remove(0);
+            self.repeats = self.order.first().is_some_and(|p| p.same);
+            return;
+        }
+        first.rank = child.head() ^ self.direction.mask();
+        self.repeats = child.repeats();
+        let rank = first.rank;
+        if let Some(second) = self.order.get(1).filter(|second| rank >= second.rank) {
+            let same = second.same;
+            if self.sink(0) {
+                self.repeats = same;
             }
         }
-        self.sink(0);
+    }
+
+    /// Moves what stands at `from` down to its place in the rest of the list, which is in order.
+    /// Whether it moved at all.
+    fn sink(&mut self, from: usize) -> bool {
+        let mut me = self.order[from];
+        let mut at = from;
+        while let Some(&next) = self.order.get(at + 1) {
+            let (order, same) = match me.rank.cmp(&next.rank) {
+                Ordering::Equal => self.tied(me.child, next.child),
+                order => (order, false),
+            };
+            if order == Ordering::Less {
+                self.order[at + 1].same = same;
+                break;
+            }
+            me.same = same;
+            self.order[at] = next;
+            at += 1;
+        }
+        self.order[at] = me;
+        at > from
     }
 
     /// Moves every other child to the far side of the entry the merge stands on.
     fn turn(&mut self, direction: Direction) -> Result<()> {
-        let current = self.heap[0].child;
+        let current = self.child();
         let trailer = self.children[current].trailer();
         let mut key = std::mem::take(&mut self.turn_key);
         key.clear();
@@ -115,6 +178,7 @@ impl<C: Cursor> Merge<C> {
             if i == current {
                 continue;
             }
+            count();
             // No other child holds this very entry, so "at or after" is "after".
             child.seek(&key, trailer)?;
             if direction == Direction::Backward {
@@ -131,11 +195,49 @@ impl<C: Cursor> Merge<C> {
         Ok(())
     }
 
+    /// Moves the children `which` out of a stretch of keys: to its end at `edge` (`None`:
+    /// past everything), or, on the way back, to before its start at `edge`. Whether the entry the
+    /// merge stood on was among those passed.
+    pub fn leap(&mut self, which: impl RangeBounds<usize>, edge: Option<&[u8]>) -> Result<bool> {
+        let current = self.child();
+        let mut passed = false;
+        self.guard(|m| {
+            let mut at = 0;
+            while let Some(child) = m.order.get(at).map(|p| p.child as usize) {
+                at += 1;
+                let c = &mut m.children[child];
+                let inside = match (m.direction, edge) {
+                    (_, None) => true,
+                    (Direction::Forward, Some(edge)) => c.key() < edge,
+                    (Direction::Backward, Some(edge)) => c.key() >= edge,
+                };
+                if !which.contains(&child) || !inside {
+                    continue;
+                }
+                passed |= child == current;
+                count();
+                match (m.direction, edge) {
+                    (_, None) => {}
+                    (Direction::Forward, Some(edge)) => c.seek(edge, Trailer::newest(Seq::MAX))?,
+                    (Direction::Backward, Some(edge)) => c.seek_before(edge)?,
+                }
+                if edge.is_none() || !c.valid() {
+                    at -= 1;
+                    m.order.remove(at);
+                }
+            }
+            m.arrange();
+            Ok(())
+        })?;
+        Ok(passed)
+    }
+
     /// Runs `act` on the children; after an error the merge is not valid.
+    #[inline]
     fn guard(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let result = act(self);
         if result.is_err() {
-            self.heap.clear();
+            self.order.clear();
         }
         result
     }
@@ -143,9 +245,28 @@ impl<C: Cursor> Merge<C> {
     fn seek_all(&mut self, direction: Direction, seek: impl Fn(&mut C) -> Result<()>) -> Result<()> {
         self.guard(|m| {
             for child in &mut m.children {
+                count();
                 seek(child)?;
             }
             m.rebuild(direction);
+            Ok(())
+        })
+    }
+
+    /// Steps in `direction`, turning around if need be.
+    #[inline]
+    fn step(&mut self, direction: Direction) -> Result<()> {
+        self.guard(|m| {
+            if m.direction != direction {
+                m.turn(direction)?;
+            }
+            count();
+            let child = &mut m.children[m.order[0].child as usize];
+            match direction {
+                Direction::Forward => child.next()?,
+                Direction::Backward => child.prev()?,
+            }
+            m.settle();
             Ok(())
         })
     }
@@ -170,33 +291,29 @@ impl<C: Cursor> Cursor for Merge<C> {
 
     #[inline]
     fn next(&mut self) -> Result<()> {
-        self.guard(|m| {
-            if m.direction == Direction::Backward {
-                m.turn(Direction::Forward)?;
-            }
-            let child = m.heap[0].child;
-            m.children[child].next()?;
-            m.settle();
-            Ok(())
-        })
+        self.step(Direction::Forward)
     }
 
     #[inline]
     fn prev(&mut self) -> Result<()> {
-        self.guard(|m| {
-            if m.direction == Direction::Forward {
-                m.turn(Direction::Backward)?;
-            }
-            let child = m.heap[0].child;
-            m.children[child].prev()?;
-            m.settle();
-            Ok(())
-        })
+        self.step(Direction::Backward)
     }
 
     #[inline]
     fn valid(&self) -> bool {
-        !self.heap.is_empty()
+        !self.order.is_empty()
+    }
+
+    #[inline]
+    fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    /// Told without a look at other children only on the way back.
+    #[inline]
+    fn has_newer(&self) -> bool {
+        debug_assert!(self.direction == Direction::Backward);
+        self.top().has_newer() || self.order.get(1).is_some_and(|second| second.same)
     }
 
     #[inline]
@@ -206,7 +323,7 @@ impl<C: Cursor> Cursor for Merge<C> {
 
     #[inline]
     fn head(&self) -> u64 {
-        self.heap[0].head
+        self.order[0].rank ^ self.direction.mask()
     }
 
     #[inline]
@@ -232,7 +349,7 @@ mod tests {
     #[test]
     fn walks_like_one_sorted_list() {
         let mut random = Random(7);
-        for round in 0..200 {
+        for round in 0..1000 {
             let all = entries(&mut random, 40);
             let k = 1 + random.below(5) as usize;
             let mut parts = vec![Vec::new(); k];
@@ -242,6 +359,8 @@ mod tests {
             let mut merge = Merge::new(parts.into_iter().map(Sorted::new).collect());
             let mut model = Sorted::new(all.clone());
             for step in 0..60 {
+                let before = model.valid().then(|| model.key().to_vec());
+                let mut stepped = 0;
                 let target = all.get(random.below(all.len() as u64 + 1) as usize);
                 let (key, trailer) = target
                     .map_or((vec![0xff; 3], Trailer::newest(crate::ids::Seq::MAX)), |e| (e.0.clone(), e.1));
@@ -250,8 +369,14 @@ mod tests {
                     1 => both(&mut merge, &mut model, |c| c.seek_last()),
                     2 => both(&mut merge, &mut model, |c| c.seek(&key, trailer)),
                     3 => both(&mut merge, &mut model, |c| c.seek_before(&key)),
-                    n if model.valid() && n < 6 => both(&mut merge, &mut model, |c| c.next()),
-                    _ if model.valid() => both(&mut merge, &mut model, |c| c.prev()),
+                    n if model.valid() && n < 6 => {
+                        stepped = 1;
+                        both(&mut merge, &mut model, |c| c.next());
+                    }
+                    _ if model.valid() => {
+                        stepped = -1;
+                        both(&mut merge, &mut model, |c| c.prev());
+                    }
                     _ => {}
                 }
                 assert_eq!(merge.valid(), model.valid(), "round {round} step {step}");
@@ -259,6 +384,12 @@ mod tests {
                     assert_eq!((merge.key(), merge.trailer()), (model.key(), model.trailer()));
                     assert_eq!(merge.value(), model.value());
                     assert_eq!(merge.head(), crate::key::head(model.key()));
+                    if stepped != 0 {
+                        assert_eq!(merge.repeats(), before.as_deref() == Some(model.key()));
+                    }
+                    if stepped < 0 {
+                        assert_eq!(merge.has_newer(), model.has_newer());
+                    }
                 }
             }
         }

@@ -1,14 +1,21 @@
 //! Cursors over internal entries: the face every sorted source shows, the merge of several, and
 //! the view of what one sequence number may see.
 
-pub(crate) mod merge;
+// == sources ==
 #[cfg(test)]
 pub(crate) mod testing;
+// == several as one ==
+pub(crate) mod merge;
+// == what range deletes hide in them ==
+pub(crate) mod covers;
+// == what a read sees ==
 pub(crate) mod visible;
 
 use crate::error::Result;
 use crate::fs::SharedBytes;
+use crate::ids::Seq;
 use crate::key::Trailer;
+use crate::tombstones::Around;
 
 /// Walks a sorted source of internal entries in both directions.
 ///
@@ -30,6 +37,11 @@ pub(crate) trait Cursor {
     /// One entry back. Only while valid.
     fn prev(&mut self) -> Result<()>;
     fn valid(&self) -> bool;
+    /// Whether the last step, which led here, came from another version of the same key. Told
+    /// without a copy of the key that was left. Only while valid, and only after a step.
+    fn repeats(&self) -> bool;
+    /// Whether the entry before is a newer version of the same key. Only while valid.
+    fn has_newer(&self) -> bool;
     /// The user key.
     fn key(&self) -> &[u8];
     /// [`crate::key::head`] of the user key, for cheap comparisons.
@@ -42,4 +54,18 @@ pub(crate) trait Cursor {
     fn owner(&self) -> Option<&SharedBytes> {
         None
     }
+}
+
+/// One of the sources of a scan: its entries, and its range deletes. Of one key, all operations of
+/// an earlier source are newer than all of a later one.
+pub(crate) trait Layer: Cursor {
+    /// Whether there may be range deletes.
+    fn may_cover(&self) -> bool;
+    /// What the range deletes at or below `read` are around `key`. May open a file.
+    fn around(&mut self, key: &[u8], read: Seq) -> Result<Around<'_>>;
+    /// How far around `key`, where [`around`](Layer::around) was asked last and found a delete,
+    /// everything is deleted at or below `read`. May fall short.
+    fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>>;
+    /// The newest operation there may be where [`around`](Layer::around) was asked last.
+    fn max_seq(&self) -> Seq;
 }

@@ -1,9 +1,11 @@
 //! What cursor tests share: a sorted list as a cursor, and random entries.
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer, compare};
+use crate::tombstones::{Around, RangeDelete, RangeTombstones};
+use std::rc::Rc;
 
 pub(crate) type Entry = (Vec<u8>, Trailer, Vec<u8>);
 
@@ -11,12 +13,18 @@ pub(crate) type Entry = (Vec<u8>, Trailer, Vec<u8>);
 pub(crate) struct Sorted {
     entries: Vec<Entry>,
     at: Option<usize>,
+    repeats: bool,
 }
 
 impl Sorted {
     pub fn new(entries: Vec<Entry>) -> Sorted {
         assert!(entries.is_sorted_by(|a, b| compare((&a.0, a.1), (&b.0, b.1)).is_lt()));
-        Sorted { entries, at: None }
+        Sorted { entries, at: None, repeats: false }
+    }
+
+    fn step(&mut self, from: usize, to: usize) -> Result<()> {
+        self.repeats = self.entries.get(to).is_some_and(|e| e.0 == self.entries[from].0);
+        self.stand(to)
     }
 
     fn stand(&mut self, at: usize) -> Result<()> {
@@ -44,12 +52,21 @@ impl Cursor for Sorted {
 
     fn next(&mut self) -> Result<()> {
         let at = self.at.unwrap();
-        self.stand(at + 1)
+        self.step(at, at + 1)
     }
 
     fn prev(&mut self) -> Result<()> {
         let at = self.at.unwrap();
-        self.stand(at.wrapping_sub(1))
+        self.step(at, at.wrapping_sub(1))
+    }
+
+    fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    fn has_newer(&self) -> bool {
+        let at = self.at.unwrap();
+        at > 0 && self.entries[at - 1].0 == self.entries[at].0
     }
 
     fn valid(&self) -> bool {
@@ -66,6 +83,103 @@ impl Cursor for Sorted {
 
     fn value(&self) -> &[u8] {
         &self.entries[self.at.unwrap()].2
+    }
+}
+
+/// A sorted list and range deletes as a layer; counts what it is asked to do.
+pub(crate) struct Deletable {
+    entries: Sorted,
+    tombstones: RangeTombstones,
+    max_seq: Seq,
+    pub steps: Rc<std::cell::Cell<usize>>,
+}
+
+/// A delete of the keys from the first to before the second.
+pub(crate) type OwnedDelete = (Vec<u8>, Option<Vec<u8>>, Seq);
+
+impl Deletable {
+    pub fn new(entries: Vec<Entry>, deletes: &[OwnedDelete]) -> Deletable {
+        let newest = entries.iter().map(|e| e.1.seq()).chain(deletes.iter().map(|d| d.2)).max();
+        let tombstones = RangeTombstones::new(deletes.iter().map(|(start, end, seq)| RangeDelete {
+            start,
+            end: end.as_deref(),
+            seq: *seq,
+        }));
+        let max_seq = newest.unwrap_or(Seq::ZERO);
+        Deletable { entries: Sorted::new(entries), tombstones, max_seq, steps: Rc::default() }
+    }
+
+    fn count(&mut self) -> &mut Sorted {
+        self.steps.set(self.steps.get() + 1);
+        &mut self.entries
+    }
+}
+
+impl Cursor for Deletable {
+    fn seek_first(&mut self) -> Result<()> {
+        self.count().seek_first()
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.count().seek_last()
+    }
+
+    fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
+        self.count().seek(key, trailer)
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.count().seek_before(key)
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.count().next()
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        self.count().prev()
+    }
+
+    fn valid(&self) -> bool {
+        self.entries.valid()
+    }
+
+    fn repeats(&self) -> bool {
+        self.entries.repeats()
+    }
+
+    fn has_newer(&self) -> bool {
+        self.entries.has_newer()
+    }
+
+    fn key(&self) -> &[u8] {
+        self.entries.key()
+    }
+
+    fn trailer(&self) -> Trailer {
+        self.entries.trailer()
+    }
+
+    fn value(&self) -> &[u8] {
+        self.entries.value()
+    }
+}
+
+impl Layer for Deletable {
+    fn may_cover(&self) -> bool {
+        !self.tombstones.is_empty()
+    }
+
+    fn around(&mut self, key: &[u8], read: Seq) -> Result<Around<'_>> {
+        Ok(self.tombstones.around(key, read, &mut 0))
+    }
+
+    fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>> {
+        self.tombstones.solid(key, read)
+    }
+
+    fn max_seq(&self) -> Seq {
+        self.max_seq
     }
 }
 

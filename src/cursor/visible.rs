@@ -1,12 +1,13 @@
 //! What one sequence number may see: of each key the newest version at or below it, if that is a
 //! value no range tombstone covers; within bounds; in both directions.
 
-use crate::cursor::Cursor;
+use crate::cursor::covers::Covers;
+use crate::cursor::merge::Merge;
+use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
-use crate::tombstones::RangeTombstones;
 
 /// The half-open range `lower..upper`; `None` is unbounded.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -21,27 +22,31 @@ pub struct Bounds {
 enum At {
     /// Off both ends, or not yet positioned.
     Nowhere,
-    /// `inner` stands on the entry shown.
-    Inner,
-    /// The entry shown is in `key` and `value`; `inner` stands before all its versions.
+    /// `merge` stands on the entry shown.
+    Merge,
+    /// The entry shown is in `key` and `value`; `merge` stands before all its versions.
     Saved,
 }
 
-/// The entries of `inner` that a read at `read` sees. Stands on one, or nowhere.
+/// The entries of some layers that a read at `read` sees. Stands on one, or nowhere.
+///
+/// Copies a key or value only on the way back, and only of keys that have several versions.
 pub(crate) struct Visible<C> {
-    inner: C,
+    merge: Merge<C>,
     read: Seq,
     bounds: Bounds,
-    tombstones: RangeTombstones,
+    covers: Covers,
     at: At,
-    /// Forward: the key whose remaining versions are to be skipped. Backward: the key shown.
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
-impl<C: Cursor> Visible<C> {
-    pub fn new(inner: C, read: Seq, bounds: Bounds, tombstones: RangeTombstones) -> Visible<C> {
-        Visible { inner, read, bounds, tombstones, at: At::Nowhere, key: Vec::new(), value: Vec::new() }
+impl<C: Layer> Visible<C> {
+    /// `layers`: newest first.
+    pub fn new(layers: Vec<C>, read: Seq, bounds: Bounds) -> Visible<C> {
+        let covers = Covers::new(&layers, read);
+        let (key, value) = (Vec::new(), Vec::new());
+        Visible { merge: Merge::new(layers), read, bounds, covers, at: At::Nowhere, key, value }
     }
 
     #[inline]
@@ -52,26 +57,27 @@ impl<C: Cursor> Visible<C> {
     /// The key of the entry; only while valid.
     #[inline]
     pub fn key(&self) -> &[u8] {
-        if self.at == At::Inner { self.inner.key() } else { &self.key }
+        if self.at == At::Merge { self.merge.key() } else { &self.key }
     }
 
     /// The value of the entry; only while valid.
     #[inline]
     pub fn value(&self) -> &[u8] {
-        if self.at == At::Inner { self.inner.value() } else { &self.value }
+        if self.at == At::Merge { self.merge.value() } else { &self.value }
     }
 
     /// Whose bytes the value lies in, if they can be shared.
+    #[inline]
     pub fn owner(&self) -> Option<&SharedBytes> {
-        if self.at == At::Inner { self.inner.owner() } else { None }
+        if self.at == At::Merge { self.merge.owner() } else { None }
     }
 
     /// To the first entry of the bounds.
     pub fn seek_first(&mut self) -> Result<()> {
         self.at = At::Nowhere;
         match &self.bounds.lower {
-            Some(lower) => self.inner.seek(lower, Trailer::newest(self.read))?,
-            None => self.inner.seek_first()?,
+            Some(lower) => self.merge.seek(lower, Trailer::newest(self.read))?,
+            None => self.merge.seek_first()?,
         }
         self.find_forward(false)
     }
@@ -80,8 +86,8 @@ impl<C: Cursor> Visible<C> {
     pub fn seek_last(&mut self) -> Result<()> {
         self.at = At::Nowhere;
         match &self.bounds.upper {
-            Some(upper) => self.inner.seek_before(upper)?,
-            None => self.inner.seek_last()?,
+            Some(upper) => self.merge.seek_before(upper)?,
+            None => self.merge.seek_last()?,
         }
         self.find_backward()
     }
@@ -92,7 +98,7 @@ impl<C: Cursor> Visible<C> {
             return self.seek_first();
         }
         self.at = At::Nowhere;
-        self.inner.seek(key, Trailer::newest(self.read))?;
+        self.merge.seek(key, Trailer::newest(self.read))?;
         self.find_forward(false)
     }
 
@@ -102,7 +108,7 @@ impl<C: Cursor> Visible<C> {
             return self.seek_last();
         }
         self.at = At::Nowhere;
-        self.inner.seek_before(key)?;
+        self.merge.seek_before(key)?;
         self.find_backward()
     }
 
@@ -110,114 +116,125 @@ impl<C: Cursor> Visible<C> {
     #[inline]
     pub fn next(&mut self) -> Result<()> {
         if self.at == At::Saved {
-            // `inner` stands before the entry shown: go to it first.
+            // `merge` stands before the entry shown: go to it first.
             let key = std::mem::take(&mut self.key);
             let sought = self.seek(&key);
             self.key = key;
             sought?;
-            debug_assert!(self.at == At::Inner);
+            debug_assert!(self.at == At::Merge);
         }
         self.at = At::Nowhere;
-        self.key.clear();
-        self.key.extend_from_slice(self.inner.key());
-        self.inner.next()?;
+        self.merge.next()?;
         self.find_forward(true)
     }
 
     /// One entry back. Only while valid.
     #[inline]
     pub fn prev(&mut self) -> Result<()> {
-        if self.at == At::Inner {
+        if self.at == At::Merge {
             self.at = At::Nowhere;
-            self.key.clear();
-            self.key.extend_from_slice(self.inner.key());
-            self.inner.seek_before(&self.key)?;
+            self.merge.prev()?;
         }
         self.at = At::Nowhere;
         self.find_backward()
     }
 
-    fn covered(&self, key: &[u8], seq: Seq) -> bool {
-        !self.tombstones.is_empty() && self.tombstones.newest_cover(key, self.read).is_some_and(|t| t > seq)
-    }
-
-    /// From where `inner` stands to the first visible entry. `skip`: first past the rest of the
-    /// versions of `self.key`.
+    /// From where `merge` stands to the first visible entry. `skip`: first past the rest of the
+    /// versions of the key it came from.
     #[inline]
     fn find_forward(&mut self, mut skip: bool) -> Result<()> {
-        while self.inner.valid() {
-            let key = self.inner.key();
-            if skip && key == self.key {
-                self.inner.next()?;
+        while self.merge.valid() {
+            if skip && self.merge.repeats() {
+                self.merge.next()?;
                 continue;
             }
             skip = false;
-            if self.bounds.upper.as_deref().is_some_and(|upper| key >= upper) {
+            if self.bounds.upper.as_deref().is_some_and(|upper| self.merge.key() >= upper) {
                 break;
             }
-            let trailer = self.inner.trailer();
-            if trailer.seq() > self.read {
-                self.inner.next()?;
-                continue;
+            let trailer = self.merge.trailer();
+            if trailer.seq() <= self.read {
+                let hidden = self.covers.hide(&mut self.merge)?;
+                if trailer.kind() == Kind::Put && !hidden {
+                    self.at = At::Merge;
+                    return Ok(());
+                }
+                if hidden && self.covers.leap(&mut self.merge)? {
+                    continue;
+                }
+                skip = true;
             }
-            if trailer.kind() == Kind::Put && !self.covered(key, trailer.seq()) {
-                self.at = At::Inner;
-                return Ok(());
-            }
-            self.key.clear();
-            self.key.extend_from_slice(key);
-            skip = true;
-            self.inner.next()?;
+            self.merge.next()?;
         }
         self.at = At::Nowhere;
         Ok(())
     }
 
-    /// From where `inner` stands back to the first visible entry. Backward, the versions of a key
-    /// come oldest first: the last one the read may see decides.
+    /// From where `merge` stands back to the first visible entry.
+    #[inline]
     fn find_backward(&mut self) -> Result<()> {
-        while self.inner.valid() {
-            if self.bounds.lower.as_deref().is_some_and(|lower| self.inner.key() < lower) {
+        while self.merge.valid() {
+            if self.bounds.lower.as_deref().is_some_and(|lower| self.merge.key() < lower) {
                 break;
             }
-            self.key.clear();
-            self.key.extend_from_slice(self.inner.key());
-            let mut newest: Option<Trailer> = None;
-            while self.inner.valid() && self.inner.key() == self.key {
-                let trailer = self.inner.trailer();
-                if trailer.seq() <= self.read {
-                    newest = Some(trailer);
-                    self.value.clear();
-                    if trailer.kind() == Kind::Put {
-                        self.value.extend_from_slice(self.inner.value());
-                    }
+            if self.merge.has_newer() {
+                if self.save_newest()? {
+                    self.at = At::Saved;
+                    return Ok(());
                 }
-                self.inner.prev()?;
+                self.covers.leap(&mut self.merge)?;
+                continue;
             }
-            if let Some(newest) = newest
-                && newest.kind() == Kind::Put
-                && !self.covered(&self.key, newest.seq())
-            {
-                self.at = At::Saved;
-                return Ok(());
+            let trailer = self.merge.trailer();
+            if trailer.seq() <= self.read {
+                let hidden = self.covers.hide(&mut self.merge)?;
+                if trailer.kind() == Kind::Put && !hidden {
+                    self.at = At::Merge;
+                    return Ok(());
+                }
+                if hidden && self.covers.leap(&mut self.merge)? {
+                    continue;
+                }
             }
+            self.merge.prev()?;
         }
         self.at = At::Nowhere;
         Ok(())
+    }
+
+    /// Passes all versions of the key that `merge` stands on. Backward they come oldest first: the
+    /// last one the read may see decides. Whether it is shown; it is saved then.
+    fn save_newest(&mut self) -> Result<bool> {
+        self.key.clear();
+        self.key.extend_from_slice(self.merge.key());
+        let mut shown = false;
+        loop {
+            let trailer = self.merge.trailer();
+            if trailer.seq() <= self.read {
+                shown = !self.covers.hide(&mut self.merge)? && trailer.kind() == Kind::Put;
+                if shown {
+                    self.value.clear();
+                    self.value.extend_from_slice(self.merge.value());
+                }
+            }
+            let more = self.merge.has_newer();
+            self.merge.prev()?;
+            if !more {
+                return Ok(shown);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::testing::{Random, Sorted, entries};
-    use crate::tombstones::RangeDelete;
+    use crate::cursor::testing::{Deletable, Entry, OwnedDelete, Random, entries};
     use std::collections::BTreeMap;
 
-    type OwnedDelete = (Vec<u8>, Option<Vec<u8>>, Seq);
     type Shown = Vec<(Vec<u8>, Vec<u8>)>;
 
-    fn model(all: &[(Vec<u8>, Trailer, Vec<u8>)], deletes: &[OwnedDelete], read: Seq, b: &Bounds) -> Shown {
+    fn model(all: &[Entry], deletes: &[OwnedDelete], read: Seq, b: &Bounds) -> Shown {
         let mut newest: BTreeMap<&[u8], (Seq, Option<&[u8]>)> = BTreeMap::new();
         for (key, trailer, value) in all {
             if trailer.seq() <= read {
@@ -242,27 +259,38 @@ mod tests {
             .collect()
     }
 
+    /// Deals everything out to layers by age.
+    fn layers(random: &mut Random, all: Vec<Entry>, deletes: &[OwnedDelete]) -> Vec<Deletable> {
+        let mut cuts: Vec<u64> = (0..random.below(5)).map(|_| random.below(70)).collect();
+        cuts.extend([0, u64::MAX]);
+        cuts.sort_by(|a, b| b.cmp(a));
+        let ages = cuts.windows(2).map(|w| w[1]..w[0]);
+        let layer = |age: std::ops::Range<u64>| {
+            let entries = all.iter().filter(|e| age.contains(&e.1.seq().get())).cloned().collect();
+            let deletes: Vec<_> = deletes.iter().filter(|d| age.contains(&d.2.get())).cloned().collect();
+            Deletable::new(entries, &deletes)
+        };
+        ages.map(layer).collect()
+    }
+
     #[test]
     fn shows_what_a_map_of_versions_would() {
         let mut random = Random(99);
-        for round in 0..300 {
-            let all = entries(&mut random, 60);
-            let deletes: Vec<OwnedDelete> = (0..random.below(4))
+        for round in 0..1500 {
+            let mut all = entries(&mut random, 60);
+            let deletes: Vec<OwnedDelete> = (0..random.below(8))
                 .map(|_| {
                     let end = (random.below(4) > 0).then(|| random.key());
                     (random.key(), end, Seq::new(random.below(70)).unwrap())
                 })
                 .collect();
+            // No two operations have one number.
+            all.retain(|e| deletes.iter().all(|d| d.2 != e.1.seq()));
             let read = Seq::new(random.below(70)).unwrap();
             let bound = |random: &mut Random| (random.below(3) == 0).then(|| random.key());
             let bounds = Bounds { lower: bound(&mut random), upper: bound(&mut random) };
             let expect = model(&all, &deletes, read, &bounds);
-            let tombstones = RangeTombstones::new(deletes.iter().map(|(start, end, seq)| RangeDelete {
-                start,
-                end: end.as_deref(),
-                seq: *seq,
-            }));
-            let mut cursor = Visible::new(Sorted::new(all), read, bounds, tombstones);
+            let mut cursor = Visible::new(layers(&mut random, all, &deletes), read, bounds);
             let mut at: Option<usize> = None;
             for step in 0..60 {
                 let key = random.key();
@@ -299,6 +327,51 @@ mod tests {
                     assert_eq!((cursor.key(), cursor.value()), (&expect[i].0[..], &expect[i].1[..]));
                 }
             }
+        }
+    }
+
+    fn put(i: u32, n: u64) -> Entry {
+        (i.to_be_bytes().to_vec(), Trailer::new(Seq::new(n).unwrap(), Kind::Put), vec![1])
+    }
+
+    /// The older layers step over what newer range deletes cover in a few seeks, in both directions.
+    #[test]
+    fn what_is_covered_is_leapt_over() {
+        const N: u32 = 10_000;
+        let key = |i: u32| i.to_be_bytes().to_vec();
+        let old: Vec<Entry> = (0..N).map(|i| put(i, 1 + u64::from(i))).collect();
+        // All but the first and the last ten: by one delete, or by many that abut.
+        let (from, to, read) = (10, N - 10, Seq::MAX);
+        let one = vec![(key(from), Some(key(to)), Seq::new(50_000).unwrap())];
+        let many: Vec<OwnedDelete> = (from..to)
+            .step_by(10)
+            .map(|i| (key(i), Some(key(i + 10)), Seq::new(50_000 + u64::from(i * 7 % N)).unwrap()))
+            .collect();
+        for (deletes, newer) in [(one.clone(), true), (many, true), (one, false)] {
+            // In a layer above, or in the same one.
+            let layers = match newer {
+                true => vec![
+                    Deletable::new(vec![put(0, 90_000), put(N - 1, 90_001)], &deletes),
+                    Deletable::new(old.clone(), &[]),
+                ],
+                false => vec![Deletable::new(old.clone(), &deletes)],
+            };
+            let steps: Vec<_> = layers.iter().map(|l| l.steps.clone()).collect();
+            let mut cursor = Visible::new(layers, read, Bounds::default());
+            cursor.seek_first().unwrap();
+            let mut shown = 0;
+            while cursor.valid() {
+                shown += 1;
+                cursor.next().unwrap();
+            }
+            cursor.seek_last().unwrap();
+            while cursor.valid() {
+                shown += 1;
+                cursor.prev().unwrap();
+            }
+            assert_eq!(shown, 40);
+            let steps: usize = steps.iter().map(|s| s.get()).sum();
+            assert!(steps < 100, "{steps} steps");
         }
     }
 }

@@ -25,6 +25,10 @@ pub(crate) struct CommitState {
     pub segment_start: Position,
     /// The active segment is a small one on a full disk, for what gives space back.
     pub spare: bool,
+    /// Where the first segment of this opening starts.
+    pub began: Position,
+    /// Batches committed since opening.
+    pub commits: u64,
     /// Segments behind the active one that are not synced whole, oldest first.
     pub retired: Vec<Retired>,
     /// The last sequence number given.
@@ -40,6 +44,9 @@ pub(crate) struct Writers {
     pool: Arc<Pool>,
     /// Keyspaces of the batch being applied, each run of operations once.
     touched: Vec<KeyspaceId>,
+    /// Keys and values as callers wrote them, over all trees but the catalog.
+    pub bytes_in: u64,
+    pub operations: u64,
     /// Bytes applied since all memtables together were last looked at.
     unchecked: usize,
 }
@@ -110,6 +117,12 @@ impl Writers {
                         w.insert(op, seq);
                         if id == KeyspaceId::CATALOG {
                             self.apply_row(op, seq, registry)?;
+                        } else {
+                            let bytes = op.len() as u64;
+                            w.tree.counters.bytes_in.add(bytes);
+                            w.tree.counters.operations.add(1);
+                            self.bytes_in += bytes;
+                            self.operations += 1;
                         }
                     }
                 }
@@ -123,6 +136,15 @@ impl Writers {
         }
         self.unchecked += ops.len();
         Ok(())
+    }
+
+    /// What was applied until now, in replay, does not count.
+    fn count_from_here(&mut self) {
+        (self.bytes_in, self.operations) = (0, 0);
+        for w in self.by_id.values() {
+            w.tree.counters.bytes_in.set(0);
+            w.tree.counters.operations.set(0);
+        }
     }
 
     fn apply_row(&mut self, op: Op<'_>, seq: Seq, registry: &crate::sync::Mutex<Registry>) -> Result<()> {
@@ -243,6 +265,22 @@ impl TreeWriter {
 }
 
 impl CommitState {
+    /// Before the first segment is activated; the journal so far ends at `end`.
+    pub fn new(end: Position, last_seq: Seq, mut writers: Writers) -> CommitState {
+        writers.count_from_here();
+        let (segment_start, began) = (end, end);
+        CommitState {
+            journal: None,
+            segment_start,
+            began,
+            commits: 0,
+            spare: false,
+            retired: Vec::new(),
+            last_seq,
+            writers,
+        }
+    }
+
     pub fn journal(&mut self) -> Result<&mut journal::Writer> {
         self.journal.as_mut().ok_or_else(closed)
     }

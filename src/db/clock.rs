@@ -1,5 +1,5 @@
-//! The one place where time is read: for deadlines that a caller sets and for how long writes are
-//! delayed, never to decide what is true.
+//! The one place where time is read: for deadlines that a caller sets, for how long writes are delayed,
+//! and to say how long things took; never to decide what is true.
 
 use crate::error::{Error, ErrorKind};
 use std::sync::OnceLock;
@@ -35,4 +35,23 @@ impl Deadline {
 #[cold]
 pub(crate) fn no_room_in_time() -> Error {
     Error::new(ErrorKind::Busy, "no room for the write before its deadline")
+}
+
+/// A moment, to say later how long ago it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(Instant);
+
+impl Moment {
+    pub fn now() -> Moment {
+        Moment(Instant::now())
+    }
+
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// The time from `earlier` to here; none if it was not earlier.
+    pub fn since(self, earlier: Moment) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
 }

@@ -110,6 +110,7 @@ impl Core {
         let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
         applied.map_err(|e| self.latch(e))?;
         commit.last_seq = last;
+        commit.commits += 1;
         self.snapshots.publish(last);
         let limit = self.options.memtable_limit();
         let full = commit.writers.rotate_full(limit, || self.pinned_limit(position), &self.throttle);

@@ -1,6 +1,8 @@
 //! Compacting: plans are picked, carried out, and their outcome installed.
 
+use crate::db::clock::Moment;
 use crate::db::core::{Core, Installed};
+use crate::db::events::Sum;
 use crate::db::publish::MadeTables;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +38,7 @@ impl Core {
     }
 
     fn compact_plan(&self, tree: &Arc<Tree>, plan: &pick::Plan) -> Result<()> {
-        let id = tree.id;
+        let (id, began) = (tree.id, Moment::now());
         let view = tree.view.load_full();
         let mut inputs: Vec<Arc<Run>> = Vec::new();
         let mut changes: Vec<Change> = Vec::new();
@@ -54,12 +56,14 @@ impl Core {
             return Err(Error::new(ErrorKind::Io, "a compaction was planned on tables that are gone"));
         }
         let add = |table| Change::AddTable { keyspace: id, level: plan.level_out, run: plan.run_out, table };
+        let read = Sum::of(inputs.iter().flat_map(|r| r.tables.iter()).map(|t| &*t.meta));
         if plan.trivial {
             changes.extend(inputs.iter().flat_map(|r| r.tables.iter()).map(|t| add((*t.meta).clone())));
-            return self
-                .install(Installed { changes, touched: vec![id], ..Installed::default() })
-                .map(|_| ());
+            self.install(Installed { changes, touched: vec![id], ..Installed::default() })?;
+            self.note_move(tree, plan.level_out, read);
+            return Ok(());
         }
+        self.snapshots.meet(began);
         let horizon = self.snapshots.horizon();
         let new_table = &mut || self.new_table();
         let tables = compact::compact(
@@ -73,8 +77,11 @@ impl Core {
         )?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
         made.note(&tables);
+        let written = Sum::of(&tables);
         changes.extend(tables.into_iter().map(add));
-        self.publish(Installed { changes, touched: vec![id], ..Installed::default() }, made)
+        self.publish(Installed { changes, touched: vec![id], ..Installed::default() }, made)?;
+        self.note_compaction(tree, plan.level_out, read, written, began);
+        Ok(())
     }
 }
 

@@ -1,11 +1,13 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync` and `work` are leaves, taken last and never held across a call.
+//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
+//! locks of `snapshots`, `sync`, `work` and `kept` are leaves, taken last and never held across a call.
 
 use crate::budget::Budget;
+use crate::counters::{Jobs, Tally};
 use crate::db::appender::CommitState;
+use crate::db::clock::Moment;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
 use crate::db::registry::Registry;
@@ -43,6 +45,8 @@ pub(crate) struct Core {
     pub store: Arc<Store>,
     /// Where memtables have their memory from.
     pub pool: Arc<Pool>,
+    /// The table that was closed last to keep the budget; held while tables are closed.
+    pub closed_last: Mutex<FileNo>,
     pub salts: Mutex<Salts>,
     /// Held while the journal moves to its next segment.
     pub rotation: Turn,
@@ -59,16 +63,40 @@ pub(crate) struct Core {
     pub work: Work,
     /// Segments whose end is known and durable, not yet written to the manifest.
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
+    pub counters: Counters,
     /// Why no write can succeed any more.
     failed: OnceLock<Error>,
     /// No write begins any more.
     pub closed: AtomicBool,
     /// Nothing becomes durable any more.
     pub ended: AtomicBool,
+    /// Held while a checkpoint is made.
+    pub checkpoint: Mutex<()>,
+    /// While a checkpoint needs the files: those that are to be removed behind it.
+    pub kept: Mutex<Option<Vec<Name>>>,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
     /// Held until the database closes.
     pub lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What is counted for the whole database since it was opened, beside what the parts count.
+pub(crate) struct Counters {
+    pub opened: Moment,
+    pub jobs: Jobs,
+    /// Edits of the manifest, the bytes they took, and the segments it names now: so that who asks
+    /// need not wait for the lock on versions, which is held while the disk works.
+    pub edits: Tally,
+    pub manifest_bytes: Tally,
+    pub segments: Tally,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let (jobs, opened) = (Jobs::default(), Moment::now());
+        let [edits, manifest_bytes, segments] = Default::default();
+        Counters { opened, jobs, edits, manifest_bytes, segments }
+    }
 }
 
 /// What a job made, to become part of the database in one edit.
@@ -109,6 +137,7 @@ impl Core {
             budget: parts.pool.budget().clone(),
             store: parts.store,
             pool: parts.pool,
+            closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
             rotation: Turn::default(),
             next_segment: Mutex::new(None),
@@ -120,9 +149,12 @@ impl Core {
             snapshots: Snapshots::default(),
             sync: parts.sync,
             sealed: Mutex::new(Vec::new()),
+            counters: Counters::default(),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            checkpoint: Mutex::new(()),
+            kept: Mutex::new(None),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
         }
@@ -244,6 +276,9 @@ impl Core {
         set.set_next_keyspace(self.registry.lock().next_id);
         let edit = Edit { durable, last_seq, changes: installed.changes };
         let applied = set.apply(&edit);
+        self.counters.edits.set(set.edits());
+        self.counters.manifest_bytes.set(set.bytes_written());
+        self.counters.segments.set(set.state().segments.len() as u64);
         if let Some(e) = set.failed() {
             // If the edit was applied it is durable, but the last one: its manifest could not be
             // replaced.
@@ -266,9 +301,13 @@ impl Core {
         Ok(edit)
     }
 
-    /// Removes a file nobody needs; one that stays is found by the next open. Whether it was there
-    /// and is gone.
+    /// Removes a file nobody needs, if a checkpoint does behind that; one that stays is found by the
+    /// next open. Whether it was there and is gone.
     pub fn remove_file(&self, name: Name) -> bool {
+        if let Some(kept) = &mut *self.kept.lock() {
+            kept.push(name);
+            return false;
+        }
         let path = name.path(&self.dir);
         match self.fs.remove(&path) {
             Ok(()) => true,
@@ -353,14 +392,6 @@ impl Core {
             }
         }
         floor
-    }
-
-    /// Memory that can be had again gives way, if more is held than may be.
-    pub fn trim_memory(&self) {
-        if self.budget.total() > self.budget.limit() {
-            self.pool.shrink(0);
-            self.store.cache().trim();
-        }
     }
 
     /// Lets go of trees only reads before `oldest` could see.

@@ -1,6 +1,8 @@
 //! Flushing: frozen memtables become tables of level 0.
 
+use crate::db::clock::Moment;
 use crate::db::core::{Core, Installed};
+use crate::db::events::Sum;
 use crate::db::publish::MadeTables;
 use crate::db::tree::Tree;
 use crate::error::Result;
@@ -24,17 +26,21 @@ impl Core {
             }
         }
         let Some(last) = frozen.iter().map(|f| f.2).max() else { return Ok(()) };
+        let began = Moment::now();
+        self.snapshots.meet(began);
         // A table is published only once the journal is durable up to its newest operation: the
         // state after a crash must be a prefix over all keyspaces.
         self.sync_to(last)?;
         let horizon = self.snapshots.horizon();
         let mut installed = Installed::default();
         let mut made = MadeTables { core: self, tables: Vec::new() };
+        let mut done = Vec::new();
         for (tree, mems, last) in frozen {
             let id = tree.id;
             let tables =
                 flush::flush(&mems, &horizon, &self.store, self.output(tree), &mut || self.new_table())?;
             made.note(&tables);
+            done.push((tree, Sum::of(&tables)));
             let add = |table| Change::AddTable { keyspace: id, level: 0, run: last, table };
             installed.changes.extend(tables.into_iter().map(add));
             installed.changes.push(Change::Flushed { keyspace: id, seq: last });
@@ -42,6 +48,9 @@ impl Core {
             installed.touched.push(id);
         }
         self.publish(installed, made)?;
+        for (tree, made) in done {
+            self.note_flush(tree, made, began);
+        }
         for tree in trees {
             self.work.want_compact(tree.clone());
         }

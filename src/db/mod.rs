@@ -20,11 +20,14 @@ pub(crate) mod registry;
 pub(crate) mod appender;
 // == what all share ==
 pub(crate) mod core;
+// == what happened ==
+pub(crate) mod events;
 // == what is done with it ==
 pub(crate) mod commit;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;
@@ -41,6 +44,8 @@ pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
 // == its verbs ==
+pub(crate) mod checkpoint;
 pub(crate) mod database;
+pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod write;

@@ -194,14 +194,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         pool,
         salts,
         version,
-        commit: CommitState {
-            journal: None,
-            segment_start: report.end,
-            spare: false,
-            retired: Vec::new(),
-            last_seq,
-            writers,
-        },
+        commit: CommitState::new(report.end, last_seq, writers),
         registry: registry.into_inner(),
         sync: SyncStage::new(report.end, last_seq, hint),
         reserve,
@@ -226,7 +219,7 @@ fn announced(state: &State) -> Vec<Announced> {
 }
 
 /// The directory and its lock.
-fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
+pub(crate) fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     if !read_only {
         fs.create_dir_all(dir).map_err(|e| Error::io("creating the directory", dir, e))?;
         // Somebody else's folder stays as it is, without so much as a lock file of ours.
@@ -245,7 +238,7 @@ fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock
 
 /// Makes the directory's own name survive, and those of the directories above it, which may be as
 /// new: made just now, or by a creation that was interrupted.
-fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
+pub(crate) fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
     for above in dir.ancestors().skip(1) {
         match fs.sync_dir(above) {
             Ok(()) => {}
@@ -346,7 +339,7 @@ impl Build {
         }
         let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
-        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default())?;
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default());
         writers.add(&catalog.tree, catalog.writer);
         rows.seek_first()?;
         while rows.valid() {
@@ -473,6 +466,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
+    // One that is under way ends with an error, and soon.
+    drop(core.checkpoint.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());

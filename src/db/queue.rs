@@ -22,6 +22,8 @@ pub(crate) enum Piece {
     Drop,
     /// Sync and seal segments the journal has left.
     Seal,
+    /// Close tables that were not read for long.
+    Trim,
     /// Compact this tree, if it wants it.
     Compact(Arc<Tree>),
 }
@@ -39,6 +41,7 @@ struct Wanted {
     segment: bool,
     seal: bool,
     drop: bool,
+    trim: bool,
     flush: BTreeMap<KeyspaceId, Arc<Tree>>,
     compact: BTreeMap<KeyspaceId, Arc<Tree>>,
 }
@@ -62,6 +65,14 @@ struct Queue {
     /// Likewise for the last compaction of each tree.
     compact_errors: BTreeMap<KeyspaceId, Error>,
     stop: bool,
+}
+
+/// How many pieces there are; what failed and waits is queued.
+pub(crate) struct Counts {
+    pub flushes_running: usize,
+    pub flushes_queued: usize,
+    pub compactions_running: usize,
+    pub compactions_queued: usize,
 }
 
 /// A piece is being worked on as long as this lives.
@@ -99,6 +110,10 @@ impl Work {
 
     pub fn want_drop(&self) {
         self.add(|q| q.wanted.put(Piece::Drop));
+    }
+
+    pub fn want_trim(&self) {
+        self.add(|q| q.wanted.put(Piece::Trim));
     }
 
     pub fn want_compact(&self, tree: Arc<Tree>) {
@@ -190,7 +205,7 @@ impl Work {
                         None => _ = q.compact_errors.remove(&tree.id),
                     }
                 }
-                Piece::Segment | Piece::Drop | Piece::Seal => {}
+                Piece::Segment | Piece::Drop | Piece::Seal | Piece::Trim => {}
             }
             match result {
                 Err(_) => q.failed.put(piece),
@@ -203,6 +218,16 @@ impl Work {
                 }
             }
         });
+    }
+
+    pub fn counts(&self) -> Counts {
+        let queue = self.queue.lock();
+        Counts {
+            flushes_running: usize::from(queue.flushing),
+            flushes_queued: queue.wanted.flush.len() + queue.failed.flush.len(),
+            compactions_running: queue.compacting.len(),
+            compactions_queued: queue.wanted.compact.len() + queue.failed.compact.len(),
+        }
     }
 
     /// Why the flush that is to come again failed, unless it runs again already.
@@ -225,23 +250,27 @@ impl Wanted {
             Piece::Segment => self.segment = true,
             Piece::Seal => self.seal = true,
             Piece::Drop => self.drop = true,
+            Piece::Trim => self.trim = true,
             Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
             Piece::Compact(tree) => _ = self.compact.insert(tree.id, tree),
         }
     }
 
     fn is_empty(&self) -> bool {
-        !(self.segment || self.seal || self.drop) && self.flush.is_empty() && self.compact.is_empty()
+        !(self.segment || self.seal || self.drop || self.trim)
+            && self.flush.is_empty()
+            && self.compact.is_empty()
     }
 }
 
 impl Queue {
     /// Puts what failed back among the rest.
     fn try_again(&mut self) {
-        let Wanted { segment, seal, drop, flush, compact } = std::mem::take(&mut self.failed);
+        let Wanted { segment, seal, drop, trim, flush, compact } = std::mem::take(&mut self.failed);
         self.wanted.segment |= segment;
         self.wanted.seal |= seal;
         self.wanted.drop |= drop;
+        self.wanted.trim |= trim;
         self.wanted.flush.extend(flush);
         self.wanted.compact.extend(compact);
     }
@@ -258,6 +287,8 @@ impl Queue {
             Piece::Drop
         } else if std::mem::take(&mut self.wanted.seal) {
             Piece::Seal
+        } else if std::mem::take(&mut self.wanted.trim) {
+            Piece::Trim
         } else {
             self.take_compact(compactions)?
         };
@@ -310,6 +341,7 @@ mod tests {
             Piece::Flush(trees) => format!("flush {}", trees.len()),
             Piece::Drop => "drop".into(),
             Piece::Seal => "seal".into(),
+            Piece::Trim => "trim".into(),
             Piece::Compact(tree) => format!("compact {}", tree.id),
         }
     }

@@ -39,13 +39,14 @@ impl KeyspaceView {
     }
 
     #[inline]
-    fn with_view<R>(&self, read: impl FnOnce(&View, Seq) -> Result<R>) -> Result<R> {
+    fn with_view<R>(&self, mut read: impl FnMut(&View, Seq) -> Result<R>) -> Result<R> {
         let tree = self.tree.as_ref().map_err(Error::clone)?;
-        read(&tree.view.load(), self.snapshot.seq())
+        self.snapshot.core().reading(|| read(&tree.view.load(), self.snapshot.seq()))
     }
 
     fn scanned(&self, range: impl KeyRange) -> Result<Scanned> {
         let tree = self.tree.as_ref().map_err(Error::clone)?;
+        self.snapshot.core().relieve();
         Ok(Scanned::new(tree.view.load_full(), self.snapshot.seq(), range.bounds()?))
     }
 }
@@ -57,22 +58,25 @@ impl Keyspace {
     }
 
     #[inline]
-    fn with_view<R>(&self, read: impl FnOnce(&View, Seq) -> Result<R>) -> Result<R> {
+    fn with_view<R>(&self, mut read: impl FnMut(&View, Seq) -> Result<R>) -> Result<R> {
         let core: &Core = self.db.core();
         core.open()?;
-        let tree = self.slot.tree.load();
-        let tree = tree.as_ref().ok_or_else(dropped)?;
-        // The view first: whatever it lacks is newer than the sequence number read after it, or was
-        // committed while this call ran. The other way round a compaction could have dropped, from
-        // the newer view, a version that the older number needs.
-        let view = tree.view.load();
-        read(&view, core.snapshots.visible())
+        core.reading(|| {
+            let tree = self.slot.tree.load();
+            let tree = tree.as_ref().ok_or_else(dropped)?;
+            // The view first: whatever it lacks is newer than the sequence number read after it, or was
+            // committed while this call ran. The other way round a compaction could have dropped, from
+            // the newer view, a version that the older number needs.
+            let view = tree.view.load();
+            read(&view, core.snapshots.visible())
+        })
     }
 
     fn scanned(&self, range: impl KeyRange) -> Result<Scanned> {
         let bounds = range.bounds()?;
         let core: &Core = self.db.core();
         core.open()?;
+        core.relieve();
         let tree = self.slot.tree.load();
         let view = tree.as_ref().ok_or_else(dropped)?.view.load_full();
         Ok(Scanned::new(view, core.snapshots.visible(), bounds))
@@ -110,7 +114,10 @@ macro_rules! read_verbs {
             ) -> Result<Option<R>> {
                 let key = key.as_ref();
                 check_key(key)?;
-                self.with_view(|view, at| view.get(key, at, |found| found.value().map(|f| read(f.value))))
+                let mut read = Some(read);
+                self.with_view(|view, at| {
+                    view.get(key, at, |found| found.value().and_then(|f| Some(read.take()?(f.value))))
+                })
             }
 
             /// Copies the value of `key` into `buf`, replacing what is there. `false`, with `buf`
@@ -125,14 +132,15 @@ macro_rules! read_verbs {
                 &self,
                 keys: impl IntoIterator<Item = K>,
             ) -> Result<Vec<Option<Value>>> {
+                let keys: Vec<K> = keys.into_iter().collect();
                 self.with_view(|view, read| {
-                    let one = |key: K| {
+                    let one = |key: &K| {
                         check_key(key.as_ref())?;
                         view.get(key.as_ref(), read, |found| {
                             found.value().map(|f| Value::shared(f.value, f.owner))
                         })
                     };
-                    keys.into_iter().map(one).collect()
+                    keys.iter().map(one).collect()
                 })
             }
 

@@ -1,7 +1,7 @@
 //! Names and ids: what the catalog's rows say, in memory. Changed only by applying rows, in commit
 //! order, by commits and by replay alike.
 
-use crate::catalog::Row;
+use crate::catalog::{self, Row};
 use crate::db::throttle::Throttle;
 use crate::db::tree::{Slot, Tree};
 use crate::error::Result;
@@ -90,8 +90,22 @@ impl Registry {
         self.trees.values().map(|(_, tree)| tree)
     }
 
+    /// Every tree that may be read, each once.
+    pub fn all_trees(&self) -> Vec<Arc<Tree>> {
+        let dropped = self.dropped.iter().map(|d| d.tree.clone());
+        let past = self.aged.iter().flat_map(|slot| slot.past());
+        let all = self.trees().cloned().chain(dropped).chain(past);
+        all.map(|tree| (tree.id, tree)).collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
     pub fn tree(&self, id: KeyspaceId) -> Option<&Arc<Tree>> {
         self.trees.get(&id).map(|(_, tree)| tree)
+    }
+
+    /// The name a tree goes by; none for the catalog, and for one that was dropped.
+    pub fn name(&self, id: KeyspaceId) -> Option<String> {
+        let (key, _) = self.trees.get(&id)?;
+        catalog::name(key).ok().map(|(_, name)| name)
     }
 
     /// Applies a row that was put at `seq`. Answers a tree if this made one.

@@ -1,6 +1,5 @@
 //! Walking over entries: an owned, double-ended iterator, and a cursor that lends.
 
-use crate::cursor::merge::Merge;
 use crate::cursor::visible::{Bounds, Visible};
 use crate::error::{Error, Result};
 use crate::ids::Seq;
@@ -11,7 +10,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-type Entries = Visible<Merge<Source>>;
+type Entries = Visible<Source>;
 
 /// What a walk reads, or why it cannot: the error comes with the first step.
 #[derive(Clone)]
@@ -26,7 +25,7 @@ impl Scanned {
         Scanned { view, read, bounds }
     }
 
-    fn open(&self) -> Result<Entries> {
+    fn open(&self) -> Entries {
         self.view.scan(self.read, self.bounds.clone())
     }
 }
@@ -86,7 +85,7 @@ impl Iter {
             }
             None => {
                 let source = self.source.as_ref().map_err(Clone::clone)?;
-                let entries = own.insert(source.open()?);
+                let entries = own.insert(source.open());
                 if forward {
                     entries.seek_first()?;
                 } else {
@@ -176,7 +175,7 @@ impl Cursor {
     fn walk(&mut self, go: impl FnOnce(&mut Entries) -> Result<()>) -> Result<bool> {
         if self.entries.is_none() {
             let source = self.source.as_ref().map_err(Error::clone)?;
-            self.entries = Some(source.open()?);
+            self.entries = Some(source.open());
         }
         let Some(entries) = &mut self.entries else { return Ok(false) };
         match go(entries) {
@@ -240,5 +239,103 @@ impl Cursor {
 impl fmt::Debug for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cursor({:?})", self.gap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cursor::merge::STEPS;
+    use crate::db::handle::{Db, Keyspace};
+    use crate::fs::sim::SimFs;
+    use crate::options::{Durability, Options};
+    use std::sync::Arc;
+
+    const BATCH: u64 = 20;
+    const WINDOW: u64 = 200;
+
+    /// Tiny memtables and tables, so that much happens in few rounds.
+    fn open() -> (Db, Keyspace) {
+        let options = Options::default()
+            .workers(0)
+            .durability(Durability::Buffered)
+            .memtable_bytes(16 << 10)
+            .segment_bytes(64 << 10)
+            .journal_bytes(256 << 10)
+            .mapped(false)
+            .fs(Arc::new(SimFs::new(1)));
+        let db = Db::open("/db", options).unwrap();
+        let queue = db.keyspace("queue").unwrap();
+        (db, queue)
+    }
+
+    type Take = fn(&Keyspace, u64, u64);
+
+    /// Puts at one end, takes at the other by `take`, and scans from the start and from the end in
+    /// each round. The most steps of merges that one scan took, in the second half.
+    fn most_steps(rounds: u64, take: Take) -> u64 {
+        let (db, queue) = open();
+        let mut most = 0;
+        for round in 0..rounds {
+            let (first, end) = ((round * BATCH).saturating_sub(WINDOW), (round + 1) * BATCH);
+            for i in round * BATCH..end {
+                queue.put(i.to_be_bytes(), [7; 20]).unwrap();
+            }
+            if round * BATCH >= WINDOW {
+                take(&queue, first, first + BATCH);
+            }
+            while db.step().unwrap() {}
+            let left = if round * BATCH >= WINDOW { first + BATCH } else { first };
+            let before = STEPS.get();
+            let from_start: Vec<_> = queue.iter().take(10).map(|e| e.unwrap().key().to_vec()).collect();
+            let from_end: Vec<_> = queue.iter().rev().take(10).map(|e| e.unwrap().key().to_vec()).collect();
+            if round > rounds / 2 {
+                most = most.max(STEPS.get() - before);
+            }
+            assert!(
+                from_start
+                    .iter()
+                    .eq(&(left..left + 10).map(|i| i.to_be_bytes().to_vec()).collect::<Vec<_>>())
+            );
+            assert!(
+                from_end
+                    .iter()
+                    .eq(&(end - 10..end).rev().map(|i| i.to_be_bytes().to_vec()).collect::<Vec<_>>())
+            );
+        }
+        most
+    }
+
+    fn ranges(queue: &Keyspace, from: u64, to: u64) {
+        queue.delete_range(from.to_be_bytes()..to.to_be_bytes()).unwrap();
+    }
+
+    fn fronts(queue: &Keyspace, _: u64, to: u64) {
+        queue.delete_range(..to.to_be_bytes()).unwrap();
+    }
+
+    fn singles(queue: &Keyspace, from: u64, to: u64) {
+        for i in from..to {
+            queue.delete(i.to_be_bytes()).unwrap();
+        }
+    }
+
+    /// What was deleted costs a scan no more than what a few memtables hold, however much it was.
+    #[test]
+    fn a_queue_stays_fast() {
+        for (what, take, bound) in
+            [("ranges", ranges as Take, 100), ("fronts", fronts, 100), ("singles", singles, 1500)]
+        {
+            let most = most_steps(150, take);
+            assert!(most <= bound, "{what}: {most} steps");
+        }
+    }
+
+    #[test]
+    #[ignore = "prints counts"]
+    fn queues_over_many_rounds() {
+        for rounds in [100, 1000, 10_000] {
+            let most = [ranges as Take, fronts, singles].map(|take| most_steps(rounds, take));
+            println!("{rounds} rounds: at most {most:?} steps by ranges, fronts, single keys");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::db::reserve::When;
 use crate::db::stage::Retired;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
-use crate::ids::{FileNo, Position};
+use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::options::Durability;
 use crate::version::Change;
@@ -105,6 +105,32 @@ impl Core {
         Ok(())
     }
 
+    /// Leaves the active segment, unless no batch is in it: every commit so far is behind the journal
+    /// then. `spare` takes its place, or is kept for the next time. Adds the segment that was left to
+    /// those that are `sealed` after the next sync; answers the last sequence number. The caller holds
+    /// `rotation`.
+    pub fn leave_segment(
+        &self,
+        spare: Arc<Segment>,
+        last_edit: u64,
+        sealed: &mut Vec<(FileNo, Position, Position)>,
+    ) -> Result<Seq> {
+        let mut commit = self.commit.lock();
+        if commit.journal()?.is_empty() {
+            *self.next_segment.lock() = Some(spare);
+            return Ok(commit.last_seq);
+        }
+        self.activate(&mut commit, spare, last_edit)?;
+        sealed.extend(commit.retired.last().map(|r| (r.segment.no(), r.start, r.end)));
+        Ok(commit.last_seq)
+    }
+
+    /// The segment that was prepared, or a new one. The caller holds `rotation`.
+    pub fn spare_segment(&self) -> Result<Arc<Segment>> {
+        let ready = self.next_segment.lock().take();
+        ready.map_or_else(|| self.create_segment(0), Ok)
+    }
+
     fn activate(&self, commit: &mut CommitState, segment: Arc<Segment>, last_edit: u64) -> Result<()> {
         let salt = self.salts.lock().next();
         let start = commit.segment_start;
@@ -140,6 +166,7 @@ impl Core {
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
         commit.segment_start = start;
         commit.spare = spare;
+        commit.began = start;
         Ok(())
     }
 

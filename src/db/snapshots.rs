@@ -1,5 +1,6 @@
 //! The live snapshots: sequence numbers that reads may still happen at.
 
+use crate::db::clock::Moment;
 use crate::ids::Seq;
 use crate::job::retain::Horizon;
 use crate::sync::Mutex;
@@ -9,9 +10,17 @@ use std::collections::BTreeMap;
 /// The live snapshots, and the two sequence numbers new ones are made at.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    live: Mutex<BTreeMap<Seq, usize>>,
+    live: Mutex<BTreeMap<Seq, Live>>,
     visible: AtomicU64,
     durable: AtomicU64,
+}
+
+/// The snapshots at one sequence number.
+#[derive(Default)]
+struct Live {
+    count: usize,
+    /// When they were first met. Taking a snapshot reads no clock.
+    met: Option<Moment>,
 }
 
 impl Snapshots {
@@ -41,23 +50,23 @@ impl Snapshots {
         // at or below it.
         let mut live = self.live.lock();
         let seq = at(self);
-        *live.entry(seq).or_insert(0) += 1;
+        live.entry(seq).or_default().count += 1;
         seq
     }
 
     /// Ends one snapshot at `seq`. The oldest that remains, or the present.
     pub fn release(&self, seq: Seq) -> Seq {
         let mut live = self.live.lock();
-        if let Some(n) = live.get_mut(&seq) {
-            *n -= 1;
-            if *n == 0 {
+        if let Some(here) = live.get_mut(&seq) {
+            here.count -= 1;
+            if here.count == 0 {
                 live.remove(&seq);
             }
         }
         self.oldest_of(&live)
     }
 
-    fn oldest_of(&self, live: &BTreeMap<Seq, usize>) -> Seq {
+    fn oldest_of(&self, live: &BTreeMap<Seq, Live>) -> Seq {
         let now = self.visible().min(self.durable());
         live.keys().next().map_or(now, |&s| s.min(now))
     }
@@ -65,6 +74,17 @@ impl Snapshots {
     /// The oldest sequence number a read can still ask for.
     pub fn oldest(&self) -> Seq {
         self.oldest_of(&self.live.lock())
+    }
+
+    /// Notes when the snapshots were met that nobody met before. Answers at how many sequence
+    /// numbers there are any, and the oldest, with the moment it was met.
+    pub fn meet(&self, now: Moment) -> (usize, Option<(Seq, Moment)>) {
+        let mut live = self.live.lock();
+        for here in live.values_mut() {
+            here.met.get_or_insert(now);
+        }
+        let oldest = live.iter().next().map(|(&seq, here)| (seq, here.met.unwrap_or(now)));
+        (live.len(), oldest)
     }
 
     /// What reads there can be from now on.

@@ -46,6 +46,12 @@ impl Core {
         if self.commit.lock().retired.is_empty() {
             return Ok(());
         }
+        self.sync_all()
+    }
+
+    /// One sync that begins from here on: makes durable what was appended, and everything that the
+    /// journal has left ready to be sealed.
+    pub fn sync_all(&self) -> Result<()> {
         let state = self.no_sync_in_flight();
         match self.failure() {
             None => self.sync_now(state),

@@ -1,15 +1,17 @@
 //! A tree: the memtables and tables of one keyspace id. A slot: the name a handle stands for, and
 //! the tree it stood for at each moment.
 
+use crate::counters::{Jobs, Tally};
 use crate::db::throttle::{Gauge, Load, Throttle};
 use crate::error::{Error, ErrorKind};
-use crate::ids::{KeyspaceId, Seq};
+use crate::ids::{FileNo, KeyspaceId, Seq};
 use crate::memtable::Memtable;
 use crate::options::KeyspaceOptions;
 use crate::sync::Mutex;
 use crate::view::run::Run;
 use crate::view::{Mem, View};
 use arc_swap::{ArcSwap, ArcSwapOption};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One keyspace id: its current view, swapped whole.
@@ -17,6 +19,7 @@ pub(crate) struct Tree {
     pub id: KeyspaceId,
     pub options: Mutex<KeyspaceOptions>,
     pub view: ArcSwap<View>,
+    pub counters: TreeCounters,
     /// How long writes are delayed by what this tree has yet to compact.
     pub gauge: Gauge,
     /// What all trees share.
@@ -26,12 +29,24 @@ pub(crate) struct Tree {
     swap: Mutex<Option<u64>>,
 }
 
+/// What is counted for each tree. On cache lines of its own: each commit writes here, and each read
+/// loads the view beside it.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct TreeCounters {
+    /// Keys and values as callers wrote them. Counted under the lock on commits, like operations.
+    pub bytes_in: Tally,
+    pub operations: Tally,
+    pub jobs: Jobs,
+}
+
 impl Tree {
     pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View, throttle: Arc<Throttle>) -> Tree {
         let gauge = Gauge::default();
         gauge.set(level0(&view.runs).pressure());
         let (options, view) = (Mutex::new(options), ArcSwap::from_pointee(view));
-        Tree { id, options, view, gauge, throttle, swap: Mutex::new(Some(0)) }
+        let counters = TreeCounters::default();
+        Tree { id, options, view, counters, gauge, throttle, swap: Mutex::new(Some(0)) }
     }
 
     /// Counts what is frozen in `memtables`.
@@ -60,6 +75,21 @@ impl Tree {
         memtables.extend(old.memtables.iter().cloned());
         self.count_frozen(&mut counted, &memtables);
         self.view.store(Arc::new(View { memtables, runs: old.runs.clone(), flushed: old.flushed }));
+    }
+
+    /// Tables in `close` get fresh handles: they are closed with the last reader of the view before, which
+    /// is answered. `None`: there are none of them.
+    pub fn reopen(&self, close: &HashSet<FileNo>) -> Option<Arc<View>> {
+        let _guard = self.swap.lock();
+        let old = self.view.load_full();
+        let changed: Vec<_> = old.runs.iter().map(|run| run.reopened(close)).collect();
+        if changed.iter().all(Option::is_none) {
+            return None;
+        }
+        let runs = changed.into_iter().zip(&old.runs);
+        let runs = runs.map(|(new, old)| new.map_or_else(|| old.clone(), Arc::new)).collect();
+        self.view.store(Arc::new(View { memtables: old.memtables.clone(), runs, flushed: old.flushed }));
+        Some(old)
     }
 
     /// New runs; `gone` memtables are in them now. `levels`: what is to be compacted of them.
@@ -120,6 +150,11 @@ impl Slot {
             Some(i) => Ok(history[i].1.clone()),
             None => Err(NotYet),
         }
+    }
+
+    /// All trees that the name has stood for, as far as anybody may ask.
+    pub fn past(&self) -> Vec<Arc<Tree>> {
+        self.history.lock().iter().filter_map(|(_, tree)| tree.clone()).collect()
     }
 
     /// Whether the name came to stand for another tree after `at`. That it was given at all is not

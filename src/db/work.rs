@@ -4,6 +4,7 @@
 use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::Tree;
+use crate::db::trim::is_out_of_files;
 use crate::error::Result;
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
@@ -40,13 +41,21 @@ impl Core {
             // The others make space sooner or later.
             Piece::Drop => self.use_reserve(|| self.forget_dropped()),
             Piece::Flush(trees) => self.use_reserve(|| self.flush_trees(trees)),
+            Piece::Trim => {
+                self.trim_tables();
+                Ok(())
+            }
             Piece::Compact(tree) => self.use_reserve(|| self.compact_once(tree)),
         };
+        if result.as_ref().is_err_and(is_out_of_files) {
+            self.trim_tables();
+        }
         if !self.reserve.is_whole() {
             self.reserve.make(&*self.fs, &self.dir);
         }
         self.work.done(piece, &result);
         self.trim_memory();
+        self.relieve();
         self.wake_writers();
         result
     }

@@ -2,7 +2,6 @@
 
 use crate::batch::{Op, Ops};
 use crate::catalog::Row;
-use crate::cursor::Cursor as _;
 use crate::cursor::visible::Bounds;
 use crate::db::appender::CommitState;
 use crate::db::clock::Deadline;
@@ -394,9 +393,9 @@ impl Condition {
             Subject::Key(key) => view.get(key, now, |found| self.judge(found, since))?,
             Subject::Range(bounds) => {
                 let holds = match &self.expected {
-                    Expected::Unchanged(_) => !changed_since(view, bounds, since)?,
+                    Expected::Unchanged(_) => !view.changed_since(bounds, since)?,
                     expected => {
-                        let mut entries = view.scan(now, bounds.clone())?;
+                        let mut entries = view.scan(now, bounds.clone());
                         entries.seek_first()?;
                         entries.valid() == matches!(expected, Expected::Present)
                     }
@@ -439,33 +438,6 @@ impl Condition {
         };
         if holds { Ok(()) } else { Err(conflict()) }
     }
-}
-
-/// Whether any operation newer than `since` touched a key of `bounds`.
-fn changed_since(view: &Arc<View>, bounds: &Bounds, since: Seq) -> Result<bool> {
-    let reaches = |f: &crate::tombstones::Fragment| {
-        f.newest(Seq::MAX).is_some_and(|t| t > since)
-            && bounds.upper.as_deref().is_none_or(|upper| *f.start < *upper)
-            && f.end.as_deref().is_none_or(|end| bounds.lower.as_deref().is_none_or(|lower| end > lower))
-    };
-    if view.tombstones(bounds)?.fragments().iter().any(reaches) {
-        return Ok(true);
-    }
-    let mut entries = view.entries(bounds);
-    match &bounds.lower {
-        Some(lower) => entries.seek(lower, crate::key::Trailer::newest(Seq::MAX))?,
-        None => entries.seek_first()?,
-    }
-    while entries.valid() {
-        if bounds.upper.as_deref().is_some_and(|upper| entries.key() >= upper) {
-            break;
-        }
-        if entries.trailer().seq() > since {
-            return Ok(true);
-        }
-        entries.next()?;
-    }
-    Ok(false)
 }
 
 impl fmt::Debug for Batch {

@@ -15,6 +15,18 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Whether the system refused to open a file because too many are open, here or in all.
+pub(crate) fn out_of_files(e: &io::Error) -> bool {
+    // The same numbers on every Unix.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ERROR_TOO_MANY_OPEN_FILES: i32 = 4;
+    match e.raw_os_error() {
+        Some(code) if cfg!(windows) => code == ERROR_TOO_MANY_OPEN_FILES,
+        code => matches!(code, Some(ENFILE | EMFILE)),
+    }
+}
+
 /// The file system of the operating system.
 ///
 /// ```

@@ -29,7 +29,7 @@ pub(crate) fn compact(
 ) -> Result<Vec<TableMeta>> {
     let mut tables = Vec::new();
     for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
-        tables.push(table.handle.table()?.clone());
+        tables.push(table.handle.visit()?);
     }
     let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
     drop(tables);
@@ -45,8 +45,9 @@ pub(crate) fn compact(
             read = 0;
             pause()?;
         }
-        if retain.keep(entries.key(), entries.trailer()) {
-            output.add(entries.key(), entries.trailer(), entries.value())?;
+        let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
+        if retain.keep(key, trailer, again) {
+            output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;
     }

@@ -28,8 +28,9 @@ pub(crate) fn flush(
     let mut output = Output::new(store, options, new_table, kept);
     entries.seek_first()?;
     while entries.valid() {
-        if retain.keep(entries.key(), entries.trailer()) {
-            output.add(entries.key(), entries.trailer(), entries.value())?;
+        let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
+        if retain.keep(key, trailer, again) {
+            output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;
     }

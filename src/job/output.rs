@@ -30,7 +30,6 @@ pub(crate) struct Output<'a> {
     open: Option<(FileNo, Writer)>,
     /// Where the open table begins; `None` for the first.
     from: Option<Vec<u8>>,
-    last_key: Vec<u8>,
     done: Vec<TableMeta>,
 }
 
@@ -41,22 +40,19 @@ impl<'a> Output<'a> {
         new_table: NewTable<'a>,
         tombstones: RangeTombstones,
     ) -> Output<'a> {
-        let (from, last_key, done) = (None, Vec::new(), Vec::new());
-        Output { store, options, new_table, tombstones, open: None, from, last_key, done }
+        Output { store, options, new_table, tombstones, open: None, from: None, done: Vec::new() }
     }
 
-    /// Adds the next entry in internal order.
-    pub fn add(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) -> Result<()> {
+    /// Adds the next entry in internal order. `again`: its key may be that of the entry before.
+    #[inline]
+    pub fn add(&mut self, key: &[u8], trailer: Trailer, value: &[u8], again: bool) -> Result<()> {
         if let Some((_, writer)) = &self.open
+            && !again
             && writer.size() >= self.options.table_bytes
-            && self.last_key != key
         {
             self.cut(Some(key))?;
         }
-        self.writer()?.add(key, trailer, value)?;
-        self.last_key.clear();
-        self.last_key.extend_from_slice(key);
-        Ok(())
+        self.writer()?.add(key, trailer, value)
     }
 
     fn writer(&mut self) -> Result<&mut Writer> {

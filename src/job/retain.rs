@@ -59,32 +59,20 @@ pub(crate) struct Retain<'a> {
     fragments: &'a [Fragment],
     /// Nothing older of any key can lie below the output.
     bottom: bool,
-    key: Vec<u8>,
-    /// The stratum of the previous version of `key`, kept or not.
+    /// The stratum of the previous version of the key, kept or not.
     above: Option<usize>,
-    started: bool,
 }
 
 impl<'a> Retain<'a> {
     /// `tombstones`: as [`Horizon::thin`] made them.
     pub fn new(horizon: &'a Horizon, tombstones: &'a RangeTombstones, bottom: bool) -> Retain<'a> {
-        Retain {
-            horizon,
-            fragments: tombstones.fragments(),
-            bottom,
-            key: Vec::new(),
-            above: None,
-            started: false,
-        }
+        Retain { horizon, fragments: tombstones.fragments(), bottom, above: None }
     }
 
-    /// Whether the entry must be written.
+    /// Whether the entry must be written. `again`: its key is that of the entry before.
     #[inline]
-    pub fn keep(&mut self, key: &[u8], trailer: Trailer) -> bool {
-        if !self.started || key != self.key {
-            self.started = true;
-            self.key.clear();
-            self.key.extend_from_slice(key);
+    pub fn keep(&mut self, key: &[u8], trailer: Trailer, again: bool) -> bool {
+        if !again {
             self.above = None;
         }
         let seq = trailer.seq();
@@ -139,9 +127,14 @@ mod tests {
         let horizon = Horizon::new(snapshots.iter().map(|&s| seq(s)), seq(now));
         let tombstones = horizon.thin(deletes.iter().map(|&s| from_a(s)));
         let mut retain = Retain::new(&horizon, &tombstones, bottom);
+        let mut again = false;
         let kept = versions.split(' ').filter(|v| {
             let kind = if v.starts_with('d') { Kind::Delete } else { Kind::Put };
-            retain.keep(b"k", Trailer::new(seq(v[1..].parse().unwrap()), kind))
+            retain.keep(
+                b"k",
+                Trailer::new(seq(v[1..].parse().unwrap()), kind),
+                std::mem::replace(&mut again, true),
+            )
         });
         kept.collect::<Vec<_>>().join(" ")
     }
@@ -214,7 +207,7 @@ mod tests {
                 }
                 for n in (0..22).rev() {
                     let mut retain = Retain::new(&horizon, &thinned, false);
-                    let kept = retain.keep(key, Trailer::new(seq(n), Kind::Put));
+                    let kept = retain.keep(key, Trailer::new(seq(n), Kind::Put), false);
                     let hidden = horizon.stratum(seq(n)).is_some_and(|stratum| {
                         all.newest_cover(key, horizon.points[stratum]).is_some_and(|t| t > seq(n))
                     });

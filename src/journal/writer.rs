@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A payload from here on is written from where it lies instead of being gathered.
 const LARGE: usize = 64 << 10;
-/// The gathering buffer keeps at most this much between flushes.
+/// The gathering buffer is written when it has grown to this, and keeps no more between flushes.
 const KEEP: usize = 1 << 20;
 /// Pages of a window are made ready this far ahead.
 const STEP: u64 = 256 << 10;
@@ -225,12 +225,19 @@ impl Writer {
     fn store(&mut self, offset: u64, header: &[u8; HEADER_LEN], payload: &[u8]) -> Result<()> {
         let padding = &[0; ALIGN][..record::size(payload.len()) - HEADER_LEN - payload.len()];
         let written = match &mut self.sink {
-            Sink::Gather { buf, .. } if payload.len() < LARGE => {
+            Sink::Gather { buf, at } if payload.len() < LARGE => {
                 buf.reserve(record::size(payload.len()));
                 buf.extend_from_slice(header);
                 buf.extend_from_slice(payload);
                 buf.extend_from_slice(padding);
-                return Ok(());
+                if buf.len() < KEEP {
+                    return Ok(());
+                }
+                // Whoever submits without waiting could gather any amount.
+                let written = write_all_at(&**self.segment.file(), buf, *at);
+                *at += buf.len() as u64;
+                buf.clear();
+                written
             }
             Sink::Gather { buf, at } => {
                 buf.extend_from_slice(header);

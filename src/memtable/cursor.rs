@@ -22,6 +22,7 @@ pub(crate) struct MemCursor {
     /// The slot the cursor stands in, and the version it stands on.
     at: usize,
     stand: Option<RawRecord>,
+    repeats: bool,
 }
 
 /// A leaf as it was when the cursor came.
@@ -100,12 +101,20 @@ fn record(slot: u64) -> Ref {
 impl MemCursor {
     pub fn new(mem: Arc<Memtable>) -> MemCursor {
         let leaf = View { slots: [0; LEAF], len: 0, settled: 0, fences: Fences::default() };
-        MemCursor { mem, leaf, at: 0, stand: None }
+        MemCursor { mem, leaf, at: 0, stand: None, repeats: false }
     }
 
     #[inline]
     fn record(&self) -> Option<Record<'_>> {
         self.stand.map(|raw| self.mem.tree.held(raw))
+    }
+
+    /// The version that stands before the one the cursor stands on, if it is of the same key.
+    #[inline]
+    fn newer(&self) -> Option<Record<'_>> {
+        let tree = &self.mem.tree;
+        let newest = tree.record(record(*self.leaf.slots[..self.leaf.len].get(self.at)?));
+        tree.newer(newest, self.record()?.trailer())
     }
 
     /// Onto the newest version of slot `at`, or of the first one of the next leaf.
@@ -184,22 +193,36 @@ impl Cursor for MemCursor {
     #[inline]
     fn next(&mut self) -> Result<()> {
         let Some(record) = self.record() else { return Ok(()) };
-        match record.chain() {
-            Some(chain) => self.stand = Some(self.mem.tree.record(chain.older).raw()),
+        let older = record.chain().map(|chain| chain.older);
+        self.repeats = older.is_some();
+        match older {
+            Some(older) => self.stand = Some(self.mem.tree.record(older).raw()),
             None => self.forward(self.at + 1),
         }
         Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
-        let tree = &self.mem.tree;
-        let Some(trailer) = self.record().map(|record| record.trailer()) else { return Ok(()) };
-        let newest = self.leaf.newest(tree, self.at).map(|r| tree.record(r));
-        match newest.and_then(|newest| tree.newer(newest, trailer)) {
-            Some(newer) => self.stand = Some(newer.raw()),
+        if self.stand.is_none() {
+            return Ok(());
+        }
+        let newer = self.newer().map(|newer| newer.raw());
+        self.repeats = newer.is_some();
+        match newer {
+            Some(newer) => self.stand = Some(newer),
             None => self.backward(self.at),
         }
         Ok(())
+    }
+
+    #[inline]
+    fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    #[inline]
+    fn has_newer(&self) -> bool {
+        self.newer().is_some()
     }
 
     #[inline]

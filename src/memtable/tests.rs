@@ -166,12 +166,17 @@ fn seeks_and_turns_agree_with_the_model() {
             for _ in 0..r.below(12) {
                 assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");
                 let Some((stand, _)) = expect else { break };
+                let before = model.range(..stand).next_back();
+                assert_eq!(c.has_newer(), before.is_some_and(|e| e.0.0 == stand.0));
                 if r.below(3) > 0 {
                     c.next().unwrap();
                     expect = model.range((Bound::Excluded(stand), Bound::Unbounded)).next();
                 } else {
                     c.prev().unwrap();
-                    expect = model.range(..stand).next_back();
+                    expect = before;
+                }
+                if let Some(expect) = expect {
+                    assert_eq!(c.repeats(), expect.0.0 == stand.0);
                 }
             }
             assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");

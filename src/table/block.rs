@@ -281,9 +281,15 @@ impl<'a> Block<'a> {
         self.span(row, fixed, at.value_ends, at.set(VALUE_ENDS_WIDE), at.values)
     }
 
+    /// Whether two rows with equal heads have the same key.
+    #[inline]
+    pub fn same_rest(&self, a: usize, b: usize) -> bool {
+        equal(self.rest(a), self.rest(b))
+    }
+
     /// The head of `row`: 4-byte ones in the high half, so that both widths compare alike.
     #[inline]
-    fn head(&self, row: usize) -> u64 {
+    pub fn head(&self, row: usize) -> u64 {
         if self.at.set(HEADS_WIDE) {
             u64_at(self.bytes, self.at.heads + row * 8).unwrap_or_default()
         } else {
@@ -318,11 +324,11 @@ impl<'a> Block<'a> {
         key.put(0, self.bytes, self.at.prefix..self.at.heads);
     }
 
-    /// Makes `key`, which starts as all keys of the block do, that of `row`.
+    /// Makes `key`, which starts as all keys of the block do, that of `row`, whose head is given.
     #[inline]
-    pub fn change_key(&self, row: usize, key: &mut KeyBuf) {
+    pub fn change_key(&self, row: usize, head: u64, key: &mut KeyBuf) {
         // What of the head is not apart is overwritten by the rest.
-        key.put_head(self.at.prefix_len, self.head(row));
+        key.put_head(self.at.prefix_len, head);
         key.put(self.at.prefix_len + self.at.apart(), self.bytes, self.rest_span(row));
     }
 
@@ -489,7 +495,7 @@ mod tests {
         let mut key = KeyBuf::default();
         block.read_prefix(&mut key);
         for (i, (k, t, v)) in rows.iter().enumerate() {
-            block.change_key(i, &mut key);
+            block.change_key(i, block.head(i), &mut key);
             assert_eq!((key.as_slice(), block.trailer(i)), (*k, *t));
             assert_eq!(&bytes[block.value_span(i)], *v);
             assert_eq!(block.find(k, key::hash(k), t.seq()), Some(i));

@@ -21,6 +21,10 @@ pub(crate) struct TableCursor {
     layout: Layout,
     row: usize,
     valid: bool,
+    /// Whether the last step came from another version of the same key.
+    repeats: bool,
+    /// Of the row: its head in the block.
+    head: u64,
     /// Of the row: its key, trailer, and where its value is in the block.
     key: KeyBuf,
     trailer: Trailer,
@@ -69,6 +73,8 @@ impl TableCursor {
             layout: Layout::default(),
             row: 0,
             valid: false,
+            repeats: false,
+            head: 0,
             key: KeyBuf::default(),
             trailer: Trailer::newest(Seq::ZERO),
             value: 0..0,
@@ -113,6 +119,7 @@ impl TableCursor {
     fn stand(&mut self, row: usize) {
         Block::new(self.source.bytes(&self.table), &self.layout).read_prefix(&mut self.key);
         self.step(row);
+        self.repeats = false;
         self.valid = true;
     }
 
@@ -120,10 +127,19 @@ impl TableCursor {
     #[inline]
     fn step(&mut self, row: usize) {
         let block = Block::new(self.source.bytes(&self.table), &self.layout);
-        block.change_key(row, &mut self.key);
+        let head = block.head(row);
+        self.repeats = head == self.head && block.same_rest(self.row, row);
+        self.head = head;
+        block.change_key(row, head, &mut self.key);
         self.trailer = block.trailer(row);
         self.value = block.value_span(row);
         self.row = row;
+    }
+
+    /// Whether the key the cursor stands on, the first of the block behind `no`, is also the last of
+    /// block `no`: a separator equals the key behind it only then.
+    fn spans(&self, no: usize) -> bool {
+        self.table.index().compare(no, self.key()).is_eq()
     }
 
     fn last_of(&mut self, no: usize) -> Result<()> {
@@ -184,8 +200,10 @@ impl Cursor for TableCursor {
             self.step(self.row + 1);
             return Ok(());
         }
-        if self.enter(self.no + 1)? {
+        let left = self.no;
+        if self.enter(left + 1)? {
             self.stand(0);
+            self.repeats = self.spans(left);
         }
         Ok(())
     }
@@ -201,7 +219,28 @@ impl Cursor for TableCursor {
                 self.valid = false;
                 Ok(())
             }
-            no => self.last_of(no - 1),
+            no => {
+                let repeats = self.spans(no - 1);
+                self.last_of(no - 1)?;
+                self.repeats = repeats;
+                Ok(())
+            }
+        }
+    }
+
+    #[inline]
+    fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    #[inline]
+    fn has_newer(&self) -> bool {
+        match self.row.checked_sub(1) {
+            Some(before) => {
+                let block = self.block();
+                block.head(before) == self.head && block.same_rest(before, self.row)
+            }
+            None => self.no > 0 && self.spans(self.no - 1),
         }
     }
 

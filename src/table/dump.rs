@@ -150,7 +150,7 @@ fn dump_block(bytes: &[u8], d: &mut Dump<'_>) {
     let mut key = KeyBuf::default();
     block.read_prefix(&mut key);
     for row in 0..layout.rows() {
-        block.change_key(row, &mut key);
+        block.change_key(row, block.head(row), &mut key);
         let trailer = block.trailer(row);
         let value = text(bytes.get(block.value_span(row)).unwrap_or_default());
         let key = text(key.as_slice());

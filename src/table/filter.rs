@@ -19,6 +19,7 @@
 //! bit: 3 bits the word, 6 bits the place in it.
 
 use crate::coding::Reader;
+use crate::counters::Striped;
 use crate::error::{Error, Result};
 
 const KIND: u8 = 1;
@@ -28,6 +29,15 @@ const HEADER_LEN: usize = 8;
 pub(crate) const LINE_LEN: usize = 64;
 /// More would not pay: all bits of a key share a line.
 const MAX_BITS: u32 = 16;
+
+/// What filters said to point reads: how often each of the three.
+pub(crate) type FilterReads = Striped<3>;
+/// The key is not there.
+pub(crate) const SPARED: usize = 0;
+/// The key may be there, and was.
+pub(crate) const FOUND: usize = 1;
+/// The key may be there, and was not.
+pub(crate) const FALSE_POSITIVE: usize = 2;
 
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]

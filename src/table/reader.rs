@@ -9,7 +9,7 @@ use crate::key::{Found, Trailer};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::block::{Block, Layout};
 use crate::table::codec;
-use crate::table::filter::Filter;
+use crate::table::filter::{FALSE_POSITIVE, FOUND, Filter, FilterReads, SPARED};
 use crate::table::format::{self, Codec, FOOTER_LEN, Footer, Properties, Section};
 use crate::table::index::{BlockAt, Index};
 use crate::tombstones::RangeTombstones;
@@ -40,6 +40,7 @@ pub(crate) struct Table {
     slots: OnceLock<Arc<Slots>>,
     /// A bit per block of the map: it was checked and may be used.
     checked: Box<[AtomicU64]>,
+    filter_reads: Option<Arc<FilterReads>>,
     share: Share,
     _open: OpenFile,
 }
@@ -118,11 +119,17 @@ impl Table {
             cache: cache.clone(),
             slots: OnceLock::new(),
             checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            filter_reads: None,
             share: cache.budget().share(Use::Tables),
             _open: open,
         };
         table.share.set(table.memory());
         Ok(table)
+    }
+
+    /// The same table; what its filter says, if it has one, is counted in `reads`.
+    pub fn counting(self, reads: &Arc<FilterReads>) -> Table {
+        Table { filter_reads: self.filter.as_ref().map(|_| reads.clone()), ..self }
     }
 
     /// `false`: no entry has a key with this hash. Says nothing about range tombstones.
@@ -142,6 +149,7 @@ impl Table {
         pin: &'a mut Pin,
     ) -> Result<Option<Found<'a>>> {
         if !self.may_contain(hash) {
+            self.count(SPARED);
             return Ok(None);
         }
         let mut no = self.index.find(key);
@@ -150,6 +158,7 @@ impl Table {
                 let bytes = self.in_map(map, no, at)?;
                 if let Some((trailer, span)) = self.find(bytes, at, key, hash, read)? {
                     let value = bytes.get(span).unwrap_or_default();
+                    self.count(FOUND);
                     return Ok(Some(Found { trailer, value, owner: Some(map) }));
                 }
             } else {
@@ -157,6 +166,7 @@ impl Table {
                 if let Some((trailer, span)) = self.find((*bytes).as_ref(), at, key, hash, read)? {
                     let owner = &*pin.0.insert(bytes);
                     let value = (**owner).as_ref().get(span).unwrap_or_default();
+                    self.count(FOUND);
                     return Ok(Some(Found { trailer, value, owner: Some(owner) }));
                 }
             }
@@ -166,7 +176,15 @@ impl Table {
             }
             no += 1;
         }
+        self.count(FALSE_POSITIVE);
         Ok(None)
+    }
+
+    #[inline]
+    fn count(&self, what: usize) {
+        if let Some(reads) = &self.filter_reads {
+            reads.add(what, 1);
+        }
     }
 
     #[inline]
@@ -294,8 +312,12 @@ impl Table {
         e.at(&self.path, self.index.block(no).map_or(0, |at| at.offset))
     }
 
-    /// Bytes of memory that index, filter and the like take. Cached blocks, and the slots for them, count
-    /// apart.
+    /// Bytes of memory that are held for the table while it is open. Cached blocks, and the slots for them,
+    /// count apart.
+    pub fn held(&self) -> usize {
+        self.share.bytes()
+    }
+
     fn memory(&self) -> usize {
         let tombstones: usize = self
             .tombstones

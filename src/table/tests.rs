@@ -204,6 +204,8 @@ fn assert_at(cursor: &TableCursor, entries: &Entries, at: Option<usize>) {
             assert!(cursor.valid());
             assert_eq!((cursor.key(), cursor.trailer(), cursor.value()), (&key[..], *trailer, &value[..]));
             assert_eq!(cursor.head(), key::head(key));
+            let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i].0);
+            assert_eq!(cursor.has_newer(), before == Some(key));
         }
         None => assert!(!cursor.valid()),
     }
@@ -232,12 +234,15 @@ fn check_cursor(random: &mut Random, cursor: &mut TableCursor, entries: &Entries
         assert_at(cursor, entries, Some(i));
         if i < n {
             cursor.next().unwrap();
+            let behind = entries.get(i + 1);
+            assert!(behind.is_none_or(|b| cursor.repeats() == (b.0 == entries[i].0)));
         }
     }
     cursor.seek_last().unwrap();
     for i in (0..n).rev() {
         assert_at(cursor, entries, Some(i));
         cursor.prev().unwrap();
+        assert!(i == 0 || cursor.repeats() == (entries[i - 1].0 == entries[i].0));
     }
     assert!(!cursor.valid());
     for _ in 0..100 {
@@ -478,16 +483,23 @@ fn an_obsolete_table_goes_with_its_last_user() {
 
     let handle = Handle::new(&store, FileNo(7), ID, size);
     assert!(handle.opened().is_none());
-    let table = handle.table().unwrap().clone();
-    assert!(Arc::ptr_eq(&table, handle.table().unwrap()));
-    let second = handle.clone();
+    drop(handle.table().unwrap());
+    let table = handle.visit().unwrap();
+    assert!(Arc::ptr_eq(&table, handle.opened().unwrap()));
+    // Another handle of the same file opens it for itself.
+    let second = handle.fresh();
+    assert!(second.opened().is_none());
+    assert_eq!(second.table().unwrap().properties().entries, 1);
+    assert_eq!(store.cache().budget().files(), 2);
     handle.obsolete();
     drop(handle);
+    assert_eq!(store.cache().budget().files(), 2);
     let mut pin = Pin::default();
     let get = |pin| table.get(b"k", key::hash(b"k"), Seq::MAX, pin).unwrap().unwrap().value.to_vec();
     assert_eq!(get(&mut pin), b"v");
     assert_eq!(fs.0.lock().unwrap().len(), 1);
     drop(second);
+    assert_eq!(store.cache().budget().files(), 1);
     assert!(fs.0.lock().unwrap().is_empty());
 }
 

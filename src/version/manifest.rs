@@ -165,6 +165,14 @@ impl Manifest {
     }
 }
 
+/// Makes a fresh directory with the files of `state` the database of that state, durable when this
+/// returns. Answers the manifest's number.
+pub(crate) fn found(fs: &dyn Fs, dir: &Path, mut state: State, salt: u64) -> Result<FileNo> {
+    let no = state.next_file;
+    state.saw_file(no)?;
+    Manifest::create(fs, dir, no, salt, &state).map(|manifest| manifest.no())
+}
+
 impl Blank {
     /// Creates the file and allocates room for a snapshot of `state`.
     pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, state: &State) -> Result<Blank> {

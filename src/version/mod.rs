@@ -18,7 +18,7 @@ mod set;
 
 pub(crate) use edit::{Change, Edit};
 pub(crate) use levels::{Levels, MAX_LEVELS, Run, Span, TableMeta};
-pub(crate) use manifest::{dump, load};
+pub(crate) use manifest::{dump, found, load};
 pub(crate) use set::VersionSet;
 pub(crate) use state::{KeyspaceState, SegmentState, State};
 

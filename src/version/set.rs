@@ -30,6 +30,9 @@ pub(crate) struct VersionSet {
     roll_at: u64,
     /// Where `roll_at` comes from; tests put another in its place.
     roll_rule: fn(u64) -> u64,
+    /// Edits applied and bytes written, to this manifest and those before it.
+    edits: u64,
+    bytes_written: u64,
     /// The first failure that left unknown what is on disk.
     failed: Option<Error>,
 }
@@ -49,6 +52,7 @@ impl VersionSet {
         state.saw_file(no)?;
         let manifest = Manifest::create(&*fs, dir, no, salts(), &state)?;
         let first_roll = roll_size(manifest.bytes());
+        let bytes_written = manifest.bytes();
         let set = VersionSet {
             fs,
             dir: dir.into(),
@@ -57,6 +61,8 @@ impl VersionSet {
             salts,
             roll_at: first_roll,
             roll_rule: roll_size,
+            edits: 0,
+            bytes_written,
             failed: None,
         };
         set.remove_old(old);
@@ -70,6 +76,16 @@ impl VersionSet {
     /// The number of the last edit that is durable.
     pub fn last_edit(&self) -> u64 {
         self.state.edit
+    }
+
+    /// How many edits were applied since opening.
+    pub fn edits(&self) -> u64 {
+        self.edits
+    }
+
+    /// Bytes of manifest written since opening.
+    pub fn bytes_written(&self) -> u64 {
+        self.bytes_written
     }
 
     /// The manifest being written.
@@ -110,11 +126,14 @@ impl VersionSet {
             .state
             .change(counters, edit)
             .map_err(|e| Error::invalid(format!("the edit contradicts the state: {e}")))?;
+        let before = self.manifest.bytes();
         if let Err(e) = self.manifest.append(counters, edit) {
             self.state.revert(undo);
             self.failed = self.manifest.failed().cloned();
             return Err(e);
         }
+        self.edits += 1;
+        self.bytes_written += self.manifest.bytes() - before;
         if self.manifest.bytes() > self.roll_at {
             self.roll();
         }
@@ -144,6 +163,7 @@ impl VersionSet {
         match blank.begin(&*self.fs, &self.dir, (self.salts)()) {
             Ok(new) => {
                 self.roll_at = (self.roll_rule)(new.bytes());
+                self.bytes_written += new.bytes();
                 self.manifest = new;
                 self.remove_old(&[old]);
             }

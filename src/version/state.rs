@@ -132,6 +132,19 @@ impl State {
         self.places.keys().copied()
     }
 
+    /// The same at a moment when the segments `sealed`, of those announced, held the last of the
+    /// journal, up to `last_seq`, and no other was in use.
+    pub fn sealed(&self, sealed: &[(FileNo, Position, Position)], last_seq: Seq) -> Result<State> {
+        let mut state = self.clone();
+        for &(no, start, end) in sealed {
+            state.change_segment(&Change::SegmentSealed { no, start, end })?;
+        }
+        state.segments.retain(|_, segment| *segment != SegmentState::Announced);
+        state.durable = state.sealed_end;
+        state.last_seq = last_seq;
+        Ok(state)
+    }
+
     fn counters(&self) -> Counters {
         Counters { number: self.edit, next_file: self.next_file, next_keyspace: self.next_keyspace }
     }

@@ -4,17 +4,16 @@
 pub(crate) mod run;
 pub(crate) mod source;
 
-use crate::cursor::merge::Merge;
+use crate::cursor::Cursor;
 use crate::cursor::visible::{Bounds, Visible};
 use crate::error::Result;
 use crate::ids::{Position, Seq};
-use crate::key::{Found, Kind, hash};
-use crate::memtable::{MemCursor, Memtable};
+use crate::key::{Found, Kind, Trailer, hash};
+use crate::memtable::Memtable;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::table::Pin;
-use crate::tombstones::RangeTombstones;
-use crate::view::run::{Run, RunCursor};
-use crate::view::source::Source;
+use crate::table::{Pin, TableCursor};
+use crate::view::run::{Run, RunCursor, RunTable};
+use crate::view::source::{MemSource, Source};
 use std::sync::Arc;
 
 /// A memtable and the oldest journal position it needs.
@@ -140,38 +139,44 @@ impl View {
             .any(|m| m.table.max_seq() > since && m.table.range_changed_since(start, end, since))
     }
 
-    /// All entries of the view that may lie within `bounds`, every version, in internal order.
-    pub fn entries(&self, bounds: &Bounds) -> Merge<Source> {
-        let mut sources = Vec::with_capacity(self.memtables.len() + self.runs.len());
+    /// Whether any operation newer than `since`, also one that is hidden, touched a key of `bounds`.
+    pub fn changed_since(&self, bounds: &Bounds, since: Seq) -> Result<bool> {
+        let start = bounds.lower.as_deref().unwrap_or_default();
+        let end = bounds.upper.as_deref();
+        if self.changed_in_memory(start, end, since) {
+            return Ok(true);
+        }
+        let newer = |t: &&RunTable| t.meta.max_seq > since;
+        for table in self.runs.iter().flat_map(|run| run.within(bounds).iter().filter(newer)) {
+            let table = table.handle.visit()?;
+            if table.tombstones().changed_since(start, end, since) {
+                return Ok(true);
+            }
+            let mut entries = TableCursor::new(table.clone());
+            entries.seek(start, Trailer::newest(Seq::MAX))?;
+            while entries.valid() && end.is_none_or(|end| entries.key() < end) {
+                if entries.trailer().seq() > since {
+                    return Ok(true);
+                }
+                entries.next()?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// The entries within `bounds` that a read at `read` sees. Opens nothing yet.
+    pub fn scan(&self, read: Seq, bounds: Bounds) -> Visible<Source> {
+        let mut layers = Vec::with_capacity(self.memtables.len() + self.runs.len());
         for mem in &self.memtables {
             if !mem.table.is_empty() {
-                sources.push(Source::Mem(MemCursor::new(mem.table.clone())));
+                layers.push(Source::Mem(MemSource::new(&mem.table)));
             }
         }
         for run in &self.runs {
-            if run.overlaps(bounds) {
-                sources.push(Source::Run(RunCursor::new(run.clone())));
+            if run.overlaps(&bounds) {
+                layers.push(Source::Run(RunCursor::new(run.clone())));
             }
         }
-        Merge::new(sources)
-    }
-
-    /// The range tombstones of the view that may reach into `bounds`.
-    pub fn tombstones(&self, bounds: &Bounds) -> Result<RangeTombstones> {
-        let mut tables = Vec::new();
-        for run in self.runs.iter().filter(|r| r.range_deletes) {
-            for table in run.within(bounds).iter().filter(|t| t.meta.range_deletes > 0) {
-                tables.push(table.handle.table()?.clone());
-            }
-        }
-        let ranges: Vec<_> = self.memtables.iter().map(|m| m.table.range_sets()).collect();
-        let of_tables = tables.iter().flat_map(|t| t.tombstones().deletes());
-        Ok(RangeTombstones::new(ranges.iter().flat_map(|sets| sets.deletes()).chain(of_tables)))
-    }
-
-    /// The entries within `bounds` that a read at `read` sees.
-    pub fn scan(&self, read: Seq, bounds: Bounds) -> Result<Visible<Merge<Source>>> {
-        let tombstones = self.tombstones(&bounds)?;
-        Ok(Visible::new(self.entries(&bounds), read, bounds, tombstones))
+        Visible::new(layers, read, bounds)
     }
 }

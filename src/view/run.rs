@@ -1,14 +1,15 @@
 //! A run: tables that do not overlap, one after another in key order, read as one.
 
-use crate::cursor::Cursor;
 use crate::cursor::visible::Bounds;
+use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
-use crate::ids::FileNo;
+use crate::ids::{FileNo, Seq};
 use crate::key::{Trailer, head};
-use crate::table::{Handle, Store, TableCursor};
+use crate::table::{Handle, Store, Table, TableCursor};
+use crate::tombstones::Around;
 use crate::version::{Levels, TableMeta};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A table of a run: what the manifest says of it, and the file.
@@ -62,6 +63,18 @@ impl Run {
         &rest[..to]
     }
 
+    /// The same run, with fresh handles for the tables `close` names; `None` if it has none of them.
+    pub fn reopened(&self, close: &HashSet<FileNo>) -> Option<Run> {
+        if !self.tables.iter().any(|t| close.contains(&t.meta.no)) {
+            return None;
+        }
+        let again = |t: &RunTable| match close.contains(&t.meta.no) {
+            true => RunTable { meta: t.meta.clone(), handle: t.handle.fresh() },
+            false => t.clone(),
+        };
+        Some(Run { tables: self.tables.iter().map(again).collect(), ends: self.ends.clone(), ..*self })
+    }
+
     pub fn overlaps(&self, bounds: &Bounds) -> bool {
         !self.within(bounds).is_empty()
     }
@@ -91,16 +104,28 @@ pub(crate) struct RunCursor {
     at: usize,
     table: Option<TableCursor>,
     streaming: bool,
+    covers: Covers,
+}
+
+/// Where range deletes were asked for last.
+#[derive(Default)]
+struct Covers {
+    /// The first table that ends behind the key.
+    at: usize,
+    /// It, if it holds range deletes and the key.
+    table: Option<(usize, Arc<Table>)>,
+    /// The fragment in it.
+    near: usize,
 }
 
 impl RunCursor {
     pub fn new(run: Arc<Run>) -> RunCursor {
-        RunCursor { run, at: 0, table: None, streaming: false }
+        RunCursor { run, at: 0, table: None, streaming: false, covers: Covers::default() }
     }
 
     /// For reading everything once: by position with read-ahead, past cache and maps.
     pub fn streaming(run: Arc<Run>) -> RunCursor {
-        RunCursor { run, at: 0, table: None, streaming: true }
+        RunCursor { run, at: 0, table: None, streaming: true, covers: Covers::default() }
     }
 
     /// A cursor over table `at`; none beyond the last.
@@ -109,7 +134,7 @@ impl RunCursor {
             self.table = None;
             self.at = at;
             if let Some(t) = self.run.tables.get(at) {
-                let table = t.handle.table()?.clone();
+                let table = t.handle.visit()?;
                 self.table = Some(if self.streaming {
                     TableCursor::streaming(table)
                 } else {
@@ -212,6 +237,16 @@ impl Cursor for RunCursor {
     }
 
     #[inline]
+    fn repeats(&self) -> bool {
+        self.current().repeats()
+    }
+
+    #[inline]
+    fn has_newer(&self) -> bool {
+        self.current().has_newer()
+    }
+
+    #[inline]
     fn key(&self) -> &[u8] {
         self.current().key()
     }
@@ -233,5 +268,42 @@ impl Cursor for RunCursor {
 
     fn owner(&self) -> Option<&SharedBytes> {
         self.current().owner()
+    }
+}
+
+impl Layer for RunCursor {
+    fn may_cover(&self) -> bool {
+        self.run.range_deletes
+    }
+
+    fn around(&mut self, key: &[u8], read: Seq) -> Result<Around<'_>> {
+        let (covers, tables) = (&mut self.covers, &self.run.tables);
+        covers.at = self.run.first_ending_after(key);
+        let Some(table) = tables.get(covers.at).filter(|t| *t.meta.smallest <= *key) else {
+            // Between two tables.
+            let lower = covers.at.checked_sub(1).and_then(|i| tables[i].meta.end.as_deref());
+            let upper = tables.get(covers.at).map(|t| &*t.meta.smallest);
+            return Ok(Around { lower: lower.unwrap_or_default(), upper, newest: None });
+        };
+        let (smallest, end) = (&*table.meta.smallest, table.meta.end.as_deref());
+        if table.meta.range_deletes == 0 {
+            return Ok(Around::NOTHING.within(smallest, end));
+        }
+        if covers.table.as_ref().is_none_or(|(at, _)| *at != covers.at) {
+            covers.table = Some((covers.at, table.handle.visit()?));
+            covers.near = 0;
+        }
+        let (_, table) = covers.table.as_ref().expect("was just put there");
+        Ok(table.tombstones().around(key, read, &mut covers.near).within(smallest, end))
+    }
+
+    fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>> {
+        let (at, table) = self.covers.table.as_ref()?;
+        let meta = &self.run.tables.get(*at)?.meta;
+        Some(table.tombstones().solid(key, read)?.within(&meta.smallest, meta.end.as_deref()))
+    }
+
+    fn max_seq(&self) -> Seq {
+        self.run.tables.get(self.covers.at).map_or(Seq::MAX, |t| t.meta.max_seq)
     }
 }

@@ -1,24 +1,43 @@
 //! The kinds of sorted source a view is made of, as one type: calls are dispatched by a match, not
 //! through a pointer.
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
+use crate::ids::Seq;
 use crate::key::Trailer;
-use crate::memtable::MemCursor;
+use crate::memtable::{MemCursor, Memtable, RangeSets};
+use crate::tombstones::Around;
 use crate::view::run::RunCursor;
+use std::sync::Arc;
 
 /// A cursor over a memtable or over a run.
 #[allow(clippy::large_enum_variant, reason = "a handful live in one vector; a box would cost each step")]
 pub(crate) enum Source {
-    Mem(MemCursor),
+    Mem(MemSource),
     Run(RunCursor),
+}
+
+/// A cursor over a memtable, and the memtable's range deletes.
+pub(crate) struct MemSource {
+    cursor: MemCursor,
+    ranges: Arc<RangeSets>,
+    max_seq: Seq,
+}
+
+impl MemSource {
+    /// What was inserted so far.
+    pub fn new(mem: &Arc<Memtable>) -> MemSource {
+        // What comes later is newer than any read that is to use this.
+        let (ranges, max_seq) = (mem.range_sets(), mem.max_seq());
+        MemSource { cursor: MemCursor::new(mem.clone()), ranges, max_seq }
+    }
 }
 
 macro_rules! each {
     ($self:ident, $c:ident => $call:expr) => {
         match $self {
-            Source::Mem($c) => $call,
+            Source::Mem(MemSource { cursor: $c, .. }) => $call,
             Source::Run($c) => $call,
         }
     };
@@ -57,6 +76,16 @@ impl Cursor for Source {
     }
 
     #[inline]
+    fn repeats(&self) -> bool {
+        each!(self, c => c.repeats())
+    }
+
+    #[inline]
+    fn has_newer(&self) -> bool {
+        each!(self, c => c.has_newer())
+    }
+
+    #[inline]
     fn key(&self) -> &[u8] {
         each!(self, c => c.key())
     }
@@ -78,5 +107,35 @@ impl Cursor for Source {
 
     fn owner(&self) -> Option<&SharedBytes> {
         each!(self, c => c.owner())
+    }
+}
+
+impl Layer for Source {
+    fn may_cover(&self) -> bool {
+        match self {
+            Source::Mem(mem) => !mem.ranges.is_empty(),
+            Source::Run(run) => run.may_cover(),
+        }
+    }
+
+    fn around(&mut self, key: &[u8], read: Seq) -> Result<Around<'_>> {
+        match self {
+            Source::Mem(mem) => Ok(mem.ranges.around(key, read)),
+            Source::Run(run) => run.around(key, read),
+        }
+    }
+
+    fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>> {
+        match self {
+            Source::Mem(mem) => mem.ranges.solid(key, read),
+            Source::Run(run) => run.solid(key, read),
+        }
+    }
+
+    fn max_seq(&self) -> Seq {
+        match self {
+            Source::Mem(mem) => mem.max_seq,
+            Source::Run(run) => run.max_seq(),
+        }
     }
 }

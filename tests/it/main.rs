@@ -4,12 +4,14 @@
 
 mod api;
 mod calm;
+mod checkpoint;
 mod crash;
 mod faults;
 mod hook;
 mod model;
 mod pairs;
 mod process;
+mod ranges;
 mod regress;
 mod rng;
 mod soak;

@@ -1,14 +1,21 @@
 //! The work each engine is given.
 
-use crate::Outcome;
 use crate::engines::{self, Engine, Setup};
+use crate::measure::{self, Histogram, MemoryWatch};
+use crate::{Outcome, Plan};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The number of entries a seek is followed by.
 const STEPS: usize = 10;
+/// More reads than that tell nothing new.
+const READS: u64 = 500_000;
+/// Range deletes, which together delete every other key.
+const RANGES: u64 = 100;
 const COMMITS: u64 = 2000;
 const THREADS: u64 = 16;
+/// Bytes of a key and its value.
+const PAIR: u64 = 116;
 
 /// xorshift64*, the same for every engine.
 struct Rng(u64);
@@ -62,76 +69,143 @@ fn shuffled(keys: u64, rng: &mut Rng) -> Vec<u32> {
     order
 }
 
-/// Runs `work` and prints what each of `ops` operations took, in microseconds.
-fn timed(name: &str, ops: u64, work: impl FnOnce() -> Outcome) -> Outcome {
+/// One measurement: a line of standard output.
+fn tell(name: &str, unit: &str, value: f64) {
+    println!("{name}, {unit} {value}");
+}
+
+fn micros(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e6
+}
+
+/// Runs `work` and tells what each of `ops` operations took.
+fn timed(name: &str, unit: &str, ops: u64, work: impl FnOnce() -> Outcome) -> Outcome {
     let start = Instant::now();
     work()?;
-    println!("{name} {}", start.elapsed().as_secs_f64() * 1e6 / ops as f64);
+    tell(name, &format!("us/{unit}"), micros(start.elapsed()) / ops as f64);
     Ok(())
 }
 
-/// All work for one engine. One line per measurement goes to stdout.
-pub fn run(engine: &str, dir: &Path, keys: u64) -> Outcome {
-    let setup = |name: &str| Setup { dir: dir.join(name) };
-    let seq = engines::open(engine, &setup("seq"))?;
-    timed("fillseq us/op", keys, || fill(&*seq, 0..keys, 1))?;
-    drop(seq);
-
-    let db = engines::open(engine, &setup("random"))?;
-    let order = shuffled(keys, &mut Rng(77));
-    timed("fillrandom us/op", keys, || fill(&*db, order.iter().map(|&n| u64::from(n)), 2))?;
-    let order = shuffled(keys, &mut Rng(78));
-    timed("overwrite us/op", keys, || fill(&*db, order.iter().map(|&n| u64::from(n)), 3))?;
-    timed("compact us/key", keys, || db.compact())?;
-    reads(&*db, keys)?;
+/// All work for one engine.
+pub fn run(engine: &str, dir: &Path, plan: &Plan) -> Outcome {
+    let setup = |name: &str, synced| Setup { dir: dir.join(name), cache: plan.cache, lz4: plan.lz4, synced };
+    let memory = MemoryWatch::start();
+    let keys = plan.keys;
+    let in_order = setup("in-order", false);
+    let db = engines::open(engine, &in_order)?;
+    fills(&*db, &in_order.dir, keys, &[("fillseq", (0..keys as u32).collect())])?;
     drop(db);
+    std::fs::remove_dir_all(&in_order.dir)?;
 
-    let db = engines::open(engine, &setup("sync"))?;
-    let commit = |n: u64, rng: &mut Rng| db.put_synced(&key(n), &value(rng));
-    timed("sync, 1 thread us/commit", COMMITS, || {
-        let mut rng = Rng(9);
-        (0..COMMITS).try_for_each(|n| commit(n, &mut rng))
-    })?;
-    timed("sync, 16 threads us/commit", COMMITS * 4, || {
-        std::thread::scope(|s| {
-            let work = |t: u64| move || (0..COMMITS * 4 / THREADS).try_for_each(|n| commit(n * THREADS + t, &mut Rng(t + 1)).map_err(|e| e.to_string()));
-            let threads: Vec<_> = (0..THREADS).map(|t| s.spawn(work(t))).collect();
-            threads.into_iter().try_for_each(|t| t.join().map_err(|_| "a writer panicked".to_string())?)
-        })
-        .map_err(Into::into)
-    })
+    let at_random = setup("at-random", false);
+    let db = engines::open(engine, &at_random)?;
+    let orders = [("fillrandom", shuffled(keys, &mut Rng(77))), ("overwrite", shuffled(keys, &mut Rng(78)))];
+    fills(&*db, &at_random.dir, keys, &orders)?;
+    reads(&*db, keys, "")?;
+    let cpu = measure::cpu()?;
+    timed("compact all", "key", keys, || db.compact())?;
+    tell("compact all", "CPU us/key", micros(measure::cpu()? - cpu) / keys as f64);
+    space(&*db, &at_random.dir, keys, "compact all")?;
+    reads(&*db, keys, ", compacted")?;
+    range_deletes(&*db, keys)?;
+    drop(db);
+    std::fs::remove_dir_all(&at_random.dir)?;
+    tell("anonymous memory", "MiB at most", memory.peak() as f64 / f64::from(1 << 20));
+
+    let db = engines::open(engine, &setup("synced", true))?;
+    synced_commits(&*db, 1, COMMITS)?;
+    synced_commits(&*db, THREADS, COMMITS * 4)
 }
 
-fn fill(db: &dyn Engine, order: impl Iterator<Item = u64>, seed: u64) -> Outcome {
-    let mut rng = Rng(seed);
-    for n in order {
-        db.put(&key(n), &value(&mut rng))?;
+/// Writes all keys in each of the orders, one after another, and settles after each.
+fn fills(db: &dyn Engine, dir: &Path, keys: u64, orders: &[(&str, Vec<u32>)]) -> Outcome {
+    for (seed, (name, order)) in orders.iter().enumerate() {
+        let (written, cpu) = (measure::written_bytes()?, measure::cpu()?);
+        let mut took = Histogram::new();
+        let mut rng = Rng(seed as u64 + 1);
+        let start = Instant::now();
+        let mut last = start;
+        for &n in order {
+            db.put(&key(u64::from(n)), &value(&mut rng))?;
+            let now = Instant::now();
+            took.add(now - last);
+            last = now;
+        }
+        tell(name, "us/op", micros(last - start) / keys as f64);
+        tell(name, "p99.9 us", micros(took.percentile(0.999)));
+        tell(name, "max ms", micros(took.max()) / 1e3);
+        let flush = Instant::now();
+        db.flush()?;
+        let settled = flush.elapsed() + measure::settle(dir)?;
+        tell(name, "s to settle", settled.as_secs_f64());
+        tell(name, "us/op, settled", micros(flush - start + settled) / keys as f64);
+        tell(name, "CPU us/op, settled", micros(measure::cpu()? - cpu) / keys as f64);
+        let written = measure::written_bytes()? - written;
+        tell(name, "written / put", written as f64 / (keys * PAIR) as f64);
+        space(db, dir, keys, name)?;
     }
     Ok(())
 }
 
-fn reads(db: &dyn Engine, keys: u64) -> Outcome {
+/// What is on disk, in terms of what is alive.
+fn space(db: &dyn Engine, dir: &Path, keys: u64, name: &str) -> Outcome {
+    let of_live = |bytes: u64| bytes as f64 / (keys * PAIR) as f64;
+    tell(name, "tables / live", of_live(measure::disk_bytes(dir, |file| db.is_table(file))?));
+    tell(name, "all files / live", of_live(measure::disk_bytes(dir, |_| true)?));
+    Ok(())
+}
+
+fn reads(db: &dyn Engine, keys: u64, when: &str) -> Outcome {
     let mut rng = Rng(5);
-    timed("readrandom us/op", keys, || {
-        (0..keys).try_for_each(|_| match db.get(&key(rng.below(keys)))? {
+    let ops = keys.min(READS);
+    // Once without the clock, so that nobody pays for what is cold.
+    (0..ops).try_for_each(|_| db.get(&key(rng.below(keys))).map(drop))?;
+    timed(&format!("readrandom{when}"), "op", ops, || {
+        (0..ops).try_for_each(|_| match db.get(&key(rng.below(keys)))? {
             true => Ok(()),
             false => Err("a key is missing".into()),
         })
     })?;
-    timed("readmissing us/op", keys, || {
-        (0..keys).try_for_each(|_| match db.get(&missing_key(rng.below(keys)))? {
+    timed(&format!("readmissing{when}"), "op", ops, || {
+        (0..ops).try_for_each(|_| match db.get(&missing_key(rng.below(keys)))? {
             false => Ok(()),
             true => Err("a key is there that was not written".into()),
         })
     })?;
-    let seeks = keys / 4;
-    timed("seekrandom+10 us/op", seeks, || {
+    let seeks = ops / 4;
+    timed(&format!("seekrandom+10{when}"), "op", seeks, || {
         (0..seeks).try_for_each(|_| db.seek(&key(rng.below(keys)), STEPS).map(drop))
     })?;
-    timed("readseq us/entry", keys, || all_there(db.scan(false)?, keys))?;
-    timed("readreverse us/entry", keys, || all_there(db.scan(true)?, keys))
+    timed(&format!("readseq{when}"), "entry", keys, || all_there(db.scan(false)?, keys))?;
+    timed(&format!("readreverse{when}"), "entry", keys, || all_there(db.scan(true)?, keys))
+}
+
+/// Deletes every other stretch of keys, and scans what is left before anything else has happened to it.
+fn range_deletes(db: &dyn Engine, keys: u64) -> Outcome {
+    let stretch = keys / RANGES / 2;
+    let gone = |n: u64| (2 * n * stretch, (2 * n + 1) * stretch);
+    timed("range delete", "range", RANGES, || {
+        (0..RANGES).map(gone).try_for_each(|(from, to)| db.delete_range(&key(from), &key(to)))
+    })?;
+    let left = keys - RANGES * stretch;
+    timed("readseq after range deletes", "entry left", left, || all_there(db.scan(false)?, left))
 }
 
 fn all_there(found: u64, keys: u64) -> Outcome {
     if found == keys { Ok(()) } else { Err(format!("a scan found {found} of {keys} entries").into()) }
+}
+
+fn synced_commits(db: &dyn Engine, threads: u64, commits: u64) -> Outcome {
+    let work = |thread: u64| {
+        let mut rng = Rng(thread + 1);
+        (thread..commits).step_by(threads as usize).try_for_each(|n| db.put_synced(&key(n), &value(&mut rng)))
+    };
+    timed(&format!("synced, {threads} threads"), "commit", commits, || {
+        std::thread::scope(|scope| {
+            let run = |thread| scope.spawn(move || work(thread).map_err(|e| e.to_string()));
+            let running: Vec<_> = (0..threads).map(run).collect();
+            running.into_iter().try_for_each(|t| t.join().map_err(|_| "a writer panicked".to_string())?)
+        })
+        .map_err(Into::into)
+    })
 }

@@ -3,6 +3,7 @@
 mod conditions;
 mod directory;
 mod failures;
+mod metrics;
 mod tickets;
 
 use esker::{Db, Durability, Entry, Error, ErrorKind, Keyspace, Options, Result};

@@ -4,7 +4,7 @@
 use super::stream::{self, Op, SPACES, Stream, Write, is_value};
 use super::{Plan, WRITERS};
 use crate::rng::Rng;
-use esker::{Batch, Db, Keyspace, Snapshot};
+use esker::{Batch, Db, Durability, Keyspace, Snapshot};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -50,7 +50,7 @@ impl Life {
     }
 
     /// All threads at once, until the writers have done their work.
-    pub fn run(&self, plan: &Plan, dir: &Path, until: Until) {
+    pub fn run(&self, plan: &Plan, copies: &Path, until: Until) {
         std::thread::scope(|s| {
             let writers: Vec<_> =
                 (0..WRITERS).map(|n| s.spawn(move || self.write(plan.stream(n), until))).collect();
@@ -58,7 +58,7 @@ impl Life {
             let others = [
                 s.spawn(move || self.read(&mut Rng::new(seed))),
                 s.spawn(move || self.hold(&mut Rng::new(seed + 1))),
-                s.spawn(move || self.shape(&mut Rng::new(seed + 2), dir)),
+                s.spawn(move || self.shape(&mut Rng::new(seed + 2), copies)),
             ];
             let written: Vec<_> = writers.into_iter().map(|w| w.join()).collect();
             self.over.store(true, Ordering::SeqCst);
@@ -124,6 +124,17 @@ impl Life {
         }
     }
 
+    /// Waits until there were so many commits, or the writers are over.
+    fn let_pass(&self, commits: usize) {
+        let mut watch = self.db.watch(Durability::Buffered);
+        for _ in 0..commits {
+            if self.over.load(Ordering::Relaxed) {
+                return;
+            }
+            watch.wait_timeout(Duration::from_millis(20)).unwrap();
+        }
+    }
+
     /// Snapshots and iterators that stay while the world moves on.
     fn hold(&self, rng: &mut Rng) {
         struct Held {
@@ -143,7 +154,7 @@ impl Life {
                 let pace = 1 + rng.below(50);
                 h.seen = h.slow.by_ref().take(pace).fold(h.seen, |sum, e| fold(sum, &e.unwrap()));
             }
-            std::thread::sleep(Duration::from_millis(rng.below(30) as u64));
+            self.let_pass(rng.below(60));
             if held.len() > 6 {
                 let h = held.swap_remove(rng.below(held.len()));
                 let view = h.keyspace.at(&h.snapshot);
@@ -155,7 +166,7 @@ impl Life {
     }
 
     /// Keyspaces that come and go, and everything that is asked of a database as a whole.
-    fn shape(&self, rng: &mut Rng, _dir: &Path) {
+    fn shape(&self, rng: &mut Rng, copies: &Path) {
         for n in 0u64.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -171,11 +182,16 @@ impl Life {
             let snapshot = self.db.snapshot();
             self.db.drop_keyspace(&name).unwrap();
             assert_eq!(passing.at(&snapshot).iter().count() as u64, left);
+            if rng.one_in(20) {
+                let name = format!("{:020}", self.db.visible_seq().get());
+                self.db.checkpoint(copies.join(&name)).unwrap();
+                say(&format!("copy {name}"));
+            }
             match rng.below(6) {
                 0 => self.db.flush().unwrap(),
                 1 => self.db.sync().unwrap(),
                 2 => drop(self.db.step().unwrap()),
-                _ => std::thread::sleep(Duration::from_millis(rng.below(20) as u64)),
+                _ => self.let_pass(rng.below(40)),
             }
         }
     }

@@ -15,11 +15,12 @@ use crate::model::seeds;
 use crate::rng::Rng;
 use esker::{Compression, Db, Durability, Keyspace, KeyspaceOptions, Options};
 use life::{COUNTS, Life, PASSING, Until, made, say};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use stream::{Model, SPACES, Stream, name, value};
+use stream::{Model, Stream, name, value};
 
 const DIR: &str = "ESKER_SOAK_DIR";
 const SEED: &str = "ESKER_SOAK_SEED";
@@ -33,6 +34,7 @@ pub struct Plan {
     seed: u64,
     keys: u64,
     segment: u64,
+    memory: usize,
     options: Options,
 }
 
@@ -45,6 +47,7 @@ impl Plan {
             .compression(*rng.pick(&[Compression::None, Compression::Lz4]))
             .block_bytes(64 << rng.below(8))
             .filter_bits(rng.below(17) as u32);
+        let memory = 4 << (20 + rng.below(if large { 4 } else { 2 }));
         let options = Options::default()
             .durability(*rng.pick(&[Durability::Buffered, Durability::Buffered, Durability::Sync]))
             .memtable_bytes(16 << (10 + rng.below(4 + scale)))
@@ -52,10 +55,12 @@ impl Plan {
             .segment_bytes(segment)
             .journal_bytes(segment * (3 + rng.below(6) as u64))
             .cache_bytes(*rng.pick(&[0, 64 << 10, 4 << 20]))
+            .memory_bytes(memory)
+            .open_files(16 << rng.below(7))
             .mapped(rng.one_in(2))
             .workers(1 + rng.below(3))
             .keyspaces(keyspaces);
-        Plan { seed, keys: if large { 30_000 } else { 600 }, segment, options }
+        Plan { seed, keys: if large { 30_000 } else { 600 }, segment, memory, options }
     }
 
     fn stream(&self, writer: u64) -> Stream {
@@ -75,8 +80,9 @@ fn child() {
         Some((secs, _)) => Until::Time(Instant::now() + Duration::from_secs(secs.parse().unwrap())),
         None => Until::Ops(var(UNTIL).parse().unwrap()),
     };
-    let life = Life::new(Db::open(&dir, plan.options.clone()).unwrap());
-    life.run(&plan, Path::new(&dir), until);
+    let dir = Path::new(&dir);
+    let life = Life::new(Db::open(dir.join("db"), plan.options.clone()).unwrap());
+    life.run(&plan, &dir.join("copies"), until);
     for writer in 0..WRITERS {
         say(&format!("made {writer} {}", life.made(writer)));
     }
@@ -94,7 +100,10 @@ fn peak_memory() -> u64 {
 /// What is known of a directory.
 struct Soak<'a> {
     plan: &'a Plan,
+    /// The database in `db`, copies of it in `copies`.
     dir: &'a Path,
+    /// Copies that were completed.
+    copies: BTreeSet<String>,
     models: Vec<Model>,
     /// What each writer was told to have committed.
     told: [u64; WRITERS as usize],
@@ -114,6 +123,7 @@ impl Soak<'_> {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["made", writer, n] => self.told[writer.parse::<usize>().unwrap()] = n.parse().unwrap(),
+                ["copy", name] => _ = self.copies.insert(name.into()),
                 ["end", reads, peak] => end = Some((reads.parse().unwrap(), peak.parse().unwrap())),
                 _ => continue,
             }
@@ -127,10 +137,21 @@ impl Soak<'_> {
         end
     }
 
-    /// Everything the writers made is there, and nothing else.
-    fn check(&mut self, db: &Db) {
+    /// The copies made in this life are what was there at some time in it; then they go.
+    fn check_copies(&mut self) {
+        // In the order in which they were made.
+        for name in std::mem::take(&mut self.copies) {
+            let db = Db::open(self.dir.join("copies").join(name), self.plan.options.clone()).unwrap();
+            self.check(&db, [0; WRITERS as usize]);
+            db.close().unwrap();
+        }
+        let _ = std::fs::remove_dir_all(self.dir.join("copies"));
+    }
+
+    /// Everything the writers made is there, at least what they were told, and nothing else.
+    fn check(&mut self, db: &Db, told: [u64; WRITERS as usize]) {
         let counts = db.keyspace(COUNTS).unwrap();
-        for (model, told) in self.models.iter_mut().zip(self.told) {
+        for (model, told) in self.models.iter_mut().zip(told) {
             let made = made(&counts, model.stream.writer);
             let writer = model.stream.writer;
             assert!(made >= told, "writer {writer}: {made} operations are there, {told} were acknowledged");
@@ -156,13 +177,13 @@ impl Soak<'_> {
     }
 }
 
-fn names(db: &Db, writer: u64) -> std::collections::BTreeSet<String> {
+fn names(db: &Db, writer: u64) -> BTreeSet<String> {
     let names = db.names().unwrap().into_iter().map(|(name, _)| name);
     names.filter(|name| name.starts_with(&format!("writer {writer},"))).collect()
 }
 
 /// Both ways and by key.
-fn same(keyspace: &Keyspace, rows: &std::collections::BTreeMap<Vec<u8>, u64>) {
+fn same(keyspace: &Keyspace, rows: &BTreeMap<Vec<u8>, u64>) {
     let mut cursor = keyspace.cursor(..);
     let as_bytes = |(key, id): (&Vec<u8>, &u64)| (key.clone(), value(*id));
     for expected in rows.iter().map(as_bytes) {
@@ -200,46 +221,39 @@ fn soak(seed: u64, length: &Length) {
     let plan = Plan::new(seed, length.large);
     println!("{plan:?}");
     let models = (0..WRITERS).map(|writer| Model::new(plan.stream(writer))).collect();
-    let mut soak = Soak { plan: &plan, dir: dir.path(), models, told: Default::default() };
+    let (told, copies) = (Default::default(), BTreeSet::new());
+    let mut soak = Soak { plan: &plan, dir: dir.path(), copies, models, told };
     let mut rng = Rng::new(seed);
     for life in 0..length.lives {
         let kill = (life + 1 < length.lives && !rng.one_in(3)).then(|| 4 + rng.below(60) as u64);
         let end = soak.live(&(length.until)(life), kill);
-        let db = Db::open(dir.path(), plan.options.clone()).unwrap();
-        println!("life {life}, {:?} made, {end:?}: {}", soak.told, db.recovery());
-        soak.check(&db);
+        println!("life {life}, {:?} made, {} copies, {end:?}", soak.told, soak.copies.len());
+        soak.check_copies();
+        let db = Db::open(dir.path().join("db"), plan.options.clone()).unwrap();
+        println!("{}", db.recovery());
+        soak.check(&db, soak.told);
         if let Some((_, peak)) = end {
-            let most = memory(&plan);
+            // The code itself, stacks, and the buffers of those who read.
+            let most = plan.memory as u64 + (64 << 20);
             assert!(peak <= most, "{} KiB of memory at most, may be {} KiB", peak >> 10, most >> 10);
         }
     }
     soak.end();
 }
 
-/// What a process may need: what was asked for, and what any such process needs.
-fn memory(plan: &Plan) -> u64 {
-    let options = format!("{:?}", plan.options);
-    let of = |name: &str| -> u64 {
-        let (_, rest) = options.split_once(&format!("{name}: ")).unwrap();
-        rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
-    };
-    let trees = WRITERS * SPACES as u64 + 2;
-    // Mapped journal counts as memory while it is.
-    (64 << 20) + 4 * of("memtable_bytes") * trees + of("cache_bytes") + of("journal_bytes")
-}
-
 impl Soak<'_> {
     /// At rest the directory is within its budgets; with everything deleted, nearly nothing is left.
     fn end(&mut self) {
-        let db = Db::open(self.dir, self.plan.options.clone().workers(0)).unwrap();
-        self.check(&db);
+        let dir = self.dir.join("db");
+        let db = Db::open(&dir, self.plan.options.clone().workers(0)).unwrap();
+        self.check(&db, self.told);
         let settle = || {
             db.flush().unwrap();
             while db.step().unwrap() {}
         };
         settle();
         let live: u64 = self.models.iter().map(Model::bytes).sum();
-        let (tables, journal) = (bytes(self.dir, ".table"), bytes(self.dir, ".journal"));
+        let (tables, journal) = (bytes(&dir, ".table"), bytes(&dir, ".journal"));
         println!("at rest {live} bytes of rows: {tables} in tables, {journal} in the journal");
         assert!(tables <= 3 * live + (1 << 20), "{tables} bytes of tables for {live} of rows");
         // The active segment, the next one, and those of large batches.
@@ -248,11 +262,11 @@ impl Soak<'_> {
             db.drop_keyspace(&name).unwrap();
         }
         settle();
-        let left = bytes(self.dir, ".table");
+        let left = bytes(&dir, ".table");
         // The catalog, with the traces of what was in it.
         assert!(left < 64 << 10, "{left} bytes of tables with everything deleted");
         db.close().unwrap();
-        let db = Db::open(self.dir, self.plan.options.clone()).unwrap();
+        let db = Db::open(&dir, self.plan.options.clone()).unwrap();
         assert_eq!((db.names().unwrap().len(), db.recovery().removed), (0, 0));
     }
 }

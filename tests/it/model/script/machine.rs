@@ -4,7 +4,7 @@
 use super::{End, Move, NAMES, Reader, SLOTS, Step, Write};
 use crate::model::{ALL, Change, Model, Range, empty};
 use crate::rng::Rng;
-use crate::state::Bytes;
+use crate::state::{Bytes, try_state};
 use esker::fs::sim::SimFs;
 use esker::{Batch, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, KeyspaceView, Options, Snapshot};
 use std::collections::BTreeMap;
@@ -61,6 +61,8 @@ pub struct Machine {
     kept: [Option<Kept>; SLOTS],
     walkers: [Option<Walker>; SLOTS],
     timing: Option<Rng>,
+    /// The number of copies made, and the point in time of the last one.
+    copies: (usize, Option<usize>),
     answers: DefaultHasher,
 }
 
@@ -119,6 +121,7 @@ impl Machine {
             kept: Default::default(),
             walkers: Default::default(),
             timing: setup.work.map(Rng::new),
+            copies: (0, None),
             answers: DefaultHasher::new(),
         };
         machine.open(0)?;
@@ -147,8 +150,7 @@ impl Machine {
     }
 
     fn open(&mut self, options: usize) -> Result<()> {
-        let options = self.setup.options[options % self.setup.options.len()].clone();
-        self.db = Some(Db::open("/db", options.fs(Arc::new(self.sim.clone())))?);
+        self.db = Some(Db::open("/db", self.options(options))?);
         let at = self.point(self.db().visible_seq().get())?;
         self.model.cut(at);
         let names: Vec<String> = self.db().names()?.into_iter().map(|(name, _)| name).collect();
@@ -254,6 +256,7 @@ impl Machine {
                 self.db().sync()?;
                 same(&self.db().durable_seq(), &self.db().visible_seq(), "durable after a sync")
             }
+            Step::Checkpoint(options) => self.checkpoint(*options),
             Step::Reopen(end, options) => self.reopen(*end, *options),
         }
     }
@@ -383,8 +386,7 @@ impl Machine {
         }
         let expected = self.rows(reader.name, at, range);
         let (mut front, mut back) = (Vec::new(), Vec::new());
-        let mut turns = ways.iter().cycle();
-        while let Some(way) = turns.next() {
+        for way in ways.iter().cycle() {
             let found = if *way { entries.next() } else { entries.next_back() };
             match found.transpose()?.map(row) {
                 Some(row) if *way => front.push(row),
@@ -444,6 +446,28 @@ impl Machine {
         Ok(())
     }
 
+    fn options(&self, number: usize) -> Options {
+        let options = self.setup.options[number % self.setup.options.len()].clone();
+        options.fs(Arc::new(self.sim.clone()))
+    }
+
+    fn checkpoint(&mut self, options: usize) -> Result<()> {
+        self.copies.0 += 1;
+        let seq = self.db().checkpoint(format!("/copies/{}", self.copies.0))?;
+        same(&seq, &self.db().visible_seq(), "the last commit of a copy")?;
+        same(&seq, &self.db().durable_seq(), "durable after a checkpoint")?;
+        self.copies.1 = Some(self.model.now());
+        self.check_copy(options)
+    }
+
+    /// The last copy is whole, and can be closed.
+    fn check_copy(&self, options: usize) -> Result<()> {
+        let (copy, Some(at)) = self.copies else { return Ok(()) };
+        let db = Db::open(format!("/copies/{copy}"), self.options(options))?;
+        same(&(try_state(&db)? == self.model.state(at)), &true, format_args!("copy {copy}"))?;
+        Ok(db.close()?)
+    }
+
     fn reopen(&mut self, end: End, options: usize) -> Result<()> {
         let durable = self.db().durable_seq().get();
         self.live.clear();
@@ -461,6 +485,9 @@ impl Machine {
         // What was begun goes on after the close.
         for walker in self.walkers.iter_mut().filter_map(Option::take) {
             walker.finish()?;
+        }
+        if matches!(end, End::Cut(_)) {
+            self.check_copy(options + 1)?;
         }
         let before = self.model.now();
         self.open(options)?;

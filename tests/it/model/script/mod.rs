@@ -84,6 +84,8 @@ enum Step {
     Settle,
     Flush,
     Sync,
+    /// A copy, which is opened with the options of this number.
+    Checkpoint(usize),
     /// With the options of this number.
     Reopen(End, usize),
 }
@@ -142,6 +144,7 @@ impl fmt::Debug for Step {
             Step::Settle => f.write_str("settle"),
             Step::Flush => f.write_str("flush"),
             Step::Sync => f.write_str("sync"),
+            Step::Checkpoint(options) => write!(f, "checkpoint, open with options {options}"),
             Step::Reopen(end, options) => write!(f, "{end:?}, open with options {options}"),
         }
     }

@@ -27,6 +27,8 @@ fn options(rng: &mut Rng) -> Options {
         .journal_bytes(segment * (2 + rng.below(4) as u64))
         .table_bytes(1 << (10 + rng.below(3)))
         .cache_bytes(*rng.pick(&[0, 1 << 10, 16 << 10, 1 << 20]))
+        .memory_bytes(*rng.pick(&[1 << 20, 64 << 20]))
+        .open_files(*rng.pick(&[16, 1000]))
         .mapped(rng.one_in(2))
 }
 
@@ -114,6 +116,7 @@ impl Author {
             96 => Step::Sync,
             97 => Step::Tune(self.rng.below(NAMES.len()), keyspace_options(&mut self.rng)),
             98 => self.reopen(),
+            99 if self.rng.one_in(2) => Step::Checkpoint(self.rng.below(3)),
             _ => self.commit(),
         }
     }

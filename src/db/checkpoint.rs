@@ -1,0 +1,218 @@
+//! Checkpoints: a copy of the database in another directory, by links, while writes go on.
+//!
+//! The journal moves on to a fresh segment. At that moment the state of the manifest and the
+//! segments behind the journal are every commit up to there and none after it: no table can hold a
+//! later one, for tables are installed under the lock that is held meanwhile. Those segments are
+//! synced and sealed, so nothing is ever written to them again, and tables never change: both can
+//! be shared with the copy by a second name. The manifest of that state comes last and is synced
+//! together with all names: without a complete one files are refused, and so is a manifest whose
+//! files are missing. What a crash leaves behind is no database, or the whole.
+
+use crate::db::core::{Core, Installed};
+use crate::db::handle::Db;
+use crate::db::open;
+use crate::error::{Error, Result, closed};
+use crate::fs::names::Name;
+use crate::fs::{read_exact_at, write_all_at};
+use crate::ids::Seq;
+use crate::journal::Segment;
+use crate::version::{self, SegmentState, State};
+use crate::view::View;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where files cannot be linked they are copied in pieces of this size.
+const PIECE: usize = 1 << 20;
+
+impl Db {
+    /// Makes a copy in the directory `dir`, a database of its own that can be opened at once and
+    /// shares nothing with this one but the id. Answers the sequence number up to which it holds
+    /// every commit, over all keyspaces, and none after. The copy survives power loss when this
+    /// returns, and so does everything in it here, with any [durability](crate::Durability).
+    ///
+    /// `dir` is created; it may exist if it is empty, and must not lie in the database's own
+    /// directory. Tables and journal are linked, which takes no space until this database lets go
+    /// of them, and as much time as there are files; they are copied where the file system cannot
+    /// link, also to another one. Writes go on meanwhile; two syncs of the journal are made.
+    /// Checkpoints wait for each other.
+    ///
+    /// After an error everything that was made in `dir` is removed again but an empty lock file, if
+    /// the system lets it. What an interrupted call leaves behind is refused by an open as a
+    /// database without a manifest, or, if nothing of it had come to be, an empty directory.
+    ///
+    /// Errors: [`Invalid`](crate::ErrorKind::Invalid) if `dir` is not empty,
+    /// [`Locked`](crate::ErrorKind::Locked) if somebody is at it,
+    /// [`ReadOnly`](crate::ErrorKind::ReadOnly) from a database that cannot write,
+    /// [`DiskFull`](crate::ErrorKind::DiskFull), after which another try may succeed.
+    pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<Seq> {
+        self.core().checkpoint(dir.as_ref())
+    }
+}
+
+impl Core {
+    fn checkpoint(&self, dir: &Path) -> Result<Seq> {
+        self.writable()?;
+        if dir.starts_with(&self.dir) {
+            return Err(Error::invalid("a checkpoint within the database's own directory").in_file(dir));
+        }
+        let _one_at_a_time = self.checkpoint.lock();
+        let fs = &*self.fs;
+        let _lock = open::enter(fs, dir, false)?;
+        let names = fs.list(dir).map_err(|e| Error::io("listing the directory", dir, e))?;
+        if names.iter().any(|(name, _)| Name::parse(name) != Some(Name::Lock)) {
+            return Err(Error::invalid("the directory for a checkpoint is not empty").in_file(dir));
+        }
+        let moment = self.moment()?;
+        let mut copy = Copy { core: self, dir, made: Vec::new() };
+        for (name, len) in files(&moment.state) {
+            copy.add(name, len)?;
+        }
+        open::sync_names(fs, dir)?;
+        copy.made.push(Name::Manifest(moment.state.next_file));
+        let salt = self.salts.lock().next();
+        version::found(fs, dir, moment.state, salt)?;
+        copy.made.clear();
+        Ok(moment.seq)
+    }
+
+    /// Parts the journal: what is before is sealed and part of the copy.
+    fn moment(&self) -> Result<Moment<'_>> {
+        // Most of what is to be synced, while nobody waits for it.
+        self.sync_to(self.snapshots.visible())?;
+        let kept = Kept::new(self);
+        let _rotation = self.rotation.lock();
+        // Under the lock: a close waits for what is under way.
+        self.writable()?;
+        // From here on only the active segment is not ready to be sealed.
+        self.sync_all()?;
+        let spare = self.spare_segment()?;
+        let parted = self.part(spare);
+        self.tell_failed();
+        let (seq, state, views) = parted?;
+        self.work.want_segment();
+        self.sync_all()?;
+        // Once the manifest knows them as sealed, not even recovery writes to them.
+        self.install(Installed::default())?;
+        Ok(Moment { seq, state, _views: views, _kept: kept })
+    }
+
+    /// The last sequence number, the state of all that is up to there, and views that keep its tables.
+    fn part(&self, spare: Arc<Segment>) -> Result<(Seq, State, Vec<Arc<View>>)> {
+        let version = self.version.lock();
+        let set = version.as_ref().ok_or_else(closed)?;
+        // Before the journal moves: from then on a sync may add the segment that is left.
+        let mut sealed = self.sealed.lock().clone();
+        let seq = self.leave_segment(spare, set.last_edit(), &mut sealed)?;
+        let mut state = set.state().sealed(&sealed, seq)?;
+        let registry = self.registry.lock();
+        state.next_keyspace = state.next_keyspace.max(registry.next_id);
+        let trees = registry.trees().chain(registry.dropped.iter().map(|d| &d.tree));
+        Ok((seq, state, trees.map(|tree| tree.view.load_full()).collect()))
+    }
+}
+
+/// What the copy is to hold, and what keeps its files from being removed.
+struct Moment<'a> {
+    seq: Seq,
+    state: State,
+    /// Tables go with their last view; what is in none goes through [`Core::remove_file`].
+    _views: Vec<Arc<View>>,
+    _kept: Kept<'a>,
+}
+
+/// The files that `state` names, with so many bytes as it speaks of.
+fn files(state: &State) -> Vec<(Name, u64)> {
+    let tables = state.keyspaces.values().flat_map(|k| k.levels.tables());
+    let mut files: Vec<_> = tables.map(|(_, table)| (Name::Table(table.no), table.size)).collect();
+    files.extend(state.segments.iter().filter_map(|(&no, segment)| match *segment {
+        SegmentState::Sealed { start, end } => Some((Name::Journal(no), end.0.saturating_sub(start.0))),
+        SegmentState::Announced => None,
+    }));
+    files
+}
+
+/// As long as this lives no file is removed through [`Core::remove_file`].
+struct Kept<'a>(&'a Core);
+
+impl Kept<'_> {
+    fn new(core: &Core) -> Kept<'_> {
+        *core.kept.lock() = Some(Vec::new());
+        Kept(core)
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        let removed = self.0.kept.lock().take();
+        for name in removed.into_iter().flatten() {
+            self.0.remove_file(name);
+        }
+    }
+}
+
+/// The directory being filled. What was made is removed if it does not become whole.
+struct Copy<'a> {
+    core: &'a Core,
+    dir: &'a Path,
+    made: Vec<Name>,
+}
+
+impl Copy<'_> {
+    /// Gives a file that never changes a second name, or copies its first `len` bytes.
+    fn add(&mut self, name: Name, len: u64) -> Result<()> {
+        self.core.open()?;
+        let (from, to) = (name.path(&self.core.dir), name.path(self.dir));
+        self.made.push(name);
+        match self.core.fs.link(&from, &to) {
+            Ok(()) => Ok(()),
+            Err(e) if cannot_link(e.kind()) => self.copy(&from, &to, len),
+            Err(e) => Err(Error::io("linking a file into the checkpoint", &to, e)),
+        }
+    }
+
+    fn copy(&self, from: &Path, to: &Path, len: u64) -> Result<()> {
+        let fs = &*self.core.fs;
+        let source = fs.open_read(from).map_err(|e| Error::io("opening a file to copy", from, e))?;
+        let made = fs.create(to).map_err(|e| Error::io("creating a copy", to, e))?;
+        let mut piece = vec![0; PIECE.min(usize::try_from(len).unwrap_or(PIECE))];
+        let mut at = 0;
+        while at < len {
+            self.core.open()?;
+            let n = (len - at).min(piece.len() as u64) as usize;
+            let read = read_exact_at(&*source, &mut piece[..n], at);
+            read.map_err(|e| Error::io("reading a file to copy", from, e))?;
+            let written = write_all_at(&*made, &piece[..n], at);
+            written.map_err(|e| Error::io("writing a copy", to, e))?;
+            at += n as u64;
+        }
+        made.sync().map_err(|e| Error::io("syncing a copy", to, e))
+    }
+}
+
+/// Whether bytes can be copied where this says that a link cannot be made.
+fn cannot_link(e: ErrorKind) -> bool {
+    // Some systems answer EPERM for file systems without links.
+    let kinds = [
+        ErrorKind::Unsupported,
+        ErrorKind::CrossesDevices,
+        ErrorKind::PermissionDenied,
+        ErrorKind::TooManyLinks,
+    ];
+    kinds.contains(&e)
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        // The manifest first: without it nothing passes for a database.
+        for name in self.made.drain(..).rev() {
+            let path = name.path(self.dir);
+            match self.core.fs.remove(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    log::warn!("{}", Error::io("removing part of a checkpoint", &path, e));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The workloads the power is cut in: each leads through one way in which files come and go.
+
+use crate::world::{How, Name, Step, World, Write, rows, value};
+
+type Workload = fn(&mut World);
+
+/// The workloads, and how many states of each are a fair sample.
+pub const WORKLOADS: &[(&str, usize, Workload)] = &[
+    ("first commits", 150, first_commits),
+    ("rotation", 150, rotation),
+    ("large batches", 100, large_batches),
+    ("flush and merge", 200, flush_and_merge),
+    ("catalog", 200, catalog),
+    ("range deletes", 150, range_deletes),
+    ("tickets", 100, tickets),
+    ("closing and opening", 200, closing_and_opening),
+    ("full manifest", 60, full_manifest),
+    ("moves", 80, moves),
+    ("tables under a range delete", 100, tables_under_a_range_delete),
+    ("queue", 80, queue),
+    ("replaced again and again", 80, replaced_again_and_again),
+];
+
+pub fn put(name: Name, how: How, key: &str, value: impl Into<Vec<u8>>) -> Step {
+    Step::Commit(how, vec![Write::Put(name, key.into(), value.into())])
+}
+
+fn first_commits(w: &mut World) {
+    w.run(&Step::Create("a"));
+    w.run(&put("a", How::Buffered, "k", "1"));
+    w.run(&put("a", How::Sync, "k", "2"));
+    w.run(&put("a", How::Buffered, "l", value(3, 700)));
+    w.run(&Step::Create("b"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a", "b"], 0..3, 10, 1)));
+    w.run(&Step::Sync);
+}
+
+fn rotation(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create("b")]);
+    for i in 0..20 {
+        let how = if i % 5 == 3 { How::Sync } else { How::Buffered };
+        w.run(&Step::Commit(how, rows(&["a", "b"], i..i + 2, 600, i as u64)));
+        if i % 7 == 3 {
+            w.run(&Step::Work);
+        }
+    }
+}
+
+fn large_batches(w: &mut World) {
+    w.run(&Step::Create("a"));
+    w.run(&put("a", How::Buffered, "before", "1"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..30, 1000, 1)));
+    w.run(&put("a", How::Sync, "behind", "1"));
+    // Written from where it lies.
+    w.run(&put("a", How::Buffered, "huge", value(5, 70_000)));
+    w.run(&Step::Commit(How::Sync, rows(&["a"], 10..40, 1000, 2)));
+    w.run(&Step::Settle);
+}
+
+fn flush_and_merge(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create("b")]);
+    for round in 0..6 {
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], round * 3..round * 3 + 8, 120, round as u64)));
+        w.run(&put("b", How::Buffered, "round", value(round as u64, 20)));
+        w.run(&Step::Commit(How::Buffered, vec![Write::Delete("a", b"key0004".to_vec())]));
+        w.run(&if round % 2 == 0 { Step::Flush } else { Step::Settle });
+        w.run(&Step::Flush);
+        w.run(&Step::Settle);
+    }
+    w.run(&put("a", How::Buffered, "end", "1"));
+}
+
+fn catalog(w: &mut World) {
+    for round in 0..3u64 {
+        w.run(&Step::Create("a"));
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..5, 50, round)));
+        w.run(&Step::Flush);
+        w.run(&Step::Create("staging"));
+        w.run(&Step::Commit(How::Sync, rows(&["staging"], 3..9, 50, round + 10)));
+        if round == 1 {
+            w.run(&Step::Flush);
+        }
+        w.run(&Step::Replace("a", "staging"));
+        w.run(&put("a", How::Buffered, "after", value(round, 10)));
+        w.run(&if round == 0 { Step::Work } else { Step::Settle });
+        w.run(&Step::Commit(How::Sync, rows(&["a"], 0..9, 500, round + 20)));
+        w.run_all(&[Step::Drop("a"), Step::Work]);
+        w.run_all(&[Step::Create("b"), Step::Work, Step::Work, Step::Drop("b"), Step::Settle]);
+    }
+}
+
+fn range_deletes(w: &mut World) {
+    let delete = |from: &str, to: &str| {
+        Step::Commit(How::Buffered, vec![Write::DeleteRange("a", from.into(), to.into())])
+    };
+    w.run(&Step::Create("a"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..20, 60, 1)));
+    w.run(&Step::Flush);
+    w.run(&delete("key0003", "key0011"));
+    w.run(&put("a", How::Buffered, "key0005", "again"));
+    w.run_all(&[Step::Snapshot, Step::Flush]);
+    w.run(&delete("key0015", "zzz"));
+    w.run(&Step::Settle);
+    w.run(&Step::Commit(How::Buffered, vec![Write::Clear("a")]));
+    w.run(&put("a", How::Buffered, "key0001", "anew"));
+    w.run_all(&[Step::Flush, Step::Settle, Step::Release]);
+    w.run(&delete("key0000", "key0001"));
+    w.run_all(&[Step::Flush, Step::Settle]);
+}
+
+fn tickets(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for i in 0..12u64 {
+        w.run(&put("a", How::Submit, "k", value(i, 100 + 200 * i as usize)));
+        w.run(&put("a", How::Submit, "l", value(i, 40)));
+        match i % 4 {
+            1 => w.run_all(&[Step::Wait, Step::Wait]),
+            2 => w.run(&put("a", How::Buffered, "m", value(i, 40))),
+            3 => w.run(&Step::Work),
+            _ => {}
+        }
+    }
+    w.run(&Step::Wait);
+}
+
+fn closing_and_opening(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for round in 0..4 {
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], round..round + 4, 200, round as u64)));
+        w.run(&put("a", How::Sync, "round", value(round as u64, 20)));
+        if round == 1 {
+            w.run(&Step::Flush);
+        }
+        if round == 2 {
+            w.run(&Step::Settle);
+        }
+        w.run(&Step::Reopen);
+    }
+    w.run(&Step::Reopen);
+    w.run(&put("a", How::Buffered, "end", "1"));
+}
+
+/// Keys so long that a few flushes fill a manifest, and it is replaced. Only from there on is the
+/// power cut.
+fn full_manifest(w: &mut World) {
+    let manifest =
+        |w: &World| w.sim.files().into_iter().find(|f| f.0.extension().is_some_and(|x| x == "manifest"));
+    let keys = ["0", "1"].map(|end| "k".repeat(60_000) + end);
+    w.run(&Step::Create("a"));
+    let (first, mut rounds) = (manifest(w).unwrap().0, 0);
+    while manifest(w).unwrap().0 == first {
+        w.dull = w.sim.ops();
+        for key in &keys {
+            w.run(&put("a", How::Buffered, key, value(rounds, 10)));
+        }
+        w.run(&Step::Settle);
+        rounds += 1;
+        assert!(rounds < 30, "the manifest is never replaced");
+    }
+    w.run(&put("a", How::Sync, "end", "1"));
+    w.run(&Step::Flush);
+}
+
+/// In order and large, so that tables are moved to deeper levels as they are; then what lies across
+/// them is merged with them.
+fn moves(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for i in 0..14u64 {
+        w.run(&put("a", How::Buffered, &format!("key{i:04}"), value(i, 2000)));
+        w.run_all(&[Step::Flush, Step::Settle]);
+    }
+    w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..14, 30, 99)));
+    w.run_all(&[Step::Flush, Step::Work, Step::Reopen, Step::Settle]);
+}
+
+/// Tables that are dropped without being read once nobody can see into them, and one that a snapshot
+/// keeps a while.
+fn tables_under_a_range_delete(w: &mut World) {
+    let delete = |from: &str, to: &str| {
+        Step::Commit(How::Buffered, vec![Write::DeleteRange("a", from.into(), to.into())])
+    };
+    w.run(&Step::Create("a"));
+    for round in 0..4usize {
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], round * 6..round * 6 + 8, 400, round as u64)));
+        w.run_all(&[Step::Flush, Step::Settle]);
+    }
+    w.run(&delete("key0002", "key0014"));
+    w.run_all(&[Step::Flush, Step::Settle, Step::Snapshot]);
+    w.run(&delete("key0010", "key0099"));
+    w.run(&put("a", How::Buffered, "key0012", "behind the delete"));
+    w.run_all(&[Step::Flush, Step::Settle, Step::Release]);
+    w.run(&Step::Commit(How::Buffered, vec![Write::Clear("a")]));
+    w.run_all(&[Step::Flush, Step::Settle]);
+    w.run(&Step::Commit(How::Sync, rows(&["a"], 3..5, 20, 9)));
+    w.run_all(&[Step::Reopen, Step::Settle]);
+}
+
+/// Rows are added at one end and deleted by range at the other.
+fn queue(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for i in 0..10usize {
+        let mut writes = rows(&["a"], i * 8..i * 8 + 8, 150, i as u64);
+        let done = format!("key{:04}", i * 8 - i.min(3));
+        writes.push(Write::DeleteRange("a", b"key".to_vec(), done.into()));
+        w.run(&Step::Commit(How::Buffered, writes));
+        w.run(&if i % 3 == 1 { Step::Flush } else { Step::Work });
+    }
+    w.run_all(&[Step::Settle, Step::Reopen]);
+}
+
+/// The contents of a name change hands, with tables of both, and with readers of the old.
+fn replaced_again_and_again(w: &mut World) {
+    w.run(&Step::Create("a"));
+    for round in 0..4u64 {
+        w.run(&Step::Create("staging"));
+        w.run(&Step::Commit(How::Buffered, rows(&["staging"], 0..6, 300, round)));
+        w.run(&if round % 2 == 0 { Step::Flush } else { Step::Work });
+        w.run(&Step::Snapshot);
+        w.run(&Step::Replace("a", "staging"));
+        w.run(&Step::Commit(
+            How::Buffered,
+            vec![Write::DeleteRange("a", b"key0002".to_vec(), b"key0004".to_vec())],
+        ));
+        w.run(&if round % 2 == 0 { Step::Work } else { Step::Settle });
+        w.run_all(&[Step::Release, if round == 2 { Step::Reopen } else { Step::Work }]);
+    }
+    w.run_all(&[Step::Flush, Step::Settle, Step::Drop("a"), Step::Settle]);
+}
