@@ -12,7 +12,7 @@ use crate::view::run::Run;
 use std::sync::Arc;
 
 /// Runs of level 0 at which a keyspace is compacted.
-const L0_RUNS: usize = 4;
+pub(crate) const L0_RUNS: usize = 4;
 
 impl Core {
     /// One compaction of `tree`, if it wants one; queues the next.

@@ -5,7 +5,7 @@ use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::Tree;
 use crate::db::trim::is_out_of_files;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
 use crate::version::Change;
@@ -28,7 +28,10 @@ impl Core {
                 if self.failure().is_some() {
                     return;
                 }
-                log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                // A full disk is told of once.
+                if e.kind() != ErrorKind::DiskFull {
+                    log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                }
             }
         }
     }
@@ -48,6 +51,9 @@ impl Core {
         };
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();
+        }
+        if let Err(e) = &result {
+            self.note_failure(e);
         }
         self.work.done(piece, &result);
         self.trim_memory();
