@@ -15,7 +15,7 @@ use crate::view::run::Run;
 use std::sync::Arc;
 
 /// Runs of level 0 at which a keyspace is compacted.
-const L0_RUNS: usize = 4;
+pub(crate) const L0_RUNS: usize = 4;
 
 /// Called every now and then while a job runs: does what is more urgent; its error abandons the job.
 pub(crate) type Pause<'a> = &'a mut dyn FnMut() -> Result<()>;

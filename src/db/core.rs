@@ -17,6 +17,7 @@ use crate::db::reserve::{Reserve, When};
 use crate::db::snapshots::Snapshots;
 use crate::db::stage::SyncStage;
 use crate::db::throttle::{Load, Throttle};
+use crate::db::tree::Tree;
 use crate::db::turn::Turn;
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::fs::names::Name;
@@ -93,13 +94,16 @@ pub(crate) struct Counters {
     pub edits: Tally,
     pub manifest_bytes: Tally,
     pub segments: Tally,
+    /// Something could not be written for want of space, and nothing was since.
+    pub disk_full: AtomicBool,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let (jobs, opened) = (Jobs::default(), Moment::now());
         let [edits, manifest_bytes, segments] = Default::default();
-        Counters { opened, jobs, edits, manifest_bytes, segments }
+        let disk_full = AtomicBool::new(false);
+        Counters { opened, jobs, edits, manifest_bytes, segments, disk_full }
     }
 }
 
@@ -362,7 +366,7 @@ impl Core {
                 |view| run::runs(&state.levels, &self.store, &view.runs),
                 gone,
                 state.flushed,
-                self.levels_load(&state.levels),
+                self.levels_load(&tree, &state.levels),
             );
             for table in old.runs.iter().flat_map(|r| r.tables.iter()) {
                 if removed.contains(&table.meta.no) {
@@ -375,13 +379,11 @@ impl Core {
     }
 
     /// How far behind compaction is in these levels.
-    fn levels_load(&self, levels: &Levels) -> Load {
+    fn levels_load(&self, tree: &Tree, levels: &Levels) -> Load {
         let options = self.pick_options();
-        Load::levels(
-            pick::excess(levels, &options),
-            (0..MAX_LEVELS as u8).map(|level| levels.bytes(level)).sum(),
-            options.level_base,
-        )
+        let excess = pick::excess(levels, &options);
+        tree.counters.excess.set(excess);
+        Load::levels(excess, (0..MAX_LEVELS as u8).map(|level| levels.bytes(level)).sum(), options.level_base)
     }
 
     /// The journal position from which on memtables still need it, were `flushed` in tables.

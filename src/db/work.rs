@@ -5,7 +5,7 @@ use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::{Tree, dropped};
 use crate::db::trim::is_out_of_files;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
 use crate::version::Change;
@@ -28,7 +28,10 @@ impl Core {
                 if self.failure().is_some() {
                     return;
                 }
-                log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                // A full disk is told of once.
+                if e.kind() != ErrorKind::DiskFull {
+                    log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                }
             }
         }
     }
@@ -52,6 +55,9 @@ impl Core {
         }
         if !self.reserve.is_whole() {
             self.reserve.make(&*self.fs, &self.dir);
+        }
+        if let Err(e) = &result {
+            self.note_failure(e);
         }
         self.work.done(piece, &result);
         self.trim_memory();

@@ -111,3 +111,47 @@ fn failures_are_told() {
     });
     tells(&told, &[(Level::Error, "the database is read-only until reopened: ")]);
 }
+
+#[test]
+fn a_full_disk_is_told_of_and_its_end() {
+    let sim = Arc::new(SimFs::new(1));
+    let told = told(|| {
+        let db = Db::open("/db", options(sim.clone())).unwrap();
+        let a = db.keyspace("a").unwrap();
+        let full = || db.metrics().background.disk_full;
+        assert!(!full());
+        sim.set_capacity(Some(sim.files().iter().map(|f| f.1).sum()));
+        let mut written = 0u32;
+        while a.put(written.to_be_bytes(), [7; 500]).is_ok() {
+            written += 1;
+        }
+        assert!(full());
+        sim.set_capacity(None);
+        a.put(written.to_be_bytes(), [7; 500]).unwrap();
+        assert!(!full());
+    });
+    tells(&told, &[(Level::Warn, "the disk is full: "), (Level::Info, "there is space on the disk again")]);
+}
+
+#[test]
+fn writes_that_stop_are_told_of_and_counted() {
+    let fault = Arc::new(FaultFs::new(Arc::new(SimFs::new(1))));
+    let told = told(|| {
+        let options = options(fault.clone()).workers(1).memtable_bytes(4 << 10);
+        let db = Db::open("/db", options).unwrap();
+        let a = db.keyspace("a").unwrap();
+        fault.fail_in(".table", Rule { op: Op::Create, nth: 1, kind: Fault::Io, forever: true });
+        assert_eq!(db.metrics().stalls, Default::default());
+        // No flush succeeds: at some point writes wait, and are told why there will be no room.
+        while a.put("k", [7; 500]).is_ok() {}
+        let stalls = db.metrics().stalls;
+        assert!(stalls.stopped > 0 && stalls.waiting == 0, "{stalls:?}");
+        assert!(db.metrics().background.frozen_bytes > 0);
+        fault.clear();
+    });
+    let story = [
+        (Level::Warn, "writes stop until the background has caught up: "),
+        (Level::Info, "writes stopped for "),
+    ];
+    tells(&told, &story);
+}
