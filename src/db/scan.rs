@@ -71,7 +71,9 @@ impl Iter {
         Iter { source, front: None, back: None, done: false }
     }
 
-    fn step(&mut self, forward: bool) -> Result<Option<Entry>> {
+    /// Moves one end; what it stands on then, unless the ends have met.
+    #[inline]
+    fn step(&mut self, forward: bool) -> Result<Option<&Entries>> {
         let (own, other) =
             if forward { (&mut self.front, &self.back) } else { (&mut self.back, &self.front) };
         let entries = match own {
@@ -94,30 +96,35 @@ impl Iter {
                 entries
             }
         };
-        if !entries.valid() {
-            return Ok(None);
-        }
         // The ends have met when one stands where the other has been.
-        if let Some(other) = other
-            && (if forward { entries.key() >= other.key() } else { entries.key() <= other.key() })
-        {
+        let met = |other: &Entries| match forward {
+            true => entries.key() >= other.key(),
+            false => entries.key() <= other.key(),
+        };
+        if !entries.valid() || other.as_ref().is_some_and(met) {
             return Ok(None);
         }
-        let value = Value::shared(entries.value(), entries.owner());
-        Ok(Some(Entry { key: Value::copied(entries.key()), value }))
+        Ok(Some(entries))
     }
 
+    /// The entry is made where it is returned: nothing of its size is moved about.
+    #[inline]
     fn fused(&mut self, forward: bool) -> Option<Result<Entry>> {
         if self.done {
             return None;
         }
-        let step = self.step(forward);
-        if !matches!(step, Ok(Some(_))) {
-            self.done = true;
-            self.front = None;
-            self.back = None;
-        }
-        step.transpose()
+        let e = match self.step(forward) {
+            Ok(Some(entries)) => {
+                let value = Value::shared(entries.value(), entries.owner());
+                return Some(Ok(Entry { key: Value::copied(entries.key()), value }));
+            }
+            Ok(None) => None,
+            Err(e) => Some(Err(e)),
+        };
+        self.done = true;
+        self.front = None;
+        self.back = None;
+        e
     }
 }
 
