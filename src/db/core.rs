@@ -1,16 +1,19 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync`, `work` and `kept` are leaves, taken last and never held across a call.
+//! Lock order, outermost first: `keeping`, `rotation`, `version`, `commit`, `registry`, a tree's
+//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims` and `kept` are leaves, taken last and
+//! never held across a call.
 
 use crate::budget::Budget;
 use crate::counters::{Jobs, Tally};
 use crate::db::appender::CommitState;
+use crate::db::claims::Claims;
 use crate::db::clock::Moment;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
 use crate::db::registry::Registry;
+use crate::db::reserve::{Reserve, When};
 use crate::db::snapshots::Snapshots;
 use crate::db::stage::SyncStage;
 use crate::db::throttle::{Load, Throttle};
@@ -57,9 +60,12 @@ pub(crate) struct Core {
     pub commit: Mutex<CommitState>,
     pub registry: Mutex<Registry>,
     pub throttle: Arc<Throttle>,
+    pub reserve: Reserve,
     pub snapshots: Snapshots,
     pub sync: SyncStage,
     pub work: Work,
+    /// Tables that are being compacted.
+    pub claims: Claims,
     /// Segments whose end is known and durable, not yet written to the manifest.
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
     pub counters: Counters,
@@ -69,9 +75,9 @@ pub(crate) struct Core {
     pub closed: AtomicBool,
     /// Nothing becomes durable any more.
     pub ended: AtomicBool,
-    /// Held while a checkpoint is made.
-    pub checkpoint: Mutex<()>,
-    /// While a checkpoint needs the files: those that are to be removed behind it.
+    /// Held while files are [kept](crate::db::kept::Kept).
+    pub keeping: Mutex<()>,
+    /// While files are kept: those that are to be removed after that.
     pub kept: Mutex<Option<Vec<Name>>>,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
@@ -124,6 +130,7 @@ pub(crate) struct Parts {
     pub commit: CommitState,
     pub registry: Registry,
     pub sync: SyncStage,
+    pub reserve: Reserve,
     pub lock: Option<Box<dyn Lock>>,
 }
 
@@ -145,15 +152,17 @@ impl Core {
             version: Mutex::new(parts.version),
             commit: Mutex::new(parts.commit),
             throttle: parts.registry.throttle.clone(),
+            reserve: parts.reserve,
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
+            claims: Claims::default(),
             sealed: Mutex::new(Vec::new()),
             counters: Counters::default(),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            checkpoint: Mutex::new(()),
+            keeping: Mutex::new(()),
             kept: Mutex::new(None),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
@@ -214,6 +223,11 @@ impl Core {
     #[inline]
     pub fn open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Does what may not fail for want of space if that can be helped.
+    pub fn use_reserve<T>(&self, what: impl FnMut() -> Result<T>) -> Result<T> {
+        self.reserve.use_for(&*self.fs, &self.dir, When::Running, what)
     }
 
     pub fn wake_writers(&self) {
@@ -301,8 +315,8 @@ impl Core {
         Ok(edit)
     }
 
-    /// Removes a file nobody needs, if a checkpoint does behind that; one that stays is found by the
-    /// next open. Whether it was there and is gone.
+    /// Removes a file nobody needs, or has it removed when files are no longer kept; one that stays is
+    /// found by the next open. Whether it was there and is gone.
     pub fn remove_file(&self, name: Name) -> bool {
         if let Some(kept) = &mut *self.kept.lock() {
             kept.push(name);

@@ -55,7 +55,7 @@ impl Store {
         self.file_limit.load(Ordering::Relaxed)
     }
 
-    pub fn cache(&self) -> &Cache {
+    pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
 
