@@ -123,9 +123,22 @@ impl Core {
         }
     }
 
-    /// Something was written that takes space.
+    /// Background work failed, and will be tried again. Of a full disk was told already.
+    pub fn note_retry(&self, e: &Error) {
+        if e.kind() != ErrorKind::DiskFull {
+            log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+        }
+    }
+
+    /// Something was written that takes space. The disk is full no longer once the reserve is whole.
     pub fn note_space(&self) {
-        if self.counters.disk_full.swap(false, Ordering::Relaxed) {
+        if !self.counters.disk_full.load(Ordering::Relaxed) {
+            return;
+        }
+        if !self.reserve.is_whole() {
+            self.reserve.make(&*self.fs, &self.dir);
+        }
+        if self.reserve.is_whole() && self.counters.disk_full.swap(false, Ordering::Relaxed) {
             log::info!(target: "esker", "there is space on the disk again");
         }
     }

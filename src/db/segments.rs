@@ -21,7 +21,9 @@ impl Core {
     /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
     /// Nothing is durable in it yet; its name is.
     pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
-        self.create_sized(self.options.segment_bytes, len)
+        let segment = self.create_sized(self.options.segment_bytes, len)?;
+        self.note_space();
+        Ok(segment)
     }
 
     /// As [`create_segment`](Core::create_segment) where the disk is full: a small one, if need be in
@@ -49,7 +51,6 @@ impl Core {
         match announced {
             Ok(()) => {
                 log::debug!(target: "esker", "created journal segment {no} of {capacity} bytes");
-                self.note_space();
                 Ok(Arc::new(segment))
             }
             Err(e) => {

@@ -5,7 +5,7 @@ use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::{Tree, dropped};
 use crate::db::trim::is_out_of_files;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
 use crate::version::Change;
@@ -28,10 +28,7 @@ impl Core {
                 if self.failure().is_some() {
                     return;
                 }
-                // A full disk is told of once.
-                if e.kind() != ErrorKind::DiskFull {
-                    log::warn!(target: "esker", "background work failed and will be tried again: {e}");
-                }
+                self.note_retry(&e);
             }
         }
     }
@@ -53,11 +50,11 @@ impl Core {
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();
         }
-        if !self.reserve.is_whole() {
-            self.reserve.make(&*self.fs, &self.dir);
-        }
         if let Err(e) = &result {
             self.note_failure(e);
+        }
+        if !self.reserve.is_whole() {
+            self.reserve.make(&*self.fs, &self.dir);
         }
         self.work.done(piece, &result);
         self.trim_memory();
@@ -75,7 +72,7 @@ impl Core {
         }
         while let Some((piece, _running)) = self.work.take_urgent() {
             if let Err(e) = self.run(piece) {
-                log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                self.note_retry(&e);
                 break;
             }
         }
