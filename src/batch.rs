@@ -54,6 +54,8 @@ impl Op<'_> {
 pub(crate) struct Ops {
     bytes: Vec<u8>,
     count: u32,
+    /// How many of them are puts.
+    puts: u32,
 }
 
 impl Ops {
@@ -65,10 +67,16 @@ impl Ops {
         self.count
     }
 
+    /// Whether they do nothing but take away.
+    pub fn only_take_away(&self) -> bool {
+        self.puts == 0
+    }
+
     /// Empties it, keeping the buffer.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
+        self.puts = 0;
     }
 
     /// Appends one operation. The caller has checked the lengths.
@@ -101,6 +109,7 @@ impl Ops {
             }
         }
         self.count += 1;
+        self.puts += u32::from(code == PUT);
     }
 
     /// Makes the operations on keyspace `from` operations on `to`.

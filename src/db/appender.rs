@@ -27,6 +27,8 @@ pub(crate) struct CommitState {
     pub began: Position,
     /// Batches committed since opening.
     pub commits: u64,
+    /// The active segment is a small one on a full disk, for what gives space back.
+    pub spare: bool,
     /// Segments behind the active one that are not synced whole, oldest first.
     pub retired: Vec<Retired>,
     /// The last sequence number given.
@@ -272,6 +274,7 @@ impl CommitState {
             segment_start,
             began,
             commits: 0,
+            spare: false,
             retired: Vec::new(),
             last_seq,
             writers,

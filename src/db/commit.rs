@@ -57,7 +57,7 @@ impl Core {
                 }
                 Ok(Tried::Unsure) => return Ok(None),
                 Ok(Tried::NoRoom) => {
-                    self.next_segment(ops.bytes().len(), deadline)?;
+                    self.next_segment(ops.bytes().len(), ops.only_take_away(), deadline)?;
                     if deadline.is_some_and(|d| d.left().is_none()) {
                         return Err(no_room_in_time());
                     }
@@ -89,6 +89,9 @@ impl Core {
         let last = commit.last_seq.plus(u64::from(ops.count()));
         if last == Seq::MAX {
             return Err(Error::invalid("the sequence numbers are used up"));
+        }
+        if commit.spare && !ops.only_take_away() {
+            return Ok(Tried::NoRoom);
         }
         let journal = commit.journal()?;
         if !journal.fits(ops.bytes().len()) {

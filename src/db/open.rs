@@ -19,6 +19,7 @@ use crate::db::appender::{CommitState, Writers};
 use crate::db::core::Core;
 use crate::db::entropy::{self, Salts};
 use crate::db::registry::{Registry, Unborn};
+use crate::db::reserve::{Reserve, When};
 use crate::db::stage::SyncStage;
 use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
@@ -128,7 +129,8 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     let fs = options.fs.clone();
     let lock = enter(&*fs, dir, options.read_only)?;
     let listing = Listing::read(&*fs, dir)?;
-    let (mut state, created) = load_state(&*fs, dir, &listing)?;
+    let (mut state, counts) = load_state(&*fs, dir, &listing)?;
+    let created = counts.is_none();
     if created && options.read_only {
         return Err(Error::new(ErrorKind::Io, "there is no database to open read-only").in_file(dir));
     }
@@ -137,11 +139,9 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         sync_names(&*fs, dir)?;
     }
     check_tables(dir, &state, &listing)?;
+    check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
-    let budget = Budget::new(options.memory_bytes, options.open_files);
-    let cache = Cache::within(&budget, options.cache_bytes);
-    let pool = Pool::new(options.memtable_limit(), &budget);
-    let store = Store::new(fs.clone(), dir.into(), cache, ReadOptions { mapped: options.mapped });
+    let (pool, store) = places(dir, &options);
     let mut build = Build::new(&state, &store, &pool, options.memtable_limit())?;
     let report = journal::recover(
         Recover {
@@ -174,16 +174,14 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     registry.lock().unborn.clear();
     let last_seq = last_seq.max(state.last_seq);
     let mut salts = Salts::new(entropy::random()?);
+    let reserve = Reserve::new(options.segment_bytes, |name| listing.files.contains_key(&name));
     let (mut version, mut hint) = (None, None);
     if !options.read_only {
         if listing.highest() >= state.next_file {
             state.saw_file(listing.highest())?;
         }
-        let old: Vec<FileNo> = listing.numbers(Name::Manifest).into_iter().map(|(no, _)| no).collect();
-        let mut more = Salts::new(salts.next());
-        let set = VersionSet::open(fs.clone(), dir, state.clone(), &old, Box::new(move || more.next()))?;
-        hint = Some(Hint::open(&*fs, dir, state.db)?);
-        version = Some(set);
+        version = Some(open_versions(&fs, dir, &state, &listing, counts, &reserve, &mut salts)?);
+        hint = Some(reserve.use_for(&*fs, dir, When::Opening, || Hint::open(&*fs, dir, state.db))?);
     }
     let core = Arc::new(Core::new(crate::db::core::Parts {
         fs,
@@ -197,20 +195,29 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         commit: CommitState::new(report.end, last_seq, writers),
         registry: registry.into_inner(),
         sync: SyncStage::new(report.end, last_seq, hint),
+        reserve,
         lock,
     }));
     core.snapshots.publish(last_seq);
     core.snapshots.publish_durable(last_seq);
     if !core.options.read_only {
-        begin(&core, &state, last_seq, &report, &needed)?;
-        recovery.removed = remove_strays(&core, &listing, &state);
+        recovery.removed = begin(&core, &state, last_seq, &report, &needed, &listing)?;
         queue_left_work(&core);
     }
     Ok((core, recovery))
 }
 
+/// Where memtables and tables are, within one budget.
+fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
+    let budget = Budget::new(options.memory_bytes, options.open_files);
+    let cache = Cache::within(&budget, options.cache_bytes);
+    let read = ReadOptions { mapped: options.mapped };
+    let store = Store::new(options.fs.clone(), dir.into(), cache, read);
+    (Pool::new(options.memtable_limit(), &budget), store)
+}
+
 /// The segments of the journal, as recovery wants to know them.
-fn announced(state: &State) -> Vec<Announced> {
+pub(crate) fn announced(state: &State) -> Vec<Announced> {
     let sealed = |state: &SegmentState| match *state {
         SegmentState::Announced => None,
         SegmentState::Sealed { start, end } => Some((start, end)),
@@ -250,13 +257,46 @@ pub(crate) fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the newest manifest says; a new state if this is no database yet.
-fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, bool)> {
+/// The new manifest. On a full disk everything else that could give space back goes first.
+fn open_versions(
+    fs: &Arc<dyn Fs>,
+    dir: &Path,
+    state: &State,
+    listing: &Listing,
+    counts: Option<FileNo>,
+    reserve: &Reserve,
+    salts: &mut Salts,
+) -> Result<VersionSet> {
+    let old: Vec<FileNo> = listing.numbers(Name::Manifest).into_iter().map(|(no, _)| no).collect();
+    let mut begin = || {
+        let mut more = Salts::new(salts.next());
+        VersionSet::open(fs.clone(), dir, state.clone(), &old, Box::new(move || more.next()))
+    };
+    match reserve.use_for(&**fs, dir, When::Opening, &mut begin) {
+        Err(e) if e.kind() == ErrorKind::DiskFull && old.len() > 1 => {
+            // Openings that were interrupted leave more than one. What takes the place of another
+            // must be durable before that goes.
+            let counts = counts.ok_or(e)?;
+            let path = Name::Manifest(counts).path(dir);
+            let synced = fs.open_write(&path).and_then(|file| file.sync()).and_then(|()| fs.sync_dir(dir));
+            synced.map_err(|e| Error::io("syncing the manifest", &path, e))?;
+            for no in old.iter().filter(|&&no| no != counts) {
+                let path = Name::Manifest(*no).path(dir);
+                fs.remove(&path).map_err(|e| Error::io("removing an old manifest", &path, e))?;
+            }
+            begin()
+        }
+        opened => opened,
+    }
+}
+
+/// What the newest manifest says, and which that is; a new state if this is no database yet.
+fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, Option<FileNo>)> {
     if let Some(loaded) = version::load(fs, dir, &listing.numbers(Name::Manifest))? {
         if let Some((offset, bytes)) = loaded.torn {
-            log::info!("the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
+            log::info!(target: "esker", "the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
         }
-        return Ok((loaded.state, false));
+        return Ok((loaded.state, Some(loaded.no)));
     }
     let data =
         listing.files.keys().find(|n| matches!(n, Name::Journal(_) | Name::Table(_) | Name::Footer(_)));
@@ -264,7 +304,7 @@ fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, bool
         Some(name) => {
             Err(Error::corruption("the directory holds data but no manifest").in_file(&name.path(dir)))
         }
-        None => Ok((State::new(entropy::random()?), true)),
+        None => Ok((State::new(entropy::random()?), None)),
     }
 }
 
@@ -279,6 +319,28 @@ fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
                 return Err(Error::corruption(message).in_file(&name.path(dir)));
             }
             None => return Err(Error::corruption("a table is missing").in_file(&name.path(dir))),
+        }
+    }
+    Ok(())
+}
+
+/// So must every segment: its name was synced before the manifest announced it, and is removed only
+/// after the manifest says so. One that came back after that is older than the manifest's last edit:
+/// a newer one tells that the manifest is not the newest.
+fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> Result<()> {
+    for &no in state.segments.keys() {
+        let name = Name::Journal(no);
+        if !listing.files.contains_key(&name) {
+            return Err(Error::corruption("a journal segment is missing").in_file(&name.path(dir)));
+        }
+    }
+    let unnamed = listing.numbers(Name::Journal).into_iter().map(|(no, _)| no);
+    for no in unnamed.filter(|no| !state.segments.contains_key(no)) {
+        let saw = journal::last_edit(fs, dir, state.db, no)?;
+        if let Some(saw) = saw.filter(|saw| *saw > state.edit) {
+            let last = state.edit;
+            let why = format!("the manifest ends at edit {last}, but the journal saw edit {saw}");
+            return Err(Error::corruption(why).in_file(&Name::Journal(no).path(dir)));
         }
     }
     Ok(())
@@ -350,14 +412,16 @@ impl Build {
     }
 }
 
-/// The new segment, and the edit that makes this opening the present.
+/// The edit that makes this opening the present, and the new segment. Answers how many files were left
+/// over.
 fn begin(
     core: &Arc<Core>,
     state: &State,
     last_seq: Seq,
     journal: &journal::Report,
     needed: &BTreeSet<FileNo>,
-) -> Result<()> {
+    listing: &Listing,
+) -> Result<u64> {
     let journal::Report { ends, unused, end, .. } = journal;
     let end = *end;
     let sealed = |no: &FileNo| matches!(state.segments.get(no), Some(SegmentState::Sealed { .. }));
@@ -374,14 +438,16 @@ fn begin(
     let dead = state.keyspaces.keys().filter(|id| !live(id));
     changes.extend(dead.map(|&keyspace| Change::DropKeyspace { keyspace }));
     if !changes.is_empty() {
-        let mut version = core.version.lock();
-        if let Some(set) = version.as_mut() {
-            set.apply(&Edit { durable: end, last_seq, changes })?;
-        }
+        let edit = Edit { durable: end, last_seq, changes };
+        let apply = || core.version.lock().as_mut().map_or(Ok(()), |set| set.apply(&edit));
+        core.reserve.use_for(&*core.fs, &core.dir, When::Opening, apply)?;
     }
-    let segment = core.create_segment(0)?;
+    // What the edit gave up may be the space that the new segment needs.
+    let removed = remove_strays(core, listing, state);
     let previous = ends.last().map_or(FileNo(0), |e| e.0);
-    core.activate_first(segment, previous, end)
+    core.begin_journal(previous, end)?;
+    core.reserve.make(&*core.fs, &core.dir);
+    Ok(removed)
 }
 
 /// Removes what no manifest names: outputs of jobs that did not end, segments and manifests that
@@ -394,7 +460,7 @@ fn remove_strays(core: &Core, listing: &Listing, before: &State) -> u64 {
     let mut removed = 0;
     for name in listing.files.keys() {
         let stray = match name {
-            Name::Lock | Name::Hint => false,
+            Name::Lock | Name::Hint | Name::Reserve | Name::Spare => false,
             Name::Journal(no) | Name::Footer(no) => !state.segments.contains_key(no),
             // The set removes those that came before its own.
             Name::Manifest(_) => false,
@@ -429,8 +495,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    // One that is under way ends with an error, and soon.
-    drop(core.checkpoint.lock());
+    // Whoever keeps files ends soon, with an error.
+    drop(core.keeping.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());
@@ -445,6 +511,9 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     core.ended.store(true, Ordering::Release);
     core.sync.wake_all();
     *core.lock.lock() = None;
+    if result.is_ok() {
+        log::info!(target: "esker", "closed {}", core.dir.display());
+    }
     result
 }
 
@@ -453,12 +522,22 @@ fn leave(core: &Arc<Core>) -> Result<()> {
     core.sync_to(core.snapshots.visible())?;
     core.sync_retired()?;
     // What was dropped pins the journal until the manifest has forgotten it.
-    core.forget_dropped()?;
+    core.use_reserve(|| core.forget_dropped())?;
     let end = core.sync.durable_position().0;
     let needed = core.needed_from(end, &[]);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
         core.freeze(None);
-        core.flush_last()?;
+        match core.use_reserve(|| core.flush_last()) {
+            // The journal has it all.
+            Err(e) if e.kind() == ErrorKind::DiskFull => {
+                log::warn!(target: "esker", "not flushed at close: {e}")
+            }
+            flushed => flushed?,
+        }
     }
-    core.seal_active()
+    core.seal_active()?;
+    if !core.reserve.is_whole() {
+        core.reserve.make(&*core.fs, &core.dir);
+    }
+    Ok(())
 }

@@ -14,15 +14,25 @@ use std::time::Duration;
 /// Who waits looks again after this long at the latest.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// A write that asks for room.
+pub(crate) struct Asked {
+    /// Those that delays are counted by.
+    pub bytes: usize,
+    /// It does nothing but take away: what a full disk waits for.
+    pub takes_away: bool,
+    /// Then a typed error, and nothing was written.
+    pub deadline: Option<Deadline>,
+}
+
 impl Core {
-    /// Waits until there is room for a write of so many bytes, and as long as it has to be delayed:
-    /// see `throttle`. Never under a lock. `deadline`: then a typed error, and nothing was written.
+    /// Waits until there is room for a write to `trees`, and as long as it has to be delayed: see
+    /// `throttle`. Never under a lock.
     #[inline]
-    pub fn await_room(&self, trees: &[Arc<Tree>], bytes: usize, deadline: Option<Deadline>) -> Result<()> {
+    pub fn await_room(&self, trees: &[Arc<Tree>], write: &Asked) -> Result<()> {
         if self.pressure(trees) == Pressure::NONE {
             return Ok(());
         }
-        self.await_relief(trees, bytes, deadline)
+        self.await_relief(trees, write)
     }
 
     #[inline]
@@ -32,24 +42,31 @@ impl Core {
     }
 
     #[cold]
-    fn await_relief(&self, trees: &[Arc<Tree>], bytes: usize, deadline: Option<Deadline>) -> Result<()> {
+    fn await_relief(&self, trees: &[Arc<Tree>], write: &Asked) -> Result<()> {
         if trees.is_empty() {
             // Nothing is written.
             return Ok(());
         }
         if self.pressure(trees) == Pressure::STOP {
             let began = clock::nanos();
-            let relieved = self.await_end_of_stop(trees, deadline);
+            self.note_stop(trees);
+            let relieved = self.await_end_of_stop(trees, write.deadline);
             let stalls = &self.throttle.stalls;
             stalls.stopped.fetch_add(1, Ordering::Relaxed);
-            stalls.stopped_nanos.fetch_add(clock::nanos() - began, Ordering::Relaxed);
-            relieved?;
+            let took = clock::nanos() - began;
+            stalls.stopped_nanos.fetch_add(took, Ordering::Relaxed);
+            self.note_relief(Duration::from_nanos(took));
+            match relieved {
+                // Or the disk could be full for ever. The journal's space bounds them.
+                Err(e) if e.kind() == ErrorKind::DiskFull && write.takes_away => {}
+                done => done?,
+            }
         }
         // Who does the work itself is slow enough.
         match self.pressure(trees) {
             Pressure::NONE | Pressure::STOP => Ok(()),
             _ if self.options.workers == 0 => Ok(()),
-            pressure => self.pay(pressure.delay(bytes), trees, deadline),
+            pressure => self.pay(pressure.delay(write.bytes), trees, write.deadline),
         }
     }
 

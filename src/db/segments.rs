@@ -4,8 +4,9 @@
 use crate::db::appender::CommitState;
 use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::{Core, Installed};
+use crate::db::reserve::When;
 use crate::db::stage::Retired;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
@@ -13,21 +14,46 @@ use crate::options::Durability;
 use crate::version::Change;
 use std::sync::Arc;
 
+/// The smallest segment that is worth making.
+const LEAST_SEGMENT: u64 = 16 << 10;
+
 impl Core {
     /// Creates a segment that a batch of `len` bytes fits into, and announces it in the manifest.
     /// Nothing is durable in it yet; its name is.
     pub fn create_segment(&self, len: usize) -> Result<Arc<Segment>> {
-        let capacity = self.options.segment_bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
+        self.create_sized(self.options.segment_bytes, len)
+    }
+
+    /// As [`create_segment`](Core::create_segment) where the disk is full: a small one, if need be in
+    /// the space of the reserve.
+    fn create_spare_segment(&self, len: usize, when: When) -> Result<Arc<Segment>> {
+        let bytes = self.reserve.segment_bytes().min(self.options.segment_bytes);
+        let create = || self.create_sized(bytes, len);
+        let created = self.reserve.use_for(&*self.fs, &self.dir, when, create);
+        created.or_else(|e| match e.kind() {
+            ErrorKind::DiskFull => self.create_sized(LEAST_SEGMENT, len),
+            _ => Err(e),
+        })
+    }
+
+    fn create_sized(&self, bytes: u64, len: usize) -> Result<Arc<Segment>> {
+        let capacity = bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
-        let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
+        let created = Segment::create(&*self.fs, &self.dir, no, capacity);
+        let segment = created.inspect_err(|e| self.note_failure(e))?;
         let synced = self.fs.sync_dir(&self.dir);
         let synced = synced.map_err(|e| Error::io("syncing the directory", &self.dir, e));
         let changes = vec![Change::SegmentAnnounced { no }];
         let announced =
             synced.and_then(|()| self.install(Installed { changes, ..Installed::default() }).map(drop));
         match announced {
-            Ok(()) => Ok(Arc::new(segment)),
+            Ok(()) => {
+                log::debug!(target: "esker", "created journal segment {no} of {capacity} bytes");
+                self.note_space();
+                Ok(Arc::new(segment))
+            }
             Err(e) => {
+                self.note_failure(&e);
                 // After a failure that leaves unknown what the manifest says, it stays.
                 if self.failure().is_none() {
                     drop(segment);
@@ -49,27 +75,36 @@ impl Core {
     }
 
     /// Moves the journal to a segment that takes a batch of `len` bytes, unless the active one
-    /// does. Until `deadline`, if somebody else is at it.
-    pub fn next_segment(&self, len: usize, deadline: Option<Deadline>) -> Result<()> {
+    /// does. Until `deadline`, if somebody else is at it. `spare`: on a full disk a small one is made
+    /// for this batch, because it gives space back.
+    pub fn next_segment(&self, len: usize, spare: bool, deadline: Option<Deadline>) -> Result<()> {
         let _guard = match deadline {
             None => self.rotation.lock(),
             Some(d) => self.rotation.lock_in_time(|| d.left()).ok_or_else(no_room_in_time)?,
         };
         // Under the lock: a close waits for rotations that are under way.
         self.writable()?;
-        let fits = self.commit.lock().journal.as_ref().is_none_or(|j| j.fits(len));
-        if fits {
-            return Ok(());
+        {
+            let commit = self.commit.lock();
+            if commit.journal.as_ref().is_none_or(|j| j.fits(len)) && (spare || !commit.spare) {
+                return Ok(());
+            }
         }
         let enough = |s: &Arc<Segment>| s.capacity() >= Segment::capacity_for(len);
         let ready = self.next_segment.lock().take_if(|s| enough(s));
-        let segment = match ready {
-            Some(segment) => segment,
-            None => self.create_segment(len)?,
+        let (segment, spare) = match ready.map_or_else(|| self.create_segment(len), Ok) {
+            Err(e) if e.kind() == ErrorKind::DiskFull && spare => {
+                (self.create_spare_segment(len, When::Running)?, true)
+            }
+            created => (created?, false),
         };
         // Asked before the lock on commits: the lock on versions comes first.
         let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
-        let activated = self.activate(&mut self.commit.lock(), segment, last_edit);
+        let activated = {
+            let mut commit = self.commit.lock();
+            commit.spare = spare;
+            self.activate(&mut commit, segment, last_edit)
+        };
         self.tell_failed();
         activated?;
         self.work.want_segment();
@@ -124,13 +159,12 @@ impl Core {
         Ok(())
     }
 
-    /// Activates the first segment of this opening.
-    pub fn activate_first(
-        &self,
-        segment: Arc<Segment>,
-        previous: crate::ids::FileNo,
-        start: Position,
-    ) -> Result<()> {
+    /// Creates and activates the first segment of this opening.
+    pub fn begin_journal(&self, previous: FileNo, start: Position) -> Result<()> {
+        let (segment, spare) = match self.create_segment(0) {
+            Err(e) if e.kind() == ErrorKind::DiskFull => (self.create_spare_segment(0, When::Opening)?, true),
+            created => (created?, false),
+        };
         let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
         let salt = self.salts.lock().next();
         let info = ActivationInfo { db: self.id, salt, start, previous, durable: start, last_edit };
@@ -138,6 +172,7 @@ impl Core {
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
         commit.segment_start = start;
         commit.began = start;
+        commit.spare = spare;
         Ok(())
     }
 
@@ -160,8 +195,10 @@ impl Core {
         let end = self.sync.durable_position().0;
         self.sealed.lock().push((no, start, end));
         let prepared = self.next_segment.lock().take().map(|s| s.no());
-        let gone = prepared.into_iter().chain(idle.then_some(no));
-        let changes = gone.map(|no| Change::SegmentGone { no }).collect();
-        self.install(Installed { changes, ..Installed::default() }).map(|_| ())
+        let gone: Vec<FileNo> = prepared.into_iter().chain(idle.then_some(no)).collect();
+        self.use_reserve(|| {
+            let changes = gone.iter().map(|&no| Change::SegmentGone { no }).collect();
+            self.install(Installed { changes, ..Installed::default() }).map(|_| ())
+        })
     }
 }

@@ -8,6 +8,7 @@ use crate::db::clock::Deadline;
 use crate::db::core::Core;
 use crate::db::handle::{Db, Keyspace};
 use crate::db::range::KeyRange;
+use crate::db::room::Asked;
 use crate::db::snapshot::Snapshot;
 use crate::db::ticket::Ticket;
 use crate::db::tree::{Slot, Tree, dropped};
@@ -249,7 +250,8 @@ impl Batch {
         loop {
             core.writable()?;
             let trees = self.resolve()?;
-            core.await_room(&trees, std::mem::take(&mut unpaid), deadline)?;
+            let takes_away = self.ops.only_take_away();
+            core.await_room(&trees, &Asked { bytes: std::mem::take(&mut unpaid), takes_away, deadline })?;
             let checked = self.check_outside(|| core.snapshots.visible())?;
             let check = |commit: &CommitState| self.check_inside(commit, &checked);
             let committed = core.commit_ops(&self.ops, durability, deadline, check)?;
@@ -393,7 +395,7 @@ impl Condition {
                 let holds = match &self.expected {
                     Expected::Unchanged(_) => !view.changed_since(bounds, since)?,
                     expected => {
-                        let mut entries = view.scan(now, bounds.clone());
+                        let mut entries = view.scan(now, Arc::new(bounds.clone()));
                         entries.seek_first()?;
                         entries.valid() == matches!(expected, Expected::Present)
                     }
@@ -506,8 +508,9 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
             let tree = tree.as_ref().ok_or_else(dropped)?;
             ops.clear();
             ops.push(tree.id, op);
-            let unpaid = if std::mem::replace(&mut paid, true) { 0 } else { ops.bytes().len() };
-            core.await_room(std::slice::from_ref(tree), unpaid, None)?;
+            let bytes = if std::mem::replace(&mut paid, true) { 0 } else { ops.bytes().len() };
+            let asked = Asked { bytes, takes_away: ops.only_take_away(), deadline: None };
+            core.await_room(std::slice::from_ref(tree), &asked)?;
             let current = |_: &CommitState| Ok(slot.tree.load().as_ref().is_some_and(|t| t.id == tree.id));
             if let Some(seq) = core.commit_ops(ops, durability, None, current)? {
                 break seq;

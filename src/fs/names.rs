@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `LOCK` | held while the database is open; the holder's process id in text |
 //! | `HINT` | the last durable journal position, exact after process death |
+//! | `RESERVE`, `SPARE` | space kept for when the disk is full; of any length, the bytes mean nothing |
 //! | `000012.journal` | a journal segment |
 //! | `000012.footer` | the footer of a recovered segment, written beside it |
 //! | `000012.manifest` | a manifest |
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub(crate) enum Name {
     Lock,
     Hint,
+    Reserve,
+    Spare,
     Journal(FileNo),
     Footer(FileNo),
     Manifest(FileNo),
@@ -32,6 +35,8 @@ impl Name {
         let parsed = match name {
             "LOCK" => Name::Lock,
             "HINT" => Name::Hint,
+            "RESERVE" => Name::Reserve,
+            "SPARE" => Name::Spare,
             _ => {
                 let (digits, suffix) = name.split_once('.')?;
                 let no = FileNo(digits.parse().ok()?);
@@ -50,7 +55,7 @@ impl Name {
     /// The number in the name.
     pub fn number(self) -> Option<FileNo> {
         match self {
-            Name::Lock | Name::Hint => None,
+            Name::Lock | Name::Hint | Name::Reserve | Name::Spare => None,
             Name::Journal(no) | Name::Footer(no) | Name::Manifest(no) | Name::Table(no) => Some(no),
         }
     }
@@ -59,6 +64,8 @@ impl Name {
         match self {
             Name::Lock => "LOCK".into(),
             Name::Hint => "HINT".into(),
+            Name::Reserve => "RESERVE".into(),
+            Name::Spare => "SPARE".into(),
             Name::Journal(no) => format!("{no}.journal"),
             Name::Footer(no) => format!("{no}.footer"),
             Name::Manifest(no) => format!("{no}.manifest"),
@@ -81,6 +88,8 @@ mod tests {
         for name in [
             Name::Lock,
             Name::Hint,
+            Name::Reserve,
+            Name::Spare,
             Name::Journal(FileNo(1)),
             Name::Footer(FileNo(2)),
             Name::Manifest(FileNo(1_234_567)),

@@ -391,8 +391,13 @@ fn lock_exclusive(path: &Path) -> io::Result<Box<dyn Lock>> {
         open_regular(path, std_fs::OpenOptions::new().read(true).write(true).create(true).truncate(false))?;
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0)?;
-            file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+            let text = format!("{}\n", std::process::id());
+            // Over the old one, and then cut: a full disk has the space for that. Without the
+            // text the lock is as good.
+            match file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)) {
+                Err(e) if e.kind() != io::ErrorKind::StorageFull => return Err(e),
+                _ => {}
+            }
             Ok(Box::new(OsLock { file, exclusive: true }))
         }
         Err(std_fs::TryLockError::WouldBlock) => {

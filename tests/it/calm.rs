@@ -1,9 +1,10 @@
 //! Writers that are faster than the disk: delays, deadlines, budgets that all keyspaces share.
 
+use crate::crash::seeds;
 use crate::hook::{Doing, HookFs};
 use crate::state::small;
 use esker::fs::sim::SimFs;
-use esker::{Db, Durability, ErrorKind, Keyspace, Options};
+use esker::{Compression, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, Options};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -148,7 +149,7 @@ fn keyspaces_share_what_may_be_frozen() {
     let keyspaces: Vec<Keyspace> = (0..100).map(|n| db.keyspace(&format!("{n:02}")).unwrap()).collect();
     gate.set(true);
     let mut batch = db.batch();
-    batch.deadline(Duration::from_millis(5));
+    batch.deadline(Duration::from_millis(300));
     let mut written = 0;
     let e = 'full: loop {
         for keyspace in &keyspaces {
@@ -226,5 +227,162 @@ fn writers_faster_than_compaction() {
             at(1.0)
         );
         println!("MB in each second: {:?}", slices.iter().map(|b| b / 1_000_000).collect::<Vec<_>>());
+    }
+}
+
+/// Tables take the space that what is in them takes.
+fn raw() -> Options {
+    small().keyspaces(KeyspaceOptions::default().compression(Compression::None))
+}
+
+/// Fills the disk, and says how many puts that took.
+fn fill(db: &Db, a: &Keyspace, from: u64) -> u64 {
+    for n in from.. {
+        match a.put(n.to_be_bytes(), [7; 400]) {
+            Ok(_) => while db.step().is_ok_and(|more| more) {},
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::DiskFull, "{e}");
+                return n;
+            }
+        }
+    }
+    unreachable!()
+}
+
+fn used(sim: &SimFs) -> u64 {
+    sim.files().iter().map(|f| f.1).sum()
+}
+
+fn is_there(sim: &SimFs, name: &str) -> bool {
+    sim.files().iter().any(|(path, _)| path.ends_with(name))
+}
+
+/// A full disk with a closed database on it: keyspace `a` with so many rows, `b` with 100.
+fn full_disk(options: &Options) -> (SimFs, u64) {
+    let sim = SimFs::new(1);
+    let db = Db::open(DIR, options.clone().fs(Arc::new(sim.clone()))).unwrap();
+    let (a, b) = (db.keyspace("a").unwrap(), db.keyspace("b").unwrap());
+    (0..100u64).for_each(|n| assert!(b.put(n.to_be_bytes(), [8; 400]).is_ok()));
+    while db.step().unwrap() {}
+    sim.set_capacity(Some(used(&sim) + (60 << 10)));
+    // Space that is free by accident goes as well.
+    let mut n = fill(&db, &a, 0);
+    for _ in 0..5 {
+        while db.step().is_ok_and(|more| more) {}
+        sim.set_capacity(Some(used(&sim)));
+        n = fill(&db, &a, n);
+    }
+    db.close().unwrap();
+    sim.set_capacity(Some(used(&sim)));
+    (sim, n)
+}
+
+/// What can be done on a full disk, and when there is space again.
+fn live_on_a_full_disk(sim: &SimFs, options: &Options, rows: u64) -> esker::Result<()> {
+    let db = Db::open(DIR, options.clone().fs(Arc::new(sim.clone())))?;
+    let a = db.keyspace("a")?;
+    let count = || a.range(..rows.to_be_bytes()).filter(|e| e.is_ok()).count() as u64;
+    assert_eq!(count(), rows);
+    let full = || {
+        let mut more = rows..rows + 10_000;
+        let e = more.find_map(|n| a.put(n.to_be_bytes(), [7; 400]).err()).expect("a full disk");
+        assert_eq!(e.kind(), ErrorKind::DiskFull, "{e}");
+    };
+    full();
+    // What takes away goes on.
+    for n in 0..10 {
+        a.delete((rows - 1 - n).to_be_bytes())?;
+    }
+    a.delete_range(0u64.to_be_bytes()..5u64.to_be_bytes())?;
+    full();
+    assert_eq!(count(), rows - 15);
+    db.drop_keyspace("b")?;
+    for _ in 0..1000 {
+        let _ = db.step();
+    }
+    // The space of what was dropped is that of new writes, without reopening.
+    for n in 0..20 {
+        a.put((rows - 1 - n % 10).to_be_bytes(), [9; 40])?;
+    }
+    while db.step().is_ok_and(|more| more) {}
+    db.close()
+}
+
+#[test]
+fn a_full_disk_is_opened_read_and_emptied() {
+    for durability in [Durability::Buffered, Durability::Sync] {
+        let options = raw().durability(durability);
+        let (sim, rows) = full_disk(&options);
+        // Reading takes no space, and leaves everything as it is.
+        let files = sim.files();
+        let db = Db::open(DIR, options.clone().read_only(true).fs(Arc::new(sim.clone()))).unwrap();
+        assert_eq!(db.keyspace("a").unwrap().iter().count() as u64, rows);
+        drop(db);
+        assert_eq!(sim.files(), files);
+        live_on_a_full_disk(&sim, &options, rows).unwrap();
+        // When there is space the reserve is there again.
+        sim.set_capacity(None);
+        let db = Db::open(DIR, options.clone().fs(Arc::new(sim.clone()))).unwrap();
+        assert_eq!(db.keyspace("a").unwrap().range(..rows.to_be_bytes()).count() as u64, rows - 5);
+        db.close().unwrap();
+        assert!(is_there(&sim, "RESERVE"));
+    }
+}
+
+/// The disk as the crash leaves it is as full as before. Where removed files come back, what took
+/// their space cannot have: it is free.
+fn crashed(sim: &SimFs, op: u64, choice: u64, capacity: u64) -> SimFs {
+    let (live, disk) = (sim.crash_at(op, 1), sim.crash_at(op, choice));
+    let lost = ["RESERVE", "SPARE"].iter().filter(|name| is_there(&live, name) && !is_there(&disk, name));
+    disk.set_capacity(Some(capacity.max(used(&disk) + lost.count() as u64 * (96 << 10))));
+    disk
+}
+
+/// The power goes at every operation of a life on a full disk, and again while it is opened after that: each
+/// time it opens, and everything is there.
+#[test]
+fn a_full_disk_survives_power_loss_at_every_operation() {
+    let options = raw().durability(Durability::Sync);
+    let (full, rows) = full_disk(&options);
+    let capacity = used(&full);
+    let sim = crashed(&full, full.ops(), 1, capacity);
+    live_on_a_full_disk(&sim, &options, rows).unwrap();
+    let check = |disk: &SimFs, what: &str| {
+        let db = Db::open(DIR, options.clone().fs(Arc::new(disk.clone())));
+        let db = db.unwrap_or_else(|e| panic!("{what}: {e}"));
+        let there = db
+            .keyspace("a")
+            .unwrap()
+            .range(..rows.to_be_bytes())
+            .map(|e| e.map(drop))
+            .collect::<esker::Result<Vec<_>>>();
+        let there = there.unwrap_or_else(|e| panic!("{what}: {e}")).len() as u64;
+        assert!((rows - 15..=rows).contains(&there), "{what}: {there} of {rows}");
+        db
+    };
+    // ESKER_SEEDS asks for all of them.
+    let one_in = if seeds(1).count() > 1 { 1 } else { 31 };
+    for op in (0..=sim.ops()).filter(|op| *op < 40 || op.is_multiple_of(one_in)) {
+        for choice in [0, 6 + op].into_iter().chain((one_in == 1).then_some(3)) {
+            let disk = crashed(&sim, op, choice, capacity);
+            let what = format!("operation {op}, choice {choice}");
+            drop(check(&disk, &what));
+            // That opening is interrupted as well, and the next, in the middle of it.
+            let mut again = disk;
+            for depth in 0..if one_in == 1 { 5 } else { 2 } {
+                let ops = again.ops();
+                let (at, choice) = (ops * (op % 11) / 10, op + choice + depth);
+                let at = at.min(ops);
+                again = crashed(&again, at, choice % 8, capacity);
+                check(&again, &format!("{what}, again at {at} of {ops}, choice {choice}"));
+            }
+            again.set_capacity(None);
+            let db = check(&again, &what);
+            let a = db.keyspace("a").unwrap();
+            a.put("more", [1; 1000]).unwrap();
+            db.flush().unwrap();
+            db.close().unwrap();
+            assert!(is_there(&again, "RESERVE") && is_there(&again, "SPARE"), "{what}");
+        }
     }
 }
