@@ -64,6 +64,11 @@ pub fn disk_bytes(dir: &Path, counts: impl Fn(&Path) -> bool) -> Outcome<u64> {
     Ok(files(dir)?.iter().filter(|(path, ..)| counts(path)).map(|(_, _, allocated)| allocated).sum())
 }
 
+#[allow(clippy::disallowed_methods, reason = "nobody tells when a file has changed, or memory grown")]
+fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
 /// Waits until neither the files below `dir` change nor this process works; how long that took, without
 /// the quiet time at the end that proved it.
 pub fn settle(dir: &Path) -> Outcome<Duration> {
@@ -71,7 +76,7 @@ pub fn settle(dir: &Path) -> Outcome<Duration> {
     let mut quiet_since = start;
     let (mut before, mut worked) = (files(dir)?, cpu()?);
     loop {
-        std::thread::sleep(Duration::from_millis(50));
+        pause(50);
         let now = files(dir)?;
         if now != before || cpu()? > worked + IDLE {
             (before, worked, quiet_since) = (now, cpu()?, Instant::now());
@@ -98,7 +103,7 @@ impl MemoryWatch {
                 if let Ok(kib) = number("/proc/self/status", "RssAnon:") {
                     seen.fetch_max(kib << 10, Ordering::Relaxed);
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                pause(10);
             }
         });
         MemoryWatch { peak, stop, thread: Some(thread) }

@@ -61,12 +61,34 @@ fn value(rng: &mut Rng) -> [u8; 100] {
     out
 }
 
-fn shuffled(keys: u64, rng: &mut Rng) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..keys as u32).collect();
-    for i in (1..order.len()).rev() {
-        order.swap(i, rng.below(i as u64 + 1) as usize);
+/// The numbers below `keys` in an order that looks random, without a list of them: it would count as the
+/// engine's memory. A Feistel network over the next power of four, walked until it is below `keys`.
+struct Shuffle {
+    keys: u64,
+    half: u32,
+    seed: u64,
+}
+
+impl Shuffle {
+    fn new(keys: u64, seed: u64) -> Shuffle {
+        Shuffle { keys, half: (u64::BITS - (keys - 1).leading_zeros()).div_ceil(2), seed }
     }
-    order
+
+    fn at(&self, n: u64) -> u64 {
+        let mask = (1 << self.half) - 1;
+        let mut n = n;
+        loop {
+            let (mut high, mut low) = (n >> self.half, n & mask);
+            for round in 1..=4 {
+                let mixed = (low ^ self.seed.wrapping_mul(round)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                (high, low) = (low, high ^ (mixed & mask));
+            }
+            n = high << self.half | low;
+            if n < self.keys {
+                return n;
+            }
+        }
+    }
 }
 
 /// One measurement: a line of standard output.
@@ -93,14 +115,15 @@ pub fn run(engine: &str, dir: &Path, plan: &Plan) -> Outcome {
     let keys = plan.keys;
     let in_order = setup("in-order", false);
     let db = engines::open(engine, &in_order)?;
-    fills(&*db, &in_order.dir, keys, &[("fillseq", (0..keys as u32).collect())])?;
+    fill(&*db, &in_order.dir, keys, "fillseq", |n| n)?;
     drop(db);
     std::fs::remove_dir_all(&in_order.dir)?;
 
     let at_random = setup("at-random", false);
     let db = engines::open(engine, &at_random)?;
-    let orders = [("fillrandom", shuffled(keys, &mut Rng(77))), ("overwrite", shuffled(keys, &mut Rng(78)))];
-    fills(&*db, &at_random.dir, keys, &orders)?;
+    let (first, second) = (Shuffle::new(keys, 77), Shuffle::new(keys, 78));
+    fill(&*db, &at_random.dir, keys, "fillrandom", |n| first.at(n))?;
+    fill(&*db, &at_random.dir, keys, "overwrite", |n| second.at(n))?;
     reads(&*db, keys, "")?;
     let cpu = measure::cpu()?;
     timed("compact all", "key", keys, || db.compact())?;
@@ -118,37 +141,34 @@ pub fn run(engine: &str, dir: &Path, plan: &Plan) -> Outcome {
     synced_commits(&*db, THREADS, COMMITS * 4)
 }
 
-/// Writes all keys in each of the orders, one after another, and settles after each.
-fn fills(db: &dyn Engine, dir: &Path, keys: u64, orders: &[(&str, Vec<u32>)]) -> Outcome {
-    for (seed, (name, order)) in orders.iter().enumerate() {
-        let (written, cpu) = (measure::written_bytes()?, measure::cpu()?);
-        let counted = db.written_bytes();
-        let mut took = Histogram::new();
-        let mut rng = Rng(seed as u64 + 1);
-        let start = Instant::now();
-        let mut last = start;
-        for &n in order {
-            db.put(&key(u64::from(n)), &value(&mut rng))?;
-            let now = Instant::now();
-            took.add(now - last);
-            last = now;
-        }
-        tell(name, "us/op", micros(last - start) / keys as f64);
-        tell(name, "p99.9 us", micros(took.percentile(0.999)));
-        tell(name, "max ms", micros(took.max()) / 1e3);
-        let flush = Instant::now();
-        db.flush()?;
-        let settled = flush.elapsed() + measure::settle(dir)?;
-        tell(name, "s to settle", settled.as_secs_f64());
-        tell(name, "us/op, settled", micros(flush - start + settled) / keys as f64);
-        tell(name, "CPU us/op, settled", micros(measure::cpu()? - cpu) / keys as f64);
-        let of_put = |bytes: u64| bytes as f64 / (keys * PAIR) as f64;
-        tell(name, "written / put", of_put(measure::written_bytes()? - written));
-        let counted = db.written_bytes().zip(counted).map(|(after, before)| of_put(after - before));
-        tell(name, "written / put, its own count", counted.unwrap_or(f64::NAN));
-        space(db, dir, keys, name)?;
+/// Writes all keys in the order of `nth`, and settles.
+fn fill(db: &dyn Engine, dir: &Path, keys: u64, name: &str, nth: impl Fn(u64) -> u64) -> Outcome {
+    let (written, cpu) = (measure::written_bytes()?, measure::cpu()?);
+    let counted = db.written_bytes();
+    let mut took = Histogram::new();
+    let mut rng = Rng(1);
+    let start = Instant::now();
+    let mut last = start;
+    for n in 0..keys {
+        db.put(&key(nth(n)), &value(&mut rng))?;
+        let now = Instant::now();
+        took.add(now - last);
+        last = now;
     }
-    Ok(())
+    tell(name, "us/op", micros(last - start) / keys as f64);
+    tell(name, "p99.9 us", micros(took.percentile(0.999)));
+    tell(name, "max ms", micros(took.max()) / 1e3);
+    db.flush()?;
+    let flushed = Instant::now();
+    let settled = flushed - last + measure::settle(dir)?;
+    tell(name, "s to settle", settled.as_secs_f64());
+    tell(name, "us/op, settled", micros(last - start + settled) / keys as f64);
+    tell(name, "CPU us/op, settled", micros(measure::cpu()? - cpu) / keys as f64);
+    let of_put = |bytes: u64| bytes as f64 / (keys * PAIR) as f64;
+    tell(name, "written / put", of_put(measure::written_bytes()? - written));
+    let counted = db.written_bytes().zip(counted).map(|(after, before)| of_put(after - before));
+    tell(name, "written / put, its own count", counted.unwrap_or(f64::NAN));
+    space(db, dir, keys, name)
 }
 
 /// What is on disk, in terms of what is alive.
@@ -212,4 +232,20 @@ fn synced_commits(db: &dyn Engine, threads: u64, commits: u64) -> Outcome {
         })
         .map_err(Into::into)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shuffle_holds_every_number_once() {
+        for keys in [1000, 1024, 1025, 5000] {
+            let shuffle = Shuffle::new(keys, 7);
+            let mut all: Vec<u64> = (0..keys).map(|n| shuffle.at(n)).collect();
+            assert_ne!(all, (0..keys).collect::<Vec<_>>());
+            all.sort_unstable();
+            assert_eq!(all, (0..keys).collect::<Vec<_>>());
+        }
+    }
 }

@@ -82,10 +82,7 @@ impl Engine for Esker {
     }
 
     fn compact(&self) -> Outcome {
-        // There is no compaction on demand yet: what is due is done, so several runs may remain.
-        self.db.flush()?;
-        while self.db.step()? {}
-        Ok(())
+        Ok(self.map.compact(..)?)
     }
 
     fn is_table(&self, file: &Path) -> bool {
