@@ -140,7 +140,7 @@ impl Core {
         self.snapshots.meet(began);
         let horizon = self.snapshots.horizon();
         let new_table = &mut || self.new_table();
-        let tables = compact::compact(
+        let merged = compact::compact(
             &inputs,
             plan.bottom,
             &horizon,
@@ -150,9 +150,11 @@ impl Core {
             pause,
         )?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
-        made.note(&tables);
-        let written = Sum::of(&tables);
-        changes.extend(tables.into_iter().map(add));
+        made.note(&merged.tables);
+        let written = Sum::of(&merged.tables);
+        let hidden = self.claim_hidden(id, &merged.tombstones, &horizon);
+        changes.extend(merged.tables.into_iter().map(add));
+        changes.extend(hidden.iter().flat_map(|(gone, _)| gone.iter().cloned()));
         self.publish(Installed { changes, touched: vec![id], ..Installed::default() }, made)?;
         self.note_compaction(tree, plan.level_out, read, written, began);
         Ok(())
@@ -253,6 +255,21 @@ mod tests {
         assert_eq!(a.iter().count(), 100);
         a.compact(..).unwrap();
         assert_eq!(a.get("042").unwrap().unwrap(), [42; 30]);
+    }
+
+    #[test]
+    fn runs_that_did_not_change_stay_as_they_are() {
+        let (db, tree, plans) = four_tables();
+        let a = db.keyspace("a").unwrap();
+        let before = tree.view.load().runs.last().unwrap().clone();
+        a.put("x", "y").unwrap();
+        db.flush().unwrap();
+        let view = tree.view.load_full();
+        assert!(view.runs.len() == 2 && Arc::ptr_eq(&view.runs[1], &before));
+        db.core().compact_plan(&tree, &plans[0], &mut || Ok(())).unwrap();
+        let after = tree.view.load_full();
+        assert!(Arc::ptr_eq(&after.runs[0], &view.runs[0]) && !Arc::ptr_eq(&after.runs[1], &before));
+        assert_eq!(a.iter().count(), 101);
     }
 
     #[test]

@@ -298,6 +298,7 @@ impl Core {
             self.tell_failed();
             return Err(e);
         }
+        debug_assert_eq!(set.state().check_changed(&edit).map_err(|e| e.to_string()), Ok(()));
         self.sealed.lock().retain(|s| !sealed.contains(s));
         let old_views = self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);

@@ -34,13 +34,21 @@ impl Core {
         let horizon = self.snapshots.horizon();
         let mut installed = Installed::default();
         let mut made = MadeTables { core: self, tables: Vec::new() };
-        let mut done = Vec::new();
+        let (mut done, mut claims) = (Vec::new(), Vec::new());
         for (tree, mems, last) in frozen {
             let id = tree.id;
             let tables =
                 flush::flush(&mems, &horizon, &self.store, self.output(tree), &mut || self.new_table())?;
             made.note(&tables);
             done.push((tree, Sum::of(&tables)));
+            if tables.iter().any(|t| t.range_deletes > 0) {
+                let ranges: Vec<_> = mems.iter().map(|m| m.range_sets()).collect();
+                let thinned = horizon.thin(ranges.iter().flat_map(|sets| sets.deletes()));
+                let hidden = self.claim_hidden(id, &thinned, &horizon);
+                let (gone, claim) = hidden.unzip();
+                installed.changes.extend(gone.into_iter().flatten());
+                claims.extend(claim);
+            }
             let add = |table| Change::AddTable { keyspace: id, level: 0, run: last, table };
             installed.changes.extend(tables.into_iter().map(add));
             installed.changes.push(Change::Flushed { keyspace: id, seq: last });
@@ -48,6 +56,7 @@ impl Core {
             installed.touched.push(id);
         }
         self.publish(installed, made)?;
+        drop(claims);
         for (tree, made) in done {
             self.note_flush(tree, made, began);
         }

@@ -1,11 +1,16 @@
 //! Publishing what jobs made: the names of new tables become durable, then the edit that adds them.
 
+use crate::db::claims::Claim;
 use crate::db::core::{Core, Installed};
 use crate::db::tree::Tree;
 use crate::error::{Error, Result};
+use crate::ids::KeyspaceId;
 use crate::job::output::{OutputOptions, discard};
+use crate::job::retain::{self, Horizon};
 use crate::table::WriteOptions;
-use crate::version::TableMeta;
+use crate::tombstones::RangeTombstones;
+use crate::version::{Change, TableMeta};
+use std::sync::Arc;
 
 impl Core {
     /// How tables of this keyspace are written.
@@ -17,6 +22,29 @@ impl Core {
             filter_bits: o.filter_bits,
         };
         OutputOptions { write, table_bytes: self.options.table_bytes }
+    }
+
+    /// The tables of a keyspace of which no read can see anything behind these range deletes, which
+    /// are about to be published: they are to go with the same edit, without being read. None that a
+    /// job is at.
+    pub fn claim_hidden(
+        &self,
+        keyspace: KeyspaceId,
+        thinned: &RangeTombstones,
+        horizon: &Horizon,
+    ) -> Option<(Vec<Change>, Claim<'_>)> {
+        if thinned.is_empty() {
+            return None;
+        }
+        let version = self.version.lock();
+        let levels = &version.as_ref()?.state().keyspaces.get(&keyspace)?.levels;
+        self.claims.claim(|busy| {
+            let hidden = retain::hidden(levels, thinned, horizon).filter(|(_, t)| !busy(t.no));
+            let remove =
+                |(level, t): (u8, &Arc<TableMeta>)| (Change::RemoveTable { keyspace, level, no: t.no }, t.no);
+            let (changes, tables): (Vec<_>, Vec<_>) = hidden.map(remove).unzip();
+            (!tables.is_empty()).then_some((changes, tables))
+        })
     }
 
     /// Makes the names of new tables durable, then installs them.

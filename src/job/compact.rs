@@ -4,18 +4,28 @@ use crate::cursor::Cursor;
 use crate::cursor::merge::Merge;
 use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
-use crate::job::retain::{Horizon, Retain};
+use crate::job::retain::{Horizon, Retain, hides};
 use crate::table::Store;
+use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
-use crate::view::run::{Run, RunCursor};
+use crate::view::run::{Run, RunCursor, RunTable};
 use std::sync::Arc;
 
 /// `pause` is called after so many bytes of input.
 const PAUSE_BYTES: usize = 256 << 10;
 
+/// What a merge made.
+pub(crate) struct Merged {
+    pub tables: Vec<TableMeta>,
+    /// The range deletes of its inputs, [thinned](Horizon::thin).
+    pub tombstones: RangeTombstones,
+}
+
 /// Merges `inputs`. `bottom`: nothing older than the inputs can lie below the output, so tombstones
 /// that no snapshot needs go as well. The tables are synced, their names are not. A block that
 /// cannot be read fails the whole job: nothing is dropped on the strength of an error.
+///
+/// Tables of which no read can see anything behind range deletes of the others are not even opened.
 ///
 /// `pause` is called every now and then, for what is more urgent; its error abandons the job.
 pub(crate) fn compact(
@@ -26,7 +36,7 @@ pub(crate) fn compact(
     options: OutputOptions,
     new_table: NewTable<'_>,
     pause: &mut dyn FnMut() -> Result<()>,
-) -> Result<Vec<TableMeta>> {
+) -> Result<Merged> {
     let mut tables = Vec::new();
     for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
         tables.push(table.handle.visit()?);
@@ -34,7 +44,9 @@ pub(crate) fn compact(
     let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
     drop(tables);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
-    let mut entries = Merge::new(inputs.iter().map(|r| RunCursor::streaming(r.clone())).collect());
+    let seen = |t: &RunTable| tombstones.is_empty() || !hides(&tombstones, horizon, &t.meta);
+    let seen = inputs.iter().map(|r| r.only(seen));
+    let mut entries = Merge::new(seen.map(RunCursor::streaming).collect());
     let mut retain = Retain::new(horizon, &tombstones, bottom);
     let mut output = Output::new(store, options, new_table, kept);
     entries.seek_first()?;
@@ -52,5 +64,5 @@ pub(crate) fn compact(
         }
         entries.next()?;
     }
-    output.finish()
+    Ok(Merged { tables: output.finish()?, tombstones })
 }

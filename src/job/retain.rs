@@ -7,6 +7,8 @@
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
 use crate::tombstones::{Active, Fragment, RangeDelete, RangeTombstones};
+use crate::version::{Levels, Span, TableMeta};
+use std::sync::Arc;
 
 /// What reads there can still be.
 #[derive(Clone, Debug)]
@@ -96,6 +98,42 @@ impl<'a> Retain<'a> {
         let over = self.fragments.first().filter(|f| *f.start <= *key);
         over.and_then(|f| f.newest(self.horizon.points[stratum])).is_some_and(|t| t > seq)
     }
+}
+
+/// Whether no read can see anything of a table: everywhere in it a range delete is newer than all
+/// that it holds, and no read is between the two. `thinned`: as [`Horizon::thin`] made them.
+pub(crate) fn hides(thinned: &RangeTombstones, horizon: &Horizon, table: &TableMeta) -> bool {
+    let Some(stratum) = horizon.stratum(table.min_seq) else { return false };
+    let point = horizon.points[stratum];
+    let fragments = thinned.fragments();
+    let first = fragments.partition_point(|f| f.ends_by(&table.smallest));
+    let mut from = &table.smallest;
+    for fragment in &fragments[first..] {
+        let newer = fragment.newest(point).is_some_and(|seq| seq > table.max_seq);
+        if fragment.start > *from || !newer {
+            return false;
+        }
+        match (&fragment.end, &table.end) {
+            (None, _) => return true,
+            (Some(end), Some(last)) if end >= last => return true,
+            (Some(end), _) => from = end,
+        }
+    }
+    false
+}
+
+/// The tables of which no read can see anything behind these range deletes, and their levels.
+pub(crate) fn hidden<'a>(
+    levels: &'a Levels,
+    thinned: &'a RangeTombstones,
+    horizon: &'a Horizon,
+) -> impl Iterator<Item = (u8, &'a Arc<TableMeta>)> {
+    let ends = thinned.fragments().first().zip(thinned.fragments().last());
+    let span = ends.map(|(first, last)| Span { start: &first.start, end: last.end.as_deref() });
+    let near = levels.runs().flat_map(move |(level, run)| {
+        span.map_or(&[][..], |span| run.overlapping(span)).iter().map(move |t| (level, t))
+    });
+    near.filter(|(_, t)| hides(thinned, horizon, t))
 }
 
 /// Which of the thinned range tombstones must be written: at the bottom none of the lowest stratum.
@@ -215,5 +253,53 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Tables whose every entry is hidden from every read are told from all others.
+    #[test]
+    fn hidden_tables_agree_with_asking_each_read_for_each_key() {
+        use crate::cursor::testing::Random;
+        let mut random = Random(5);
+        let bound = |n: u64| vec![b'a' + n as u8].into_boxed_slice();
+        let (mut yes, mut held) = (0, 0);
+        for _ in 0..20_000 {
+            let (start, end) = (random.below(8), random.below(10));
+            let (low, high) = (1 + random.below(12), 1 + random.below(12));
+            let table = TableMeta {
+                smallest: bound(start),
+                end: (end < 8).then(|| bound(start + 1 + end)),
+                min_seq: seq(low.min(high)),
+                max_seq: seq(low.max(high)),
+                ..TableMeta::parse("1[a-b)")
+            };
+            let bounds: Vec<_> =
+                (0..random.below(5)).map(|_| (bound(random.below(8)), random.below(12))).collect();
+            let ends: Vec<_> = bounds.iter().map(|b| (b.1 < 8).then(|| bound(b.1 + 1))).collect();
+            let deletes = bounds.iter().zip(&ends).map(|((start, _), end)| RangeDelete {
+                start,
+                end: end.as_deref(),
+                seq: seq(1 + random.below(20)),
+            });
+            let deletes: Vec<_> = deletes.collect();
+            let now = random.below(24);
+            let snapshots: Vec<Seq> = (0..now).filter(|_| random.below(6) == 0).map(seq).collect();
+            let horizon = Horizon::new(snapshots, seq(now));
+            let thinned = horizon.thin(deletes.iter().copied());
+            // Every key there can be, at every state that can be asked for: both ends of the numbers
+            // may be on any key.
+            let keys = (0..26u64).map(bound).filter(|key| table.span().contains(key));
+            let reads = (0..30).map(seq).filter(|r| horizon.points.contains(r) || r.get() >= now);
+            let seen = |key: &[u8], read: Seq| {
+                let over = thinned.newest_cover(key, read);
+                read >= table.min_seq && over.is_none_or(|cover| cover <= table.max_seq.min(read))
+            };
+            let reads: Vec<Seq> = reads.collect();
+            let visible = keys.clone().any(|key| reads.iter().any(|&read| seen(&key, read)));
+            assert_eq!(hides(&thinned, &horizon, &table), !visible, "{table:?} {deletes:?} {horizon:?}");
+            let newest = deletes.iter().map(|d| d.seq).max();
+            yes += usize::from(!visible);
+            held += usize::from(visible && horizon.points.len() > 1 && newest > Some(table.max_seq));
+        }
+        assert!(yes > 300 && held > 300, "{yes} {held}");
     }
 }

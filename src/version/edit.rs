@@ -150,6 +150,14 @@ pub(super) fn encode_add(out: &mut Vec<u8>, keyspace: KeyspaceId, level: u8, run
 }
 
 impl Change {
+    /// The keyspace whose tables it changes.
+    pub(super) fn levels_of(&self) -> Option<KeyspaceId> {
+        match self {
+            Change::AddTable { keyspace, .. } | Change::RemoveTable { keyspace, .. } => Some(*keyspace),
+            _ => None,
+        }
+    }
+
     /// Appends tag and fields.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let mut put = |tag: u8, fields: &[u64]| {

@@ -251,6 +251,25 @@ impl Levels {
     }
 }
 
+impl Levels {
+    /// What jobs keep to beyond [`check`](Levels::check), as far as the tables' numbers tell: one run
+    /// per level below level 0, and on level 0 nothing older lies above anything newer.
+    pub fn check_order(&self) -> Result<()> {
+        if let Some(level) = self.levels.iter().skip(1).position(|runs| runs.len() > 1) {
+            return Err(Error::corruption(format!("level {} has several runs", level + 1)));
+        }
+        let mut above = Seq::MAX;
+        for run in self.level(0) {
+            let newest = run.tables.iter().map(|t| t.max_seq).max().unwrap_or(Seq::ZERO);
+            if newest >= above || newest > run.age {
+                return Err(Error::corruption(format!("the run of age {} lies too deep", run.age)));
+            }
+            above = run.tables.iter().map(|t| t.min_seq).min().unwrap_or(above);
+        }
+        Ok(())
+    }
+}
+
 /// One line per run, for tests and messages.
 impl fmt::Debug for Levels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -407,6 +426,25 @@ mod tests {
             breaking(&mut bad);
             assert!(bad.check().is_err(), "{i}");
         }
+    }
+
+    #[test]
+    fn an_older_run_above_a_newer_one_is_seen() {
+        let levels = |runs: &[(u8, u64, u64, u64)]| {
+            let mut levels = Levels::default();
+            for (no, &(level, age, min, max)) in (1..).zip(runs) {
+                let seq = |n| Seq::new(n).unwrap();
+                let table = TableMeta::parse(&format!("{no}[a-b)"));
+                let table = TableMeta { min_seq: seq(min), max_seq: seq(max), ..table };
+                levels.insert(level, seq(age), Arc::new(table)).unwrap();
+            }
+            levels.check_order().is_ok()
+        };
+        assert!(levels(&[(0, 9, 6, 9), (0, 5, 2, 5), (7, 0, 1, 9)]));
+        assert!(!levels(&[(0, 9, 5, 9), (0, 5, 2, 5)]));
+        assert!(!levels(&[(0, 9, 2, 5), (0, 5, 6, 9)]));
+        assert!(!levels(&[(0, 8, 6, 9)]));
+        assert!(!levels(&[(6, 8, 6, 9), (6, 0, 1, 2)]));
     }
 
     #[test]

@@ -374,6 +374,15 @@ impl State {
         }
     }
 
+    /// Whether the levels that an edit has changed are as they should be.
+    pub fn check_changed(&self, edit: &Edit) -> Result<()> {
+        let changed: BTreeSet<KeyspaceId> = edit.changes.iter().filter_map(Change::levels_of).collect();
+        for k in changed.iter().filter_map(|id| self.keyspaces.get(id)) {
+            k.levels.check().and_then(|()| k.levels.check_order())?;
+        }
+        Ok(())
+    }
+
     /// Appends the payload of a snapshot record: the database's id, where the next segment starts, and
     /// the edit that makes this
     /// state from nothing. Returns the number of changes.

@@ -8,7 +8,7 @@ use crate::ids::{FileNo, Seq};
 use crate::key::{Trailer, head};
 use crate::table::{Handle, Store, Table, TableCursor};
 use crate::tombstones::Around;
-use crate::version::{Levels, TableMeta};
+use crate::version::{self, Levels, TableMeta};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -27,13 +27,23 @@ pub(crate) struct Run {
     ends: Box<[u64]>,
     /// Whether any of the tables holds range tombstones.
     pub range_deletes: bool,
+    /// What it was made of, if it is all of that. Held, so that nothing else can come to lie there.
+    of: Option<Arc<version::Run>>,
 }
 
 impl Run {
     pub fn new(level: u8, tables: Vec<RunTable>) -> Run {
         let range_deletes = tables.iter().any(|t| t.meta.range_deletes > 0);
         let ends = tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, head)).collect();
-        Run { level, tables: tables.into(), ends, range_deletes }
+        Run { level, tables: tables.into(), ends, range_deletes, of: None }
+    }
+
+    /// The tables of the run that are `wanted`.
+    pub fn only(self: &Arc<Run>, wanted: impl Fn(&RunTable) -> bool) -> Arc<Run> {
+        if self.tables.iter().all(&wanted) {
+            return self.clone();
+        }
+        Arc::new(Run::new(self.level, self.tables.iter().filter(|t| wanted(t)).cloned().collect()))
     }
 
     /// The first table that ends behind `key`.
@@ -72,7 +82,8 @@ impl Run {
             true => RunTable { meta: t.meta.clone(), handle: t.handle.fresh() },
             false => t.clone(),
         };
-        Some(Run { tables: self.tables.iter().map(again).collect(), ends: self.ends.clone(), ..*self })
+        let (tables, ends) = (self.tables.iter().map(again).collect(), self.ends.clone());
+        Some(Run { tables, ends, of: self.of.clone(), ..*self })
     }
 
     pub fn overlaps(&self, bounds: &Bounds) -> bool {
@@ -80,22 +91,33 @@ impl Run {
     }
 }
 
-/// The runs of `levels`, newest first. Tables that `known` holds keep their open handles.
+/// The runs of `levels`, newest first. Those of `known` that have not changed stay as they are, and
+/// tables keep their open handles.
 pub(crate) fn runs(levels: &Levels, store: &Arc<Store>, known: &[Arc<Run>]) -> Vec<Arc<Run>> {
+    let same = |level, of: &Arc<version::Run>| {
+        let is = |r: &&Arc<Run>| r.level == level && r.of.as_ref().is_some_and(|o| Arc::ptr_eq(o, of));
+        known.iter().find(is)
+    };
+    let kept: Vec<Option<&Arc<Run>>> = levels.runs().map(|(level, run)| same(level, run)).collect();
+    let stays = |r: &&Arc<Run>| kept.iter().flatten().any(|k| Arc::ptr_eq(k, r));
+    let changed = known.iter().filter(|r| !stays(r));
     let open: HashMap<FileNo, &Arc<Handle>> =
-        known.iter().flat_map(|r| r.tables.iter().map(|t| (t.meta.no, &t.handle))).collect();
-    let mut runs = Vec::new();
-    for (level, run) in levels.runs() {
-        let tables = run.tables.iter().map(|meta| RunTable {
-            meta: meta.clone(),
-            handle: match open.get(&meta.no) {
-                Some(handle) => (*handle).clone(),
-                None => Handle::new(store, meta.no, meta.id, meta.size),
-            },
-        });
-        runs.push(Arc::new(Run::new(level, tables.collect())));
-    }
-    runs
+        changed.flat_map(|r| r.tables.iter().map(|t| (t.meta.no, &t.handle))).collect();
+    let table = |meta: &Arc<TableMeta>| RunTable {
+        meta: meta.clone(),
+        handle: match open.get(&meta.no) {
+            Some(handle) => (*handle).clone(),
+            None => Handle::new(store, meta.no, meta.id, meta.size),
+        },
+    };
+    let made = levels.runs().zip(&kept).map(|((level, run), kept)| match kept {
+        Some(kept) => (*kept).clone(),
+        None => {
+            let tables = run.tables.iter().map(table).collect();
+            Arc::new(Run { of: Some(run.clone()), ..Run::new(level, tables) })
+        }
+    });
+    made.collect()
 }
 
 /// Walks over a run; opens a table when it comes to it.

@@ -3,6 +3,7 @@
 use crate::hook::{Doing, HookFs};
 use crate::rng::Rng;
 use crate::state::small;
+use esker::fs::fault::{Fault, FaultFs, Op, Rule};
 use esker::fs::sim::SimFs;
 use esker::{Compression, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, Options};
 use std::collections::BTreeMap;
@@ -105,6 +106,45 @@ fn a_part_is_compacted_alone_and_nothing_costs_nothing() {
     let b = db.keyspace("b").unwrap();
     db.close().unwrap();
     assert_eq!(b.compact(..).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// Whole tables go with the range delete that hides them, and nobody reads them for it.
+#[test]
+fn tables_under_a_range_delete_go_unread() {
+    for held in [false, true] {
+        let sim = SimFs::new(1);
+        let faults = FaultFs::new(Arc::new(sim.clone()));
+        let options = options(0).fs(Arc::new(faults.clone()));
+        let db = Db::open("/db", options.clone()).unwrap();
+        fill(&db.keyspace("a").unwrap(), 1500, &[7; 50]);
+        db.keyspace("a").unwrap().compact(..).unwrap();
+        db.close().unwrap();
+        let db = Db::open("/db", options).unwrap();
+        while db.step().unwrap() {}
+        let a = db.keyspace("a").unwrap();
+        let before = tables(&sim);
+        for (path, _) in sim.files().iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "table"))
+        {
+            for op in [Op::OpenRead, Op::Read] {
+                let rule = Rule { op, nth: 1, kind: Fault::Io, forever: true };
+                faults.fail_in(path.to_str().unwrap(), rule);
+            }
+        }
+        assert!(a.get(key(1)).is_err(), "it could read them all the time");
+        let snapshot = held.then(|| db.snapshot());
+        a.delete_range("0".."4999999").unwrap();
+        a.delete_range("4999999"..).unwrap();
+        a.put("5", "x").unwrap();
+        db.flush().unwrap();
+        if held {
+            assert!(tables(&sim) > before);
+            drop(snapshot);
+            while db.step().unwrap() {}
+        }
+        // One of the catalog, and one for the new entry.
+        assert!(tables(&sim) <= 3 && before > 10, "{before} {held} {:?}", sim.files());
+        assert_eq!(a.iter().map(|e| e.unwrap().key().to_vec()).collect::<Vec<_>>(), [b"5"]);
+    }
 }
 
 /// Calls `then` before the table `at` (counted from when `armed` is set) is created.
