@@ -290,6 +290,7 @@ impl Core {
             return Err(e);
         }
         self.sealed.lock().retain(|s| !sealed.contains(s));
+        self.throttle.needed_from(floor);
         let old_views = self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);
         self.tell_failed();

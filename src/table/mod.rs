@@ -33,4 +33,4 @@ pub(crate) use format::Properties;
 #[allow(unused_imports)]
 pub(crate) use reader::{Pin, ReadOptions, Table};
 pub(crate) use store::{Handle, Store};
-pub(crate) use writer::{Summary, WriteOptions, Writer};
+pub(crate) use writer::{Summary, Unsynced, WriteOptions, Writer};

@@ -8,6 +8,7 @@ mod checkpoint;
 mod crash;
 mod faults;
 mod hook;
+mod many;
 mod model;
 mod pairs;
 mod process;
