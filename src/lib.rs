@@ -28,7 +28,9 @@
 //! # The tour
 //!
 //! - [`Db`] opens, names, syncs, flushes; [`Options`] say how, [`Db::recovery`] what was found.
-//! - [`Keyspace`] reads and writes; [`Keyspace::at`] reads the past of a [`Snapshot`] with the same
+//!   [`Db::checkpoint`] makes a copy while it runs, [`Db::verify`] reads everything.
+//! - [`Keyspace`] reads, writes and [compacts](Keyspace::compact); [`Keyspace::at`] reads the past of a
+//!   [`Snapshot`] with the same
 //!   verbs.
 //! - [`Batch`] gathers operations on any keyspaces, with conditions ([`Expect`]), and commits them or
 //!   submits them for a [`Ticket`]. [`Watch`] tells of commits as they come.
@@ -99,6 +101,7 @@ pub use db::read::KeyspaceView;
 pub use db::scan::{Cursor, Entry, Iter};
 pub use db::snapshot::Snapshot;
 pub use db::ticket::{Ticket, Watch};
+pub use db::verify::Verification;
 pub use db::write::{Batch, Expect};
 pub use error::{Error, ErrorKind, Result};
 pub use ids::Seq;

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub jobs: JobMetrics,
     /// The state of the background work.
     pub background: BackgroundMetrics,
+    /// Writes that had to wait for the background.
+    pub stalls: StallMetrics,
     /// The state of the budgets.
     pub memory: MemoryMetrics,
     /// The block cache.
@@ -116,6 +118,27 @@ pub struct BackgroundMetrics {
     pub compactions_queued: u64,
     /// Bytes of memtables that wait for their flush.
     pub frozen_bytes: u64,
+    /// Bytes of tables that wait for their compaction: see [`KeyspaceMetrics::due_bytes`].
+    pub due_bytes: u64,
+    /// Something could not be written for want of space, and nothing was since.
+    pub disk_full: bool,
+}
+
+/// Writes that found the background behind: they are delayed, the more the further it is, and stop
+/// when a limit is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct StallMetrics {
+    /// Writes that were delayed.
+    pub delayed: u64,
+    /// For how long, added up over all writers.
+    pub delayed_for: Duration,
+    /// Writes that were stopped.
+    pub stopped: u64,
+    /// For how long, added up over all writers.
+    pub stopped_for: Duration,
+    /// State: writes that are stopped now.
+    pub waiting: u64,
 }
 
 /// Memory as it is held now, under the one limit of
@@ -238,6 +261,10 @@ pub struct KeyspaceMetrics {
     pub memtable_bytes: u64,
     /// State: those of them that wait for their flush.
     pub frozen_bytes: u64,
+    /// State: bytes of tables that wait for a compaction: those of level 0 once it has as many runs as are
+    /// compacted, and those by which deeper levels exceed their targets. As of the last flush or
+    /// compaction.
+    pub due_bytes: u64,
     /// State: its levels that hold tables, from the newest to the deepest.
     pub levels: Vec<LevelMetrics>,
 }
@@ -392,7 +419,7 @@ impl fmt::Display for Metrics {
 
 impl Metrics {
     fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Metrics { journal, manifest, jobs, background, .. } = self;
+        let Metrics { journal, manifest, jobs, background, stalls, .. } = self;
         writeln!(f, "open for    {}", Time(self.open_for))?;
         writeln!(
             f,
@@ -427,13 +454,24 @@ impl Metrics {
         )?;
         writeln!(
             f,
-            "compactions {} done, {} read, {} written, {} moves; {} running, {} queued",
+            "compactions {} done, {} read, {} written, {} moves; {} running, {} queued, {} due",
             jobs.compactions,
             Bytes(jobs.compaction_read),
             Bytes(jobs.compaction_written),
             jobs.moves,
             background.compactions_running,
-            background.compactions_queued
+            background.compactions_queued,
+            Bytes(background.due_bytes)
+        )?;
+        writeln!(
+            f,
+            "stalls      {} writes delayed for {}, {} stopped for {}; {} waiting{}",
+            stalls.delayed,
+            Time(stalls.delayed_for),
+            stalls.stopped,
+            Time(stalls.stopped_for),
+            stalls.waiting,
+            if background.disk_full { "; the disk is full" } else { "" }
         )?;
         self.held(f)
     }
@@ -535,7 +573,8 @@ journal     4.0 GiB written, 80000 syncs for 12.50 commits each; 5 segments
   replay    300.0 MiB, from the oldest operation of "users" on
 manifest    63.5 KiB in 99 edits
 flushes     48 done, 3.0 GiB written; 1 running, 2 queued, 64.0 MiB frozen
-compactions 20 done, 9.0 GiB read, 8.0 GiB written, 3 moves; 3 running, 4 queued
+compactions 20 done, 9.0 GiB read, 8.0 GiB written, 3 moves; 3 running, 4 queued, 200.0 MiB due
+stalls      4000 writes delayed for 1 min 30 s, 2 stopped for 1 s; 1 waiting; the disk is full
 memory      138.5 MiB of 512.0 MiB: memtables 71.0 MiB, blocks 64.0 MiB, tables 3.0 MiB, jobs 512.0 KiB
 cache       64.0 MiB in 50 blocks; 900 hits, 100 misses (90.00 % hit)
 filters     990 tables spared, 5000 found, 10 false positives (1.00 %)
@@ -580,6 +619,7 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
             },
             memtable_bytes: 70 << 20,
             frozen_bytes: 64 << 20,
+            due_bytes: 200 << 20,
             levels: vec![level(0, 2, 128 << 20), level(5, 1, 1 << 30), level(6, 1, 10 << 30)],
         };
         Metrics {
@@ -602,6 +642,15 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
                 compactions_running: 3,
                 compactions_queued: 4,
                 frozen_bytes: 64 << 20,
+                due_bytes: 200 << 20,
+                disk_full: true,
+            },
+            stalls: StallMetrics {
+                delayed: 4000,
+                delayed_for: Duration::from_millis(90_500),
+                stopped: 2,
+                stopped_for: Duration::from_millis(1500),
+                waiting: 1,
             },
             cache: CacheMetrics { hits: 900, misses: 100, blocks: 50, bytes: 64 << 20 },
             filters: FilterMetrics { spared: 990, found: 5000, false_positives: 10 },

@@ -11,8 +11,8 @@ const INLINE: usize = 30;
 /// The bytes of a key or value, owned. Derefs to `[u8]`.
 ///
 /// Up to 30 bytes live in the value itself. Larger ones share the cached block or the mapped table
-/// they were read from, and keep it in memory as long as they live; [`detach`](Value::detach)
-/// copies them out. Converts into [`bytes::Bytes`] without a copy. Cloning costs at most a
+/// they were read from, and keep it in memory as long as they live, where a block counts against
+/// [`memory_bytes`](crate::Options::memory_bytes); [`detach`](Value::detach) copies them out. Converts into [`bytes::Bytes`] without a copy. Cloning costs at most a
 /// reference count, or a copy for bytes that came from a memtable.
 #[derive(Clone)]
 pub struct Value(Repr);

@@ -7,7 +7,8 @@ use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
-use crate::key::{Kind, Trailer};
+use crate::key::{Kind, Trailer, head};
+use std::sync::Arc;
 
 /// The half-open range `lower..upper`; `None` is unbounded.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -34,7 +35,10 @@ enum At {
 pub(crate) struct Visible<C> {
     merge: Merge<C>,
     read: Seq,
-    bounds: Bounds,
+    bounds: Arc<Bounds>,
+    /// Heads of the bounds: most entries need no look at more.
+    lower: u64,
+    upper: u64,
     covers: Covers,
     at: At,
     key: Vec<u8>,
@@ -43,10 +47,26 @@ pub(crate) struct Visible<C> {
 
 impl<C: Layer> Visible<C> {
     /// `layers`: newest first.
-    pub fn new(layers: Vec<C>, read: Seq, bounds: Bounds) -> Visible<C> {
+    pub fn new(layers: Vec<C>, read: Seq, bounds: Arc<Bounds>) -> Visible<C> {
         let covers = Covers::new(&layers, read);
-        let (key, value) = (Vec::new(), Vec::new());
-        Visible { merge: Merge::new(layers), read, bounds, covers, at: At::Nowhere, key, value }
+        let lower = bounds.lower.as_deref().map_or(0, head);
+        let upper = bounds.upper.as_deref().map_or(u64::MAX, head);
+        let (merge, key, value) = (Merge::new(layers), Vec::new(), Vec::new());
+        Visible { merge, read, bounds, lower, upper, covers, at: At::Nowhere, key, value }
+    }
+
+    /// Whether the merge has come to the end of the bounds.
+    #[inline]
+    fn above(&self) -> bool {
+        self.merge.head() >= self.upper
+            && self.bounds.upper.as_deref().is_some_and(|upper| self.merge.key() >= upper)
+    }
+
+    /// Whether it has come back to before their start.
+    #[inline]
+    fn below(&self) -> bool {
+        self.merge.head() <= self.lower
+            && self.bounds.lower.as_deref().is_some_and(|lower| self.merge.key() < lower)
     }
 
     #[inline]
@@ -149,7 +169,7 @@ impl<C: Layer> Visible<C> {
                 continue;
             }
             skip = false;
-            if self.bounds.upper.as_deref().is_some_and(|upper| self.merge.key() >= upper) {
+            if self.above() {
                 break;
             }
             let trailer = self.merge.trailer();
@@ -174,7 +194,7 @@ impl<C: Layer> Visible<C> {
     #[inline]
     fn find_backward(&mut self) -> Result<()> {
         while self.merge.valid() {
-            if self.bounds.lower.as_deref().is_some_and(|lower| self.merge.key() < lower) {
+            if self.below() {
                 break;
             }
             if self.merge.has_newer() {
@@ -290,7 +310,7 @@ mod tests {
             let bound = |random: &mut Random| (random.below(3) == 0).then(|| random.key());
             let bounds = Bounds { lower: bound(&mut random), upper: bound(&mut random) };
             let expect = model(&all, &deletes, read, &bounds);
-            let mut cursor = Visible::new(layers(&mut random, all, &deletes), read, bounds);
+            let mut cursor = Visible::new(layers(&mut random, all, &deletes), read, Arc::new(bounds));
             let mut at: Option<usize> = None;
             for step in 0..60 {
                 let key = random.key();
@@ -357,7 +377,7 @@ mod tests {
                 false => vec![Deletable::new(old.clone(), &deletes)],
             };
             let steps: Vec<_> = layers.iter().map(|l| l.steps.clone()).collect();
-            let mut cursor = Visible::new(layers, read, Bounds::default());
+            let mut cursor = Visible::new(layers, read, Arc::default());
             cursor.seek_first().unwrap();
             let mut shown = 0;
             while cursor.valid() {

@@ -23,12 +23,12 @@ pub(crate) struct CommitState {
     pub journal: Option<journal::Writer>,
     /// Where the active segment starts.
     pub segment_start: Position,
-    /// The active segment is a small one on a full disk, for what gives space back.
-    pub spare: bool,
     /// Where the first segment of this opening starts.
     pub began: Position,
     /// Batches committed since opening.
     pub commits: u64,
+    /// The active segment is a small one on a full disk, for what gives space back.
+    pub spare: bool,
     /// Segments behind the active one that are not synced whole, oldest first.
     pub retired: Vec<Retired>,
     /// The last sequence number given.

@@ -8,8 +8,11 @@
 //! together with all names: without a complete one files are refused, and so is a manifest whose
 //! files are missing. What a crash leaves behind is no database, or the whole.
 
+use crate::db::clock;
 use crate::db::core::{Core, Installed};
+use crate::db::events::Took;
 use crate::db::handle::Db;
+use crate::db::kept::Kept;
 use crate::db::open;
 use crate::error::{Error, Result, closed};
 use crate::fs::names::Name;
@@ -46,7 +49,11 @@ impl Db {
     /// [`ReadOnly`](crate::ErrorKind::ReadOnly) from a database that cannot write,
     /// [`DiskFull`](crate::ErrorKind::DiskFull), after which another try may succeed.
     pub fn checkpoint(&self, dir: impl AsRef<Path>) -> Result<Seq> {
-        self.core().checkpoint(dir.as_ref())
+        let (dir, began) = (dir.as_ref(), clock::Moment::now());
+        let seq = self.core().checkpoint(dir)?;
+        let took = Took(began.elapsed());
+        log::info!(target: "esker", "checkpoint of all up to {seq} in {}, took {took}", dir.display());
+        Ok(seq)
     }
 }
 
@@ -56,7 +63,7 @@ impl Core {
         if dir.starts_with(&self.dir) {
             return Err(Error::invalid("a checkpoint within the database's own directory").in_file(dir));
         }
-        let _one_at_a_time = self.checkpoint.lock();
+        let _kept = Kept::new(self);
         let fs = &*self.fs;
         let _lock = open::enter(fs, dir, false)?;
         let names = fs.list(dir).map_err(|e| Error::io("listing the directory", dir, e))?;
@@ -77,10 +84,9 @@ impl Core {
     }
 
     /// Parts the journal: what is before is sealed and part of the copy.
-    fn moment(&self) -> Result<Moment<'_>> {
+    fn moment(&self) -> Result<Moment> {
         // Most of what is to be synced, while nobody waits for it.
         self.sync_to(self.snapshots.visible())?;
-        let kept = Kept::new(self);
         let _rotation = self.rotation.lock();
         // Under the lock: a close waits for what is under way.
         self.writable()?;
@@ -94,7 +100,7 @@ impl Core {
         self.sync_all()?;
         // Once the manifest knows them as sealed, not even recovery writes to them.
         self.install(Installed::default())?;
-        Ok(Moment { seq, state, _views: views, _kept: kept })
+        Ok(Moment { seq, state, _views: views })
     }
 
     /// The last sequence number, the state of all that is up to there, and views that keep its tables.
@@ -105,20 +111,17 @@ impl Core {
         let mut sealed = self.sealed.lock().clone();
         let seq = self.leave_segment(spare, set.last_edit(), &mut sealed)?;
         let mut state = set.state().sealed(&sealed, seq)?;
-        let registry = self.registry.lock();
-        state.next_keyspace = state.next_keyspace.max(registry.next_id);
-        let trees = registry.trees().chain(registry.dropped.iter().map(|d| &d.tree));
-        Ok((seq, state, trees.map(|tree| tree.view.load_full()).collect()))
+        state.next_keyspace = state.next_keyspace.max(self.registry.lock().next_id);
+        Ok((seq, state, self.all_views()))
     }
 }
 
-/// What the copy is to hold, and what keeps its files from being removed.
-struct Moment<'a> {
+/// What the copy is to hold.
+struct Moment {
     seq: Seq,
     state: State,
-    /// Tables go with their last view; what is in none goes through [`Core::remove_file`].
+    /// Tables go with their last view; [`Kept`] keeps all other files.
     _views: Vec<Arc<View>>,
-    _kept: Kept<'a>,
 }
 
 /// The files that `state` names, with so many bytes as it speaks of.
@@ -130,25 +133,6 @@ fn files(state: &State) -> Vec<(Name, u64)> {
         SegmentState::Announced => None,
     }));
     files
-}
-
-/// As long as this lives no file is removed through [`Core::remove_file`].
-struct Kept<'a>(&'a Core);
-
-impl Kept<'_> {
-    fn new(core: &Core) -> Kept<'_> {
-        *core.kept.lock() = Some(Vec::new());
-        Kept(core)
-    }
-}
-
-impl Drop for Kept<'_> {
-    fn drop(&mut self) {
-        let removed = self.0.kept.lock().take();
-        for name in removed.into_iter().flatten() {
-            self.0.remove_file(name);
-        }
-    }
 }
 
 /// The directory being filled. What was made is removed if it does not become whole.
@@ -209,7 +193,7 @@ impl Drop for Copy<'_> {
             let path = name.path(self.dir);
             match self.core.fs.remove(&path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
-                    log::warn!("{}", Error::io("removing part of a checkpoint", &path, e));
+                    log::warn!(target: "esker", "{}", Error::io("removing part of a checkpoint", &path, e));
                 }
                 _ => {}
             }

@@ -1,31 +1,103 @@
 //! Compacting: plans are picked, carried out, and their outcome installed.
 
+use crate::db::claims::Claim;
 use crate::db::clock::Moment;
 use crate::db::core::{Core, Installed};
 use crate::db::events::Sum;
 use crate::db::publish::MadeTables;
-use crate::db::tree::Tree;
-use crate::error::{Error, ErrorKind, Result};
-use crate::job::{compact, pick};
-use crate::version::Change;
+use crate::db::tree::{Tree, dropped};
+use crate::error::{Error, ErrorKind, Result, closed};
+use crate::ids::FileNo;
+use crate::job::compact;
+use crate::job::pick::{self, Manual, Plan};
+use crate::version::{Change, Levels, Span, VersionSet};
 use crate::view::run::Run;
 use std::sync::Arc;
 
 /// Runs of level 0 at which a keyspace is compacted.
-const L0_RUNS: usize = 4;
+pub(crate) const L0_RUNS: usize = 4;
+
+/// Called every now and then while a job runs: does what is more urgent; its error abandons the job.
+pub(crate) type Pause<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 impl Core {
     /// One compaction of `tree`, if it wants one; queues the next.
-    pub fn compact_once(&self, tree: &Arc<Tree>) -> Result<()> {
-        let plan = {
-            let version = self.version.lock();
-            let state = version.as_ref().and_then(|set| set.state().keyspaces.get(&tree.id));
-            state.and_then(|s| pick::pick(&s.levels, &|_| false, &self.pick_options()))
+    pub fn compact_once(&self, tree: &Arc<Tree>, pause: Pause<'_>) -> Result<()> {
+        let oldest = self.snapshots.oldest();
+        let picked = self.choose(tree, |levels, busy| {
+            let plan = pick::pick(levels, busy, oldest, &self.pick_options());
+            let held = if plan.is_none() { pick::held_until(levels, oldest) } else { None };
+            (plan, held)
+        });
+        let Some((held, claimed)) = picked else { return Ok(()) };
+        let Some((plan, claim)) = claimed else {
+            self.work.hold(tree, held, || self.snapshots.oldest());
+            return Ok(());
         };
-        let Some(plan) = plan else { return Ok(()) };
-        self.compact_plan(tree, &plan)?;
+        // Another worker may find something beside it.
+        self.work.want_compact(tree.clone());
+        match self.compact_plan(tree, &plan, pause) {
+            // The keyspace was dropped, or the database is closing: nobody minds.
+            Err(e) if e.kind() == ErrorKind::Closed => return Ok(()),
+            result => result?,
+        }
+        drop(claim);
         self.work.want_compact(tree.clone());
         Ok(())
+    }
+
+    /// Brings all that is in `span` by now down to the deepest level, in this thread; waits for jobs
+    /// that are in the way. Not under a lock.
+    pub fn compact_range(&self, tree: &Arc<Tree>, span: Span<'_>, pause: Pause<'_>) -> Result<()> {
+        let since = {
+            let version = self.version.lock();
+            let Some(state) = version.as_ref().map(VersionSet::state) else { return Err(closed()) };
+            let Some(keyspace) = state.keyspaces.get(&tree.id) else { return Ok(()) };
+            pick::Since { seq: keyspace.flushed, file: state.next_file }
+        };
+        loop {
+            self.writable()?;
+            let ended = self.claims.ended();
+            let oldest = self.snapshots.oldest();
+            let chosen = self.choose(tree, |levels, busy| {
+                match pick::manual(levels, busy, (span, since), oldest, &self.pick_options()) {
+                    Manual::Carry(plan) => (Some(plan), false),
+                    Manual::Wait => (None, false),
+                    Manual::Done => (None, true),
+                }
+            });
+            match chosen {
+                None => return Err(dropped()),
+                Some((_, Some((plan, claim)))) => {
+                    self.compact_plan(tree, &plan, pause)?;
+                    drop(claim);
+                    self.work.want_compact(tree.clone());
+                    self.wake_writers();
+                }
+                Some((true, None)) => return Ok(()),
+                Some((false, None)) => self.claims.await_end(ended),
+            }
+        }
+    }
+
+    /// Asks for a plan on the tables of `tree` and claims its inputs. `None`: the tree is gone.
+    fn choose<'a, T>(
+        &'a self,
+        tree: &Tree,
+        plan: impl FnOnce(&Levels, &dyn Fn(FileNo) -> bool) -> (Option<Plan>, T),
+    ) -> Option<(T, Option<(Plan, Claim<'a>)>)> {
+        let version = self.version.lock();
+        let levels = &version.as_ref()?.state().keyspaces.get(&tree.id)?.levels;
+        let mut said = None;
+        let claimed = self.claims.claim(|busy| {
+            let (plan, what) = plan(levels, busy);
+            said = Some(what);
+            plan.map(|plan| {
+                let tables = plan.inputs.iter().map(|&(_, no)| no).collect();
+                (plan, tables)
+            })
+        });
+        said.map(|said| (said, claimed))
     }
 
     pub fn pick_options(&self) -> pick::PickOptions {
@@ -37,7 +109,9 @@ impl Core {
         }
     }
 
-    fn compact_plan(&self, tree: &Arc<Tree>, plan: &pick::Plan) -> Result<()> {
+    /// Carries out a plan whose inputs are claimed.
+    fn compact_plan(&self, tree: &Arc<Tree>, plan: &Plan, pause: Pause<'_>) -> Result<()> {
+        pause()?;
         let (id, began) = (tree.id, Moment::now());
         let view = tree.view.load_full();
         let mut inputs: Vec<Arc<Run>> = Vec::new();
@@ -73,7 +147,7 @@ impl Core {
             &self.store,
             self.output(tree),
             new_table,
-            &mut || Ok(()),
+            pause,
         )?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
         made.note(&tables);
@@ -87,11 +161,12 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::db::handle::Db;
     use crate::fs::sim::SimFs;
-    use crate::job::pick::Plan;
+    use crate::ids::Seq;
     use crate::options::Options;
-    use std::sync::Arc;
+    use crate::view::View;
 
     /// It was removed with its old place, and with it the file once the last view was gone.
     #[test]
@@ -115,9 +190,89 @@ mod tests {
             bottom: true,
             trivial: true,
         };
-        db.core().compact_plan(&tree, &plan).unwrap();
+        db.core().compact_plan(&tree, &plan, &mut || Ok(())).unwrap();
         drop((tree, a, db));
         let db = Db::open("/db", options).unwrap();
         assert_eq!(db.keyspace("a").unwrap().get("k").unwrap().unwrap(), "v");
+    }
+
+    /// Four tables at the bottom, each to be written again in place.
+    fn four_tables() -> (Db, Arc<Tree>, Vec<Plan>) {
+        let options = Options::default().workers(0).table_bytes(1 << 10).fs(Arc::new(SimFs::new(1)));
+        let db = Db::open("/db", options).unwrap();
+        let a = db.keyspace("a").unwrap();
+        for n in 0..100 {
+            a.put(format!("{n:03}"), [n; 30]).unwrap();
+        }
+        a.compact(..).unwrap();
+        let tree = a.slot.tree.load_full().unwrap();
+        let in_place = |(level, no)| Plan {
+            inputs: vec![(level, no)],
+            level_out: level,
+            run_out: Seq::ZERO,
+            bottom: true,
+            trivial: false,
+        };
+        let tables = |view: &View| {
+            let tables = view.runs.iter().flat_map(|r| r.tables.iter().map(|t| (r.level, t.meta.no)));
+            tables.collect::<Vec<_>>()
+        };
+        let plans: Vec<Plan> = tables(&tree.view.load()).into_iter().map(in_place).collect();
+        assert!(plans.len() >= 4);
+        (db, tree, plans)
+    }
+
+    #[test]
+    fn a_plan_is_carried_out_within_another() {
+        let (db, tree, plans) = four_tables();
+        let core = db.core();
+        let free = |levels: &Levels, busy: &dyn Fn(FileNo) -> bool| {
+            levels.tables().filter(|(_, t)| !busy(t.no)).count()
+        };
+        let all = core.choose(&tree, |levels, busy| (None, free(levels, busy))).unwrap().0;
+        let (_, one) = core.choose(&tree, |_, _| (Some(plans[0].clone()), ())).unwrap();
+        let (one, claim) = one.unwrap();
+        let mut inner = 0;
+        core.compact_plan(&tree, &one, &mut || {
+            inner += 1;
+            let (left, two) = core.choose(&tree, |l, busy| (Some(plans[2].clone()), free(l, busy))).unwrap();
+            assert_eq!(left, all - 1);
+            let (two, _claim) = two.unwrap();
+            core.compact_plan(&tree, &two, &mut || Ok(()))
+        })
+        .unwrap();
+        assert_eq!(inner, 1);
+        drop(claim);
+        // One that fails lets go of its tables as well, and nothing has changed.
+        let (_, three) = core.choose(&tree, |_, _| (Some(plans[1].clone()), ())).unwrap();
+        let (three, claim) = three.unwrap();
+        core.compact_plan(&tree, &three, &mut || Err(closed())).unwrap_err();
+        drop(claim);
+        assert_eq!(core.choose(&tree, |levels, busy| (None, free(levels, busy))).unwrap().0, all);
+        let a = db.keyspace("a").unwrap();
+        assert_eq!(a.iter().count(), 100);
+        a.compact(..).unwrap();
+        assert_eq!(a.get("042").unwrap().unwrap(), [42; 30]);
+    }
+
+    #[test]
+    fn a_merge_gives_way_to_a_flush() {
+        let (db, tree, plans) = four_tables();
+        let core = db.core();
+        let a = db.keyspace("a").unwrap();
+        a.put("x", "y").unwrap();
+        core.freeze(None);
+        assert_eq!(tree.view.load().memtables.len(), 2);
+        core.compact_plan(&tree, &plans[0], &mut || core.give_way(&tree)).unwrap();
+        assert_eq!(tree.view.load().memtables.len(), 1);
+        assert_eq!(a.get("x").unwrap().unwrap(), "y");
+        // The trees of dropped keyspaces, and closed databases, are not worked for.
+        db.drop_keyspace("a").unwrap();
+        assert!(core.give_way(&tree).is_err());
+        let b = db.keyspace("b").unwrap();
+        let tree = b.slot.tree.load_full().unwrap();
+        core.give_way(&tree).unwrap();
+        db.clone().close().unwrap();
+        assert!(core.give_way(&tree).is_err());
     }
 }

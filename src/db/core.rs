@@ -1,12 +1,14 @@
 //! What every part of an open database shares: the commit state, the version set, the registry,
 //! the snapshots, and the one way to fail for good.
 //!
-//! Lock order, outermost first: `checkpoint`, `rotation`, `version`, `commit`, `registry`, a tree's `swap`; the
-//! locks of `snapshots`, `sync`, `work` and `kept` are leaves, taken last and never held across a call.
+//! Lock order, outermost first: `keeping`, `rotation`, `version`, `commit`, `registry`, a tree's
+//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims` and `kept` are leaves, taken last and
+//! never held across a call.
 
 use crate::budget::Budget;
 use crate::counters::{Jobs, Tally};
 use crate::db::appender::CommitState;
+use crate::db::claims::Claims;
 use crate::db::clock::Moment;
 use crate::db::entropy::Salts;
 use crate::db::queue::Work;
@@ -15,6 +17,7 @@ use crate::db::reserve::{Reserve, When};
 use crate::db::snapshots::Snapshots;
 use crate::db::stage::SyncStage;
 use crate::db::throttle::{Load, Throttle};
+use crate::db::tree::Tree;
 use crate::db::turn::Turn;
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::fs::names::Name;
@@ -61,6 +64,8 @@ pub(crate) struct Core {
     pub snapshots: Snapshots,
     pub sync: SyncStage,
     pub work: Work,
+    /// Tables that are being compacted.
+    pub claims: Claims,
     /// Segments whose end is known and durable, not yet written to the manifest.
     pub sealed: Mutex<Vec<(FileNo, Position, Position)>>,
     pub counters: Counters,
@@ -70,9 +75,9 @@ pub(crate) struct Core {
     pub closed: AtomicBool,
     /// Nothing becomes durable any more.
     pub ended: AtomicBool,
-    /// Held while a checkpoint is made.
-    pub checkpoint: Mutex<()>,
-    /// While a checkpoint needs the files: those that are to be removed behind it.
+    /// Held while files are [kept](crate::db::kept::Kept).
+    pub keeping: Mutex<()>,
+    /// While files are kept: those that are to be removed after that.
     pub kept: Mutex<Option<Vec<Name>>>,
     /// Writers that wait for room.
     pub room: (Mutex<()>, Condvar),
@@ -89,13 +94,16 @@ pub(crate) struct Counters {
     pub edits: Tally,
     pub manifest_bytes: Tally,
     pub segments: Tally,
+    /// Something could not be written for want of space, and nothing was since.
+    pub disk_full: AtomicBool,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let (jobs, opened) = (Jobs::default(), Moment::now());
         let [edits, manifest_bytes, segments] = Default::default();
-        Counters { opened, jobs, edits, manifest_bytes, segments }
+        let disk_full = AtomicBool::new(false);
+        Counters { opened, jobs, edits, manifest_bytes, segments, disk_full }
     }
 }
 
@@ -148,12 +156,13 @@ impl Core {
             registry: Mutex::new(parts.registry),
             snapshots: Snapshots::default(),
             sync: parts.sync,
+            claims: Claims::default(),
             sealed: Mutex::new(Vec::new()),
             counters: Counters::default(),
             failed: OnceLock::new(),
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            checkpoint: Mutex::new(()),
+            keeping: Mutex::new(()),
             kept: Mutex::new(None),
             room: (Mutex::new(()), Condvar::new()),
             lock: Mutex::new(parts.lock),
@@ -167,7 +176,7 @@ impl Core {
     pub fn latch(&self, e: Error) -> Error {
         let e = e.for_good();
         if self.failed.set(e.clone()).is_ok() {
-            log::error!("the database is read-only until reopened: {e}");
+            log::error!(target: "esker", "the database is read-only until reopened: {e}");
         }
         e
     }
@@ -296,14 +305,19 @@ impl Core {
         self.tell_failed();
         // With the last view that holds it, a table's file is removed: not under a lock.
         drop(old_views);
+        for (no, start, end) in sealed {
+            log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
+        }
         for no in gone {
-            self.remove_file(Name::Journal(no));
+            if self.remove_file(Name::Journal(no)) {
+                log::debug!(target: "esker", "removed journal segment {no}");
+            }
         }
         Ok(edit)
     }
 
-    /// Removes a file nobody needs, if a checkpoint does behind that; one that stays is found by the
-    /// next open. Whether it was there and is gone.
+    /// Removes a file nobody needs, or has it removed when files are no longer kept; one that stays is
+    /// found by the next open. Whether it was there and is gone.
     pub fn remove_file(&self, name: Name) -> bool {
         if let Some(kept) = &mut *self.kept.lock() {
             kept.push(name);
@@ -314,7 +328,7 @@ impl Core {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
             Err(e) => {
-                log::warn!("{}", Error::io("removing a file", &path, e));
+                log::warn!(target: "esker", "{}", Error::io("removing a file", &path, e));
                 false
             }
         }
@@ -353,7 +367,7 @@ impl Core {
                 |view| run::runs(&state.levels, &self.store, &view.runs),
                 gone,
                 state.flushed,
-                self.levels_load(&state.levels),
+                self.levels_load(&tree, &state.levels),
             );
             for table in old.runs.iter().flat_map(|r| r.tables.iter()) {
                 if removed.contains(&table.meta.no) {
@@ -366,13 +380,11 @@ impl Core {
     }
 
     /// How far behind compaction is in these levels.
-    fn levels_load(&self, levels: &Levels) -> Load {
+    fn levels_load(&self, tree: &Tree, levels: &Levels) -> Load {
         let options = self.pick_options();
-        Load::levels(
-            pick::excess(levels, &options),
-            (0..MAX_LEVELS as u8).map(|level| levels.bytes(level)).sum(),
-            options.level_base,
-        )
+        let excess = pick::excess(levels, &options);
+        tree.counters.excess.set(excess);
+        Load::levels(excess, (0..MAX_LEVELS as u8).map(|level| levels.bytes(level)).sum(), options.level_base)
     }
 
     /// The journal position from which on memtables still need it, were `flushed` in tables.

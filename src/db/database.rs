@@ -55,7 +55,10 @@ impl Db {
                     _ => false,
                 }
             };
-            self.commit_row(Op::Put { key: &key, value: &row.encode() }, same)?;
+            let changed = self.commit_row(Op::Put { key: &key, value: &row.encode() }, same)?;
+            if changed && found.is_none() {
+                log::info!(target: "esker", "created keyspace {name:?} ({})", row.id);
+            }
         }
     }
 
@@ -91,6 +94,7 @@ impl Db {
             return Err(Error::invalid(format!("there is no keyspace \"{name}\"")));
         }
         core.work.want_drop();
+        log::info!(target: "esker", "dropped keyspace {name:?}");
         Ok(())
     }
 

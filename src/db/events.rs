@@ -4,9 +4,12 @@
 use crate::db::clock::Moment;
 use crate::db::core::Core;
 use crate::db::tree::Tree;
+use crate::error::{Error, ErrorKind};
 use crate::ids::KeyspaceId;
+use crate::sync::atomic::Ordering;
 use crate::version::TableMeta;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// So many tables, and what is in them.
@@ -50,6 +53,7 @@ impl Core {
             jobs.flushes.add(1);
             jobs.flushed_bytes.add(made.bytes);
         }
+        self.note_space();
         if log::log_enabled!(target: "esker", log::Level::Debug) {
             let (name, took) = (self.name(tree.id), Took(began.elapsed()));
             log::debug!(target: "esker", "flushed {name}: {made}, took {took}");
@@ -80,6 +84,49 @@ impl Core {
         }
         if log::log_enabled!(target: "esker", log::Level::Debug) {
             log::debug!(target: "esker", "moved tables of {} to level {level}: {moved}", self.name(tree.id));
+        }
+    }
+}
+
+impl Core {
+    /// A write to `trees` finds no room, and waits.
+    pub fn note_stop(&self, trees: &[Arc<Tree>]) {
+        let first = self.throttle.stalls.waiting.fetch_add(1, Ordering::Relaxed) == 0;
+        // Without threads the writer does the work itself.
+        if !first || self.options.workers == 0 {
+            return;
+        }
+        let memory = self.throttle.memory();
+        let level0 = |tree: &Arc<Tree>| tree.view.load().runs.iter().filter(|r| r.level == 0).count();
+        log::warn!(
+            target: "esker",
+            "writes stop until the background has caught up: {} bytes in memtables, {} of them frozen; \
+             {} runs in level 0",
+            memory.active + memory.frozen,
+            memory.frozen,
+            trees.iter().map(level0).max().unwrap_or(0)
+        );
+    }
+
+    /// The write goes on, or is given up.
+    pub fn note_relief(&self, took: Duration) {
+        let last = self.throttle.stalls.waiting.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && self.options.workers > 0 {
+            log::info!(target: "esker", "writes stopped for {}", Took(took));
+        }
+    }
+
+    /// Something could not be written.
+    pub fn note_failure(&self, e: &Error) {
+        if e.kind() == ErrorKind::DiskFull && !self.counters.disk_full.swap(true, Ordering::Relaxed) {
+            log::warn!(target: "esker", "the disk is full: {e}");
+        }
+    }
+
+    /// Something was written that takes space.
+    pub fn note_space(&self) {
+        if self.counters.disk_full.swap(false, Ordering::Relaxed) {
+            log::info!(target: "esker", "there is space on the disk again");
         }
     }
 }

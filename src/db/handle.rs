@@ -42,6 +42,7 @@ impl Db {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Db> {
         let (core, recovery) = open::open(path.as_ref(), options)?;
         let workers = Mutex::new(Workers::start(&core)?);
+        log::info!(target: "esker", "opened {}: {recovery}", core.dir.display());
         Ok(Db(Arc::new(Open { core, workers, recovery })))
     }
 
@@ -76,7 +77,7 @@ impl Drop for Open {
         let core = self.core.clone();
         let mut close = move || {
             if let Err(e) = open::close(&core, || workers.stop(&core)) {
-                log::error!("closing the database: {e}");
+                log::error!(target: "esker", "closing the database: {e}");
             }
         };
         if !elsewhere {
@@ -84,7 +85,7 @@ impl Drop for Open {
         }
         // The last handle went with a waker, in the thread that wakes.
         if let Err(e) = close_elsewhere(close) {
-            log::error!("closing the database: {e}");
+            log::error!(target: "esker", "closing the database: {e}");
         }
     }
 }

@@ -3,16 +3,19 @@
 use crate::budget::Use;
 use crate::counters::Jobs;
 use crate::db::clock::Moment;
+use crate::db::compact::L0_RUNS;
 use crate::db::core::Core;
 use crate::db::handle::Db;
 use crate::db::tree::Tree;
 use crate::ids::Position;
 use crate::metrics::{
     BackgroundMetrics, CacheMetrics, FilterMetrics, JobMetrics, JournalMetrics, KeyspaceMetrics,
-    LevelMetrics, ManifestMetrics, MemoryMetrics, Metrics, SnapshotMetrics, TableMetrics,
+    LevelMetrics, ManifestMetrics, MemoryMetrics, Metrics, SnapshotMetrics, StallMetrics, TableMetrics,
 };
+use crate::sync::atomic::Ordering;
 use crate::view::View;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Db {
     /// What the database has done since it was opened, and how it stands: plain data, readable
@@ -28,7 +31,7 @@ impl Core {
         let (mut metrics, end) = self.commit_metrics();
         let mut tables = TableMetrics {
             open: self.budget.files() as u64,
-            open_limit: self.budget.file_limit() as u64,
+            open_limit: self.store.file_limit() as u64,
             held: self.store.held.get(),
             held_bytes: self.store.held_bytes.get(),
             ..TableMetrics::default()
@@ -37,6 +40,7 @@ impl Core {
             let view = tree.view.load_full();
             let keyspace = keyspace_metrics(name, &tree, &view);
             metrics.background.frozen_bytes += keyspace.frozen_bytes;
+            metrics.background.due_bytes += keyspace.due_bytes;
             tables.tables += keyspace.levels.iter().map(|level| level.tables).sum::<u64>();
             tables.bytes += keyspace.table_bytes();
             metrics.keyspaces.push(keyspace);
@@ -94,7 +98,16 @@ impl Core {
             compactions_running: work.compactions_running as u64,
             compactions_queued: work.compactions_queued as u64,
             frozen_bytes: 0,
+            due_bytes: 0,
+            disk_full: counters.disk_full.load(Ordering::Relaxed),
         };
+        let stalls = &self.throttle.stalls;
+        let [delayed, delayed_nanos, stopped, stopped_nanos, waiting] =
+            [&stalls.delayed, &stalls.delayed_nanos, &stalls.stopped, &stalls.stopped_nanos, &stalls.waiting]
+                .map(|n| n.load(Ordering::Relaxed));
+        let (delayed_for, stopped_for) =
+            (Duration::from_nanos(delayed_nanos), Duration::from_nanos(stopped_nanos));
+        metrics.stalls = StallMetrics { delayed, delayed_for, stopped, stopped_for, waiting };
         (metrics, end)
     }
 
@@ -139,7 +152,10 @@ fn job_metrics(jobs: &Jobs) -> JobMetrics {
 
 fn keyspace_metrics(name: String, tree: &Tree, view: &View) -> KeyspaceMetrics {
     let bytes = |skip| view.memtables.iter().skip(skip).map(|m| m.table.bytes() as u64).sum();
+    let levels = level_metrics(view);
+    let level0 = levels.first().filter(|l| l.level == 0 && l.runs >= L0_RUNS as u64);
     KeyspaceMetrics {
+        due_bytes: tree.counters.excess.get() + level0.map_or(0, |l| l.bytes),
         name,
         id: tree.id.0,
         bytes_in: tree.counters.bytes_in.get(),
@@ -147,7 +163,7 @@ fn keyspace_metrics(name: String, tree: &Tree, view: &View) -> KeyspaceMetrics {
         jobs: job_metrics(&tree.counters.jobs),
         memtable_bytes: bytes(0),
         frozen_bytes: bytes(1),
-        levels: level_metrics(view),
+        levels,
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod clock;
 pub(crate) mod entropy;
 // == parts ==
+pub(crate) mod claims;
 pub(crate) mod range;
 pub(crate) mod reserve;
 pub(crate) mod snapshots;
@@ -24,6 +25,7 @@ pub(crate) mod core;
 pub(crate) mod events;
 // == what is done with it ==
 pub(crate) mod commit;
+pub(crate) mod kept;
 pub(crate) mod publish;
 pub(crate) mod segments;
 pub(crate) mod sync;
@@ -46,6 +48,8 @@ pub(crate) mod ticket;
 // == its verbs ==
 pub(crate) mod checkpoint;
 pub(crate) mod database;
+pub(crate) mod maintain;
 pub(crate) mod metrics;
 pub(crate) mod read;
+pub(crate) mod verify;
 pub(crate) mod write;

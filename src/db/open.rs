@@ -139,11 +139,9 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         sync_names(&*fs, dir)?;
     }
     check_tables(dir, &state, &listing)?;
+    check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
-    let budget = Budget::new(options.memory_bytes, options.open_files);
-    let cache = Cache::within(&budget, options.cache_bytes);
-    let pool = Pool::new(options.memtable_limit(), &budget);
-    let store = Store::new(fs.clone(), dir.into(), cache, ReadOptions { mapped: options.mapped });
+    let (pool, store) = places(dir, &options);
     let mut build = Build::new(&state, &store, &pool, &options)?;
     let report = journal::recover(
         Recover {
@@ -209,8 +207,17 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     Ok((core, recovery))
 }
 
+/// Where memtables and tables are, within one budget.
+fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
+    let budget = Budget::new(options.memory_bytes, options.open_files);
+    let cache = Cache::within(&budget, options.cache_bytes);
+    let read = ReadOptions { mapped: options.mapped };
+    let store = Store::new(options.fs.clone(), dir.into(), cache, read);
+    (Pool::new(options.memtable_limit(), &budget), store)
+}
+
 /// The segments of the journal, as recovery wants to know them.
-fn announced(state: &State) -> Vec<Announced> {
+pub(crate) fn announced(state: &State) -> Vec<Announced> {
     let sealed = |state: &SegmentState| match *state {
         SegmentState::Announced => None,
         SegmentState::Sealed { start, end } => Some((start, end)),
@@ -287,7 +294,7 @@ fn open_versions(
 fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, Option<FileNo>)> {
     if let Some(loaded) = version::load(fs, dir, &listing.numbers(Name::Manifest))? {
         if let Some((offset, bytes)) = loaded.torn {
-            log::info!("the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
+            log::info!(target: "esker", "the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
         }
         return Ok((loaded.state, Some(loaded.no)));
     }
@@ -312,6 +319,28 @@ fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
                 return Err(Error::corruption(message).in_file(&name.path(dir)));
             }
             None => return Err(Error::corruption("a table is missing").in_file(&name.path(dir))),
+        }
+    }
+    Ok(())
+}
+
+/// So must every segment: its name was synced before the manifest announced it, and is removed only
+/// after the manifest says so. One that came back after that is older than the manifest's last edit:
+/// a newer one tells that the manifest is not the newest.
+fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> Result<()> {
+    for &no in state.segments.keys() {
+        let name = Name::Journal(no);
+        if !listing.files.contains_key(&name) {
+            return Err(Error::corruption("a journal segment is missing").in_file(&name.path(dir)));
+        }
+    }
+    let unnamed = listing.numbers(Name::Journal).into_iter().map(|(no, _)| no);
+    for no in unnamed.filter(|no| !state.segments.contains_key(no)) {
+        let saw = journal::last_edit(fs, dir, state.db, no)?;
+        if let Some(saw) = saw.filter(|saw| *saw > state.edit) {
+            let last = state.edit;
+            let why = format!("the manifest ends at edit {last}, but the journal saw edit {saw}");
+            return Err(Error::corruption(why).in_file(&Name::Journal(no).path(dir)));
         }
     }
     Ok(())
@@ -469,8 +498,8 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     if core.closed.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
-    // One that is under way ends with an error, and soon.
-    drop(core.checkpoint.lock());
+    // Whoever keeps files ends soon, with an error.
+    drop(core.keeping.lock());
     // A rotation and a commit that were under way have ended when this is past.
     drop(core.rotation.lock());
     drop(core.commit.lock());
@@ -485,6 +514,9 @@ pub(crate) fn close(core: &Arc<Core>, stop_threads: impl FnOnce()) -> Result<()>
     core.ended.store(true, Ordering::Release);
     core.sync.wake_all();
     *core.lock.lock() = None;
+    if result.is_ok() {
+        log::info!(target: "esker", "closed {}", core.dir.display());
+    }
     result
 }
 
@@ -500,7 +532,9 @@ fn leave(core: &Arc<Core>) -> Result<()> {
         core.freeze(None);
         match core.use_reserve(|| core.flush_last()) {
             // The journal has it all.
-            Err(e) if e.kind() == ErrorKind::DiskFull => log::warn!("not flushed at close: {e}"),
+            Err(e) if e.kind() == ErrorKind::DiskFull => {
+                log::warn!(target: "esker", "not flushed at close: {e}")
+            }
             flushed => flushed?,
         }
     }

@@ -2,11 +2,12 @@
 
 use crate::db::tree::Tree;
 use crate::error::{Error, Result};
-use crate::ids::KeyspaceId;
+use crate::ids::{KeyspaceId, Seq};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// What failed is tried again after this long, or once something else has been done.
@@ -33,6 +34,8 @@ pub(crate) struct Work {
     changed: Condvar,
     /// So many compactions may run at a time: a flush shall not have to wait for one.
     compactions: usize,
+    /// The least number in `held`, or `u64::MAX`.
+    held_until: AtomicU64,
 }
 
 /// Pieces that are to be done.
@@ -54,12 +57,16 @@ struct Queue {
     failed: Wanted,
     /// At most one flush runs at a time: memtables of a tree must reach level 0 in order.
     flushing: bool,
-    /// Trees being compacted.
-    compacting: BTreeSet<KeyspaceId>,
+    /// Trees being compacted, and by how many.
+    compacting: BTreeMap<KeyspaceId, usize>,
+    /// Trees in which something waits for snapshots to go, and how far the oldest must be.
+    held: BTreeMap<KeyspaceId, (Seq, Weak<Tree>)>,
     /// The tree compacted last: the ones after it come first.
     compacted: KeyspaceId,
     /// Pieces being worked on.
     running: usize,
+    /// Threads that wait for a piece.
+    idle: usize,
     /// Why the last flush failed, if it did; writers that wait for room are told.
     flush_error: Option<Error>,
     /// Likewise for the last compaction of each tree.
@@ -88,7 +95,8 @@ impl Work {
     /// For so many threads; 0: done by hand.
     pub fn new(threads: usize) -> Work {
         let compactions = if threads == 0 { usize::MAX } else { (threads - 1).max(1) };
-        Work { queue: Mutex::default(), changed: Condvar::default(), compactions }
+        let held_until = AtomicU64::new(u64::MAX);
+        Work { queue: Mutex::default(), changed: Condvar::default(), compactions, held_until }
     }
 
     fn add(&self, change: impl FnOnce(&mut Queue)) {
@@ -120,6 +128,50 @@ impl Work {
         self.add(|q| q.wanted.put(Piece::Compact(tree)));
     }
 
+    /// Something in `tree` is to be compacted once no snapshot is older than `until` (`None`: nothing
+    /// is). `oldest` tells the oldest now.
+    pub fn hold(&self, tree: &Arc<Tree>, until: Option<Seq>, oldest: impl FnOnce() -> Seq) {
+        let mut queue = self.queue.lock();
+        match until {
+            Some(seq) => _ = queue.held.insert(tree.id, (seq, Arc::downgrade(tree))),
+            None if queue.held.remove(&tree.id).is_none() => return,
+            None => {}
+        }
+        self.note_held(&queue);
+        drop(queue);
+        // It may have gone just before this could be seen.
+        self.snapshots_gone(oldest());
+    }
+
+    fn note_held(&self, queue: &Queue) {
+        let least = queue.held.values().map(|(seq, _)| seq.get()).min();
+        // Relaxed: the lock on snapshots, which both sides take, orders this and them.
+        self.held_until.store(least.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// No snapshot is older than `oldest` any more: queues what waited for that. One load if nothing
+    /// did.
+    #[inline]
+    pub fn snapshots_gone(&self, oldest: Seq) {
+        if oldest.get() >= self.held_until.load(Ordering::Relaxed) {
+            self.release(oldest);
+        }
+    }
+
+    #[cold]
+    fn release(&self, oldest: Seq) {
+        self.add(|q| {
+            q.held.retain(|_, (until, tree)| {
+                let released = oldest >= *until;
+                if released && let Some(tree) = tree.upgrade() {
+                    q.wanted.put(Piece::Compact(tree));
+                }
+                !released
+            });
+            self.note_held(q);
+        });
+    }
+
     pub fn stop(&self) {
         self.add(|q| q.stop = true);
     }
@@ -141,6 +193,15 @@ impl Work {
         Some((queue.take(self.compactions)?, Running(self)))
     }
 
+    /// What writers wait for, if no thread is free to do it.
+    pub fn take_urgent(&self) -> Option<(Piece, Running<'_>)> {
+        let mut queue = self.queue.lock();
+        if queue.idle > 0 {
+            return None;
+        }
+        Some((queue.take_urgent()?, Running(self)))
+    }
+
     /// What is to be flushed, if no flush is running.
     pub fn take_flush(&self) -> Option<(Piece, Running<'_>)> {
         let mut queue = self.queue.lock();
@@ -157,14 +218,13 @@ impl Work {
             queue.wanted.flush.extend(failed);
             return Some((queue.take_flush()?, Running(self)));
         }
-        if queue.stop || queue.compacting.contains(&id) {
+        if queue.stop || queue.compacting.contains_key(&id) {
             return None;
         }
         let failed = queue.failed.compact.remove(&id);
         let tree = failed.or_else(|| queue.wanted.compact.remove(&id))?;
-        queue.compacting.insert(id);
         queue.running += 1;
-        Some((Piece::Compact(tree), Running(self)))
+        Some((queue.begin_compact(tree), Running(self)))
     }
 
     /// Waits for a piece; `None` once stopped.
@@ -177,11 +237,14 @@ impl Work {
             if let Some(piece) = queue.take(self.compactions) {
                 return Some((piece, Running(self)));
             }
+            queue.idle += 1;
             if queue.failed.is_empty() {
                 queue = self.changed.wait(queue);
+                queue.idle -= 1;
             } else {
                 let (again, in_time) = self.changed.wait_until(queue, RETRY);
                 queue = again;
+                queue.idle -= 1;
                 if !in_time {
                     queue.try_again();
                 }
@@ -199,9 +262,11 @@ impl Work {
                     q.flush_error = error;
                 }
                 Piece::Compact(tree) => {
-                    q.compacting.remove(&tree.id);
+                    let others = q.end_compact(tree.id);
                     match error {
                         Some(e) => _ = q.compact_errors.insert(tree.id, e),
+                        // One that found nothing to do beside others says nothing about them.
+                        None if others => {}
                         None => _ = q.compact_errors.remove(&tree.id),
                     }
                 }
@@ -239,7 +304,7 @@ impl Work {
     /// Why no room is made in the tree `id`, unless it is being tried again just now.
     pub fn failed(&self, id: KeyspaceId) -> Option<Error> {
         let queue = self.queue.lock();
-        let compact = queue.compact_errors.get(&id).filter(|_| !queue.compacting.contains(&id));
+        let compact = queue.compact_errors.get(&id).filter(|_| !queue.compacting.contains_key(&id));
         queue.flush_error.as_ref().filter(|_| !queue.flushing).or(compact).cloned()
     }
 }
@@ -279,11 +344,10 @@ impl Queue {
         if self.stop {
             return None;
         }
-        let piece = if std::mem::take(&mut self.wanted.segment) {
-            Piece::Segment
-        } else if let Some(flush) = self.take_flush() {
-            return Some(flush);
-        } else if std::mem::take(&mut self.wanted.drop) {
+        if let Some(piece) = self.take_urgent() {
+            return Some(piece);
+        }
+        let piece = if std::mem::take(&mut self.wanted.drop) {
             Piece::Drop
         } else if std::mem::take(&mut self.wanted.seal) {
             Piece::Seal
@@ -296,6 +360,14 @@ impl Queue {
         Some(piece)
     }
 
+    fn take_urgent(&mut self) -> Option<Piece> {
+        if !self.stop && std::mem::take(&mut self.wanted.segment) {
+            self.running += 1;
+            return Some(Piece::Segment);
+        }
+        self.take_flush()
+    }
+
     fn take_flush(&mut self) -> Option<Piece> {
         if self.stop || self.flushing || self.wanted.flush.is_empty() {
             return None;
@@ -305,26 +377,39 @@ impl Queue {
         Some(Piece::Flush(std::mem::take(&mut self.wanted.flush).into_values().collect()))
     }
 
-    /// Trees take turns: one that always wants more does not keep the others waiting.
+    /// Trees take turns: one that always wants more does not keep the others waiting. A tree that
+    /// still wants something may be taken by several.
     fn take_compact(&mut self, compactions: usize) -> Option<Piece> {
-        if self.compacting.len() >= compactions {
+        if self.compacting.values().sum::<usize>() >= compactions {
             return None;
         }
         let wanted = &self.wanted.compact;
         let after = wanted.range((Bound::Excluded(self.compacted), Bound::Unbounded));
-        let mut turns = after.chain(wanted.range(..=self.compacted)).map(|(id, _)| *id);
-        let id = turns.find(|id| !self.compacting.contains(id))?;
+        let id = after.chain(wanted.range(..=self.compacted)).map(|(id, _)| *id).next()?;
         let tree = self.wanted.compact.remove(&id)?;
         self.compacted = id;
-        self.compacting.insert(id);
-        Some(Piece::Compact(tree))
+        Some(self.begin_compact(tree))
+    }
+
+    fn begin_compact(&mut self, tree: Arc<Tree>) -> Piece {
+        *self.compacting.entry(tree.id).or_insert(0) += 1;
+        Piece::Compact(tree)
+    }
+
+    /// Whether others are still at it.
+    fn end_compact(&mut self, id: KeyspaceId) -> bool {
+        let Some(count) = self.compacting.get_mut(&id) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.compacting.remove(&id);
+        }
+        self.compacting.contains_key(&id)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Seq;
     use crate::memtable;
     use crate::options::KeyspaceOptions;
     use crate::view::{Mem, View};
@@ -412,5 +497,69 @@ mod tests {
         work.stop();
         work.settle();
         assert!(work.take().is_none() && work.take_flush().is_none());
+    }
+
+    #[test]
+    fn a_tree_that_wants_more_is_compacted_by_several() {
+        let work = Work::new(4);
+        let mut pieces = Vec::new();
+        for _ in 0..3 {
+            work.want_compact(tree(1));
+            pieces.push(work.take().unwrap());
+        }
+        work.want_compact(tree(1));
+        assert!(work.take().is_none() && work.take_failed(KeyspaceId(1)).is_none());
+        // One of them has failed; another found nothing to do.
+        let broken = Err(Error::corruption("broken"));
+        work.done(pieces.pop().unwrap().0, &broken);
+        work.done(pieces.pop().unwrap().0, &Ok(()));
+        assert!(work.failed(KeyspaceId(1)).is_none(), "somebody is at it");
+        work.done(pieces.pop().unwrap().0, &broken);
+        assert!(work.failed(KeyspaceId(1)).is_some());
+        assert_eq!(next(&work, &|_| false).unwrap(), "compact 1");
+        assert!(work.failed(KeyspaceId(1)).is_none());
+    }
+
+    #[test]
+    fn what_is_urgent_is_taken_by_those_at_work_if_nobody_waits() {
+        let work = Work::new(2);
+        work.want_compact(tree(1));
+        let merge = work.take().unwrap();
+        work.want_flush(vec![tree(1)]);
+        work.want_segment();
+        work.want_drop();
+        let names: Vec<String> =
+            std::iter::from_fn(|| work.take_urgent().map(|(piece, _running)| name(&piece))).collect();
+        assert_eq!(names, ["segment", "flush 1"]);
+        // There is a thread for it.
+        work.want_segment();
+        work.queue.lock().idle = 1;
+        assert!(work.take_urgent().is_none());
+        drop(merge);
+    }
+
+    #[test]
+    fn what_snapshots_hold_back_is_queued_once_they_have_gone() {
+        let work = Work::new(0);
+        let seq = |n| Seq::new(n).unwrap();
+        let (one, two) = (tree(1), tree(2));
+        work.hold(&one, Some(seq(5)), || seq(3));
+        work.hold(&two, Some(seq(7)), || seq(3));
+        work.snapshots_gone(seq(4));
+        assert!(work.take().is_none());
+        work.snapshots_gone(seq(6));
+        assert_eq!(next(&work, &|_| false).unwrap(), "compact 1");
+        assert!(work.take().is_none());
+        // It went while that was found out.
+        work.hold(&one, Some(seq(9)), || seq(9));
+        assert_eq!(next(&work, &|_| false).unwrap(), "compact 2");
+        assert_eq!(next(&work, &|_| false).unwrap(), "compact 1");
+        // Nothing waits any more, or the tree is gone.
+        work.hold(&one, Some(seq(20)), || seq(9));
+        work.hold(&one, None, || seq(9));
+        work.hold(&two, Some(seq(21)), || seq(9));
+        drop(two);
+        work.snapshots_gone(seq(30));
+        assert!(work.take().is_none() && work.queue.lock().held.is_empty());
     }
 }

@@ -78,7 +78,7 @@ impl Reserve {
             return false;
         };
         held.whole.store(false, Ordering::Relaxed);
-        log::warn!("the disk is full: {} bytes that were kept for this are given up", self.bytes);
+        log::warn!(target: "esker", "the disk is full: {} bytes that were kept for this are given up", self.bytes);
         // The sync makes file systems hand the space out that keep it until the removal is durable.
         fs.remove(&held.name.path(dir)).and_then(|()| fs.sync_dir(dir)).is_ok()
     }
@@ -128,7 +128,7 @@ impl Held {
         // What it has already it keeps.
         self.there.store(allocated.is_ok() || !fresh, Ordering::Relaxed);
         if let Err(e) = &allocated {
-            log::debug!("less is kept for a full disk than should be: {e}, {}", path.display());
+            log::debug!(target: "esker", "less is kept for a full disk than should be: {e}, {}", path.display());
             if fresh {
                 let _ = fs.remove(&path);
             }

@@ -49,10 +49,13 @@ impl Core {
         }
         if self.pressure(trees) == Pressure::STOP {
             let began = clock::nanos();
+            self.note_stop(trees);
             let relieved = self.await_end_of_stop(trees, write.deadline);
             let stalls = &self.throttle.stalls;
             stalls.stopped.fetch_add(1, Ordering::Relaxed);
-            stalls.stopped_nanos.fetch_add(clock::nanos() - began, Ordering::Relaxed);
+            let took = clock::nanos() - began;
+            stalls.stopped_nanos.fetch_add(took, Ordering::Relaxed);
+            self.note_relief(Duration::from_nanos(took));
             match relieved {
                 // Or the disk could be full for ever. The journal's space bounds them.
                 Err(e) if e.kind() == ErrorKind::DiskFull && write.takes_away => {}

@@ -17,12 +17,12 @@ type Entries = Visible<Source>;
 pub(crate) struct Scanned {
     view: Arc<View>,
     read: Seq,
-    bounds: Bounds,
+    bounds: Arc<Bounds>,
 }
 
 impl Scanned {
     pub fn new(view: Arc<View>, read: Seq, bounds: Bounds) -> Scanned {
-        Scanned { view, read, bounds }
+        Scanned { view, read, bounds: Arc::new(bounds) }
     }
 
     fn open(&self) -> Entries {

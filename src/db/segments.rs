@@ -39,15 +39,21 @@ impl Core {
     fn create_sized(&self, bytes: u64, len: usize) -> Result<Arc<Segment>> {
         let capacity = bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
-        let segment = Segment::create(&*self.fs, &self.dir, no, capacity)?;
+        let created = Segment::create(&*self.fs, &self.dir, no, capacity);
+        let segment = created.inspect_err(|e| self.note_failure(e))?;
         let synced = self.fs.sync_dir(&self.dir);
         let synced = synced.map_err(|e| Error::io("syncing the directory", &self.dir, e));
         let changes = vec![Change::SegmentAnnounced { no }];
         let announced =
             synced.and_then(|()| self.install(Installed { changes, ..Installed::default() }).map(drop));
         match announced {
-            Ok(()) => Ok(Arc::new(segment)),
+            Ok(()) => {
+                log::debug!(target: "esker", "created journal segment {no} of {capacity} bytes");
+                self.note_space();
+                Ok(Arc::new(segment))
+            }
             Err(e) => {
+                self.note_failure(&e);
                 // After a failure that leaves unknown what the manifest says, it stays.
                 if self.failure().is_none() {
                     drop(segment);
@@ -165,8 +171,8 @@ impl Core {
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
         commit.segment_start = start;
-        commit.spare = spare;
         commit.began = start;
+        commit.spare = spare;
         Ok(())
     }
 

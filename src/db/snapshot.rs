@@ -51,5 +51,6 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let oldest = self.core.snapshots.release(self.seq);
         self.core.forget_before(oldest);
+        self.core.work.snapshots_gone(oldest);
     }
 }

@@ -103,7 +103,7 @@ impl Gauge {
     }
 }
 
-/// What became of writes that found the background behind. Only ever grows.
+/// What became of writes that found the background behind. All but the last only ever grow.
 #[derive(Default, Debug)]
 pub(crate) struct Stalls {
     /// Writes that were delayed.
@@ -114,6 +114,8 @@ pub(crate) struct Stalls {
     pub stopped: AtomicU64,
     /// For how long, together.
     pub stopped_nanos: AtomicU64,
+    /// Writes that are stopped now.
+    pub waiting: AtomicU64,
 }
 
 /// What memtables take.

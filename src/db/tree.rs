@@ -38,6 +38,8 @@ pub(crate) struct TreeCounters {
     pub bytes_in: Tally,
     pub operations: Tally,
     pub jobs: Jobs,
+    /// Bytes by which levels below level 0 exceed their targets. Set under the lock on versions.
+    pub excess: Tally,
 }
 
 impl Tree {

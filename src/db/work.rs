@@ -3,9 +3,9 @@
 
 use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
-use crate::db::tree::Tree;
+use crate::db::tree::{Tree, dropped};
 use crate::db::trim::is_out_of_files;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
 use crate::version::Change;
@@ -28,7 +28,10 @@ impl Core {
                 if self.failure().is_some() {
                     return;
                 }
-                log::warn!("background work failed and will be tried again: {e}");
+                // A full disk is told of once.
+                if e.kind() != ErrorKind::DiskFull {
+                    log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                }
             }
         }
     }
@@ -45,7 +48,7 @@ impl Core {
                 self.trim_tables();
                 Ok(())
             }
-            Piece::Compact(tree) => self.use_reserve(|| self.compact_once(tree)),
+            Piece::Compact(tree) => self.use_reserve(|| self.compact_once(tree, &mut || self.give_way(tree))),
         };
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();
@@ -53,11 +56,30 @@ impl Core {
         if !self.reserve.is_whole() {
             self.reserve.make(&*self.fs, &self.dir);
         }
+        if let Err(e) = &result {
+            self.note_failure(e);
+        }
         self.work.done(piece, &result);
         self.trim_memory();
         self.relieve();
         self.wake_writers();
         result
+    }
+
+    /// What a long job on `tree` asks now and then: does what writers wait for, if nobody else is free
+    /// to. An error if nobody wants the job's outcome any more.
+    pub fn give_way(&self, tree: &Tree) -> Result<()> {
+        self.writable()?;
+        if self.registry.lock().tree(tree.id).is_none() {
+            return Err(dropped());
+        }
+        while let Some((piece, _running)) = self.work.take_urgent() {
+            if let Err(e) = self.run(piece) {
+                log::warn!(target: "esker", "background work failed and will be tried again: {e}");
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Syncs the segments the journal has left; their ends go to the manifest with the next edit.
@@ -97,6 +119,7 @@ impl Core {
             self.remove_file(Name::Table(no));
         }
         self.registry.lock().forget_dropped(last);
+        log::debug!(target: "esker", "forgot {} dropped keyspaces", dropped.len());
         self.forget_before(self.snapshots.oldest());
         Ok(())
     }

@@ -395,7 +395,7 @@ impl Condition {
                 let holds = match &self.expected {
                     Expected::Unchanged(_) => !view.changed_since(bounds, since)?,
                     expected => {
-                        let mut entries = view.scan(now, bounds.clone());
+                        let mut entries = view.scan(now, Arc::new(bounds.clone()));
                         entries.seek_first()?;
                         entries.valid() == matches!(expected, Expected::Present)
                     }

@@ -40,14 +40,15 @@ pub(crate) fn compact(
     entries.seek_first()?;
     let mut read = 0;
     while entries.valid() {
-        read += entries.key().len() + entries.value().len();
+        let (key, trailer, value) = (entries.key(), entries.trailer(), entries.value());
+        read += key.len() + value.len();
         if read >= PAUSE_BYTES {
             read = 0;
             pause()?;
         }
-        let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
+        let again = entries.repeats();
         if retain.keep(key, trailer, again) {
-            output.add(key, trailer, entries.value(), again)?;
+            output.add(key, trailer, value, again)?;
         }
         entries.next()?;
     }

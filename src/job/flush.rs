@@ -20,7 +20,7 @@ pub(crate) fn flush(
     options: OutputOptions,
     new_table: NewTable<'_>,
 ) -> Result<(Vec<TableMeta>, Vec<Unsynced>)> {
-    let ranges: Vec<_> = memtables.iter().map(|m| m.range_sets()).collect();
+    let ranges: Vec<_> = memtables.iter().filter_map(|m| m.range_sets()).collect();
     let tombstones = horizon.thin(ranges.iter().flat_map(|sets| sets.deletes()));
     drop(ranges);
     let mut entries = Merge::new(memtables.iter().map(|m| MemCursor::new(m.clone())).collect());

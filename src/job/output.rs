@@ -11,6 +11,10 @@ use std::sync::Arc;
 /// A table's number and random id, given by the database for each output.
 pub(crate) type NewTable<'a> = &'a mut dyn FnMut() -> (FileNo, u64);
 
+/// No entry takes more bytes of a table beside its key and value: fingerprint, head, trailer, ends,
+/// its share of the filter.
+const MOST_BESIDE: usize = 32;
+
 /// How outputs are written.
 #[derive(Clone, Copy)]
 pub(crate) struct OutputOptions {
@@ -28,6 +32,9 @@ pub(crate) struct Output<'a> {
     /// Range tombstones of the whole output; each table gets those of its keys.
     tombstones: RangeTombstones,
     open: Option<(FileNo, Writer)>,
+    /// Bytes that the open table can take before its size must be looked at: what it is exactly is
+    /// not worth knowing after each entry.
+    room: u64,
     /// Where the open table begins; `None` for the first.
     from: Option<Vec<u8>>,
     done: Vec<TableMeta>,
@@ -42,8 +49,8 @@ impl<'a> Output<'a> {
         new_table: NewTable<'a>,
         tombstones: RangeTombstones,
     ) -> Output<'a> {
-        let (open, from, done, unsynced) = (None, None, Vec::new(), None);
-        Output { store, options, new_table, tombstones, open, from, done, unsynced }
+        let (open, room, from, done, unsynced) = (None, 0, None, Vec::new(), None);
+        Output { store, options, new_table, tombstones, open, room, from, done, unsynced }
     }
 
     /// The caller syncs the tables.
@@ -55,13 +62,27 @@ impl<'a> Output<'a> {
     /// Adds the next entry in internal order. `again`: its key may be that of the entry before.
     #[inline]
     pub fn add(&mut self, key: &[u8], trailer: Trailer, value: &[u8], again: bool) -> Result<()> {
-        if let Some((_, writer)) = &self.open
-            && !again
-            && writer.size() >= self.options.table_bytes
-        {
-            self.cut(Some(key))?;
+        let bytes = (key.len() + value.len() + MOST_BESIDE) as u64;
+        match self.room.checked_sub(bytes) {
+            Some(room) => self.room = room,
+            None if again => {}
+            None => self.look(key)?,
         }
         self.writer()?.add(key, trailer, value)
+    }
+
+    /// Cuts before `key` if the open table is full.
+    #[cold]
+    fn look(&mut self, key: &[u8]) -> Result<()> {
+        let limit = self.options.table_bytes;
+        let mut size = self.open.as_ref().map_or(0, |(_, writer)| writer.size());
+        if size >= limit {
+            self.cut(Some(key))?;
+            size = 0;
+        }
+        // Not too fine a look at the end.
+        self.room = (limit - size).max(limit / 64);
+        Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut Writer> {
@@ -120,7 +141,7 @@ impl Drop for Output<'_> {
 /// Removes a table that no manifest names. One that stays is found by the next open.
 pub(crate) fn discard(store: &Store, no: FileNo) {
     if let Err(e) = store.remove(no) {
-        log::warn!("removing an unfinished table: {e}");
+        log::warn!(target: "esker", "removing an unfinished table: {e}");
     }
 }
 

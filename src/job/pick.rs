@@ -20,6 +20,13 @@
 //!
 //! The plans from one level into the next need no further rule: their inputs above are disjoint
 //! tables of one run, so if two of their hulls met below, they would meet in a table that is busy.
+//!
+//! # Tombstones
+//!
+//! With nothing else to do, tables that are mostly tombstones, or [dense](TableMeta::dense) in them
+//! somewhere, go down until nothing lies below them that they may hide. What snapshots made them
+//! keep there goes when the snapshots have gone: the table is written again in place, once, for no
+//! tombstone and no second version of a key is left in it then.
 
 use crate::ids::{FileNo, Seq};
 use crate::version::{Levels, MAX_LEVELS, Run, Span, TableMeta};
@@ -55,10 +62,105 @@ pub(crate) struct Plan {
 /// The last level. It has no target.
 const LAST: u8 = MAX_LEVELS as u8 - 1;
 
-/// The next compaction, if one is due and not in the way of those that have the `busy` tables.
-pub(crate) fn pick(levels: &Levels, busy: &dyn Fn(FileNo) -> bool, options: &PickOptions) -> Option<Plan> {
+/// The next compaction, if one is due and not in the way of those that have the `busy` tables. No
+/// read asks for a state before `oldest`.
+pub(crate) fn pick(
+    levels: &Levels,
+    busy: &dyn Fn(FileNo) -> bool,
+    oldest: Seq,
+    options: &PickOptions,
+) -> Option<Plan> {
     let picker = Picker { levels, busy, options, shape: Shape::new(levels, options) };
-    picker.most_due().or_else(|| picker.tombstones())
+    picker.most_due().or_else(|| picker.tombstones(oldest)).or_else(|| picker.rewrite(oldest))
+}
+
+/// How far the oldest read has to move on before [`pick`] finds something to do that it does not
+/// find at `oldest`; `None` if that would not help.
+pub(crate) fn held_until(levels: &Levels, oldest: Seq) -> Option<Seq> {
+    let level0 = levels.level(0).iter().flat_map(|run| &run.tables);
+    let newest = level0.clone().map(|t| t.max_seq).max();
+    let tombstones = newest.filter(|_| mostly_tombstones(level0));
+    let rewritten = (1..=LAST).flat_map(|level| bottom_tables(levels, level, &worth_rewriting));
+    rewritten.map(|(_, t)| t.max_seq).chain(tombstones).filter(|&seq| seq > oldest).min()
+}
+
+/// What a compaction by hand still has to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Manual {
+    Carry(Plan),
+    /// Nothing before some of the busy tables are free again.
+    Wait,
+    Done,
+}
+
+/// When a compaction by hand began: what came later is none of its business.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    /// The newest operation then.
+    pub seq: Seq,
+    /// No table had this number or a larger one.
+    pub file: FileNo,
+}
+
+/// The next step of a compaction by hand: everything of `span` goes down level by level into one
+/// run at the deepest level in use, and the tables there in which something was deleted or replaced
+/// are written again, once. No read asks for a state before `oldest`.
+pub(crate) fn manual(
+    levels: &Levels,
+    busy: &dyn Fn(FileNo) -> bool,
+    (span, since): (Span<'_>, Since),
+    oldest: Seq,
+    options: &PickOptions,
+) -> Manual {
+    let picker = Picker { levels, busy, options, shape: Shape::new(levels, options) };
+    let deepest = levels.deepest().filter(|&level| level > 0).unwrap_or(LAST);
+    let mut wait = false;
+    if levels.overlapping(0, span).any(|t| t.min_seq <= since.seq) {
+        match picker.level0(true) {
+            Ok(plan) => return Manual::Carry(plan),
+            Err(_) => wait = true,
+        }
+    }
+    for level in 1..deepest {
+        let tables = levels.level(level).last().map_or(&[][..], |run| run.overlapping(span));
+        for table in tables.iter().filter(|t| t.min_seq <= since.seq) {
+            match picker.table_down(level, table) {
+                Some(plan) => return Manual::Carry(plan),
+                None => wait = true,
+            }
+        }
+    }
+    if wait {
+        return Manual::Wait;
+    }
+    let unclean = |t: &TableMeta| {
+        // With a snapshot in its midst, nobody knows whether another time would help.
+        let helps = t.max_seq <= oldest || t.no < since.file;
+        helps && t.deletes.max(t.range_deletes).max(t.superseded) > 0
+    };
+    let wanted = |t: &TableMeta| unclean(t) && t.span().overlaps(span);
+    for (at, table) in bottom_tables(levels, deepest, &wanted) {
+        match busy(table.no) {
+            false => return Manual::Carry(picker.in_place(deepest, at, &wanted)),
+            true => wait = true,
+        }
+    }
+    if wait { Manual::Wait } else { Manual::Done }
+}
+
+/// The tables of a level that are wanted and that nothing lies below, with their places in the
+/// level's oldest run.
+fn bottom_tables<'a>(
+    levels: &'a Levels,
+    level: u8,
+    wanted: &dyn Fn(&TableMeta) -> bool,
+) -> impl Iterator<Item = (usize, &'a Arc<TableMeta>)> {
+    let tables = levels.level(level).last().map_or(&[][..], |run| &run.tables);
+    tables.iter().enumerate().filter(move |(_, t)| wanted(t) && nothing_below(levels, level, t.span()))
+}
+
+fn nothing_below(levels: &Levels, level: u8, span: Span<'_>) -> bool {
+    (level + 1..=LAST).all(|below| levels.overlapping(below, span).next().is_none())
 }
 
 /// Bytes by which levels below level 0 exceed their targets.
@@ -244,17 +346,20 @@ impl<'a> Picker<'a> {
         Some(self.plan(inputs, level + 1, bottom, trivial))
     }
 
-    /// With nothing else to do: tables that are mostly tombstones go down to what they delete.
-    fn tombstones(&self) -> Option<Plan> {
+    /// With nothing else to do: tables that are mostly tombstones, or dense in them, go down to what
+    /// they delete. Level 0 is short, so there the whole counts; it also goes when its tombstones
+    /// hide nothing any more.
+    fn tombstones(&self, oldest: Seq) -> Option<Plan> {
         let deeper = |level: u8, span| !self.nothing_below(level, span);
         let level0 = self.levels.level(0).iter().flat_map(|run| &run.tables);
         let span = hull(level0.clone().map(|t| t.span()));
-        if mostly_tombstones(level0) && span.is_some_and(|span| deeper(0, span)) {
+        let done = level0.clone().all(|t| t.max_seq <= oldest);
+        if mostly_tombstones(level0) && span.is_some_and(|span| done || deeper(0, span)) {
             return self.level0(true).ok();
         }
         (1..LAST).find_map(|level| {
             self.levels.level(level).last()?.tables.iter().find_map(|t| {
-                let wanted = mostly_tombstones([t]) && deeper(level, t.span());
+                let wanted = (t.dense || mostly_tombstones([t])) && deeper(level, t.span());
                 if wanted { self.table_down(level, t) } else { None }
             })
         })
@@ -300,8 +405,34 @@ impl<'a> Picker<'a> {
         inputs.tables.len() > before
     }
 
+    /// Tables at the bottom that hold much nobody can see any more, written again where they are.
+    fn rewrite(&self, oldest: Seq) -> Option<Plan> {
+        let wanted = |t: &TableMeta| t.max_seq <= oldest && worth_rewriting(t) && !(self.busy)(t.no);
+        (1..=LAST).find_map(|level| {
+            let (at, _) = bottom_tables(self.levels, level, &wanted).next()?;
+            Some(self.in_place(level, at, &wanted))
+        })
+    }
+
+    /// Table `at` of the oldest run of a level, at the bottom, and those behind it that are `wanted`
+    /// as well, as long as what is left of them fits into one table.
+    fn in_place(&self, level: u8, at: usize, wanted: &dyn Fn(&TableMeta) -> bool) -> Plan {
+        let run = self.levels.level(level).last();
+        let tables = run.map_or(&[][..], |run| &run.tables[at..]);
+        let mut left = 0u64;
+        let fits = |t: &&Arc<TableMeta>| {
+            left = left.saturating_add(left_of(t));
+            let bottom = self.nothing_below(level, t.span());
+            t.no == tables[0].no
+                || left <= self.options.table_bytes && bottom && wanted(t) && !(self.busy)(t.no)
+        };
+        let inputs = tables.iter().take_while(fits).map(|t| (level, t.no)).collect();
+        let run_out = run.map_or(Seq::ZERO, |run| run.age);
+        Plan { inputs, level_out: level, run_out, bottom: true, trivial: false }
+    }
+
     fn nothing_below(&self, level: u8, span: Span<'_>) -> bool {
-        (level + 1..=LAST).all(|below| self.levels.overlapping(below, span).next().is_none())
+        nothing_below(self.levels, level, span)
     }
 
     fn plan(&self, inputs: Inputs<'_>, level_out: u8, bottom: bool, trivial: bool) -> Plan {
@@ -328,6 +459,19 @@ fn beside<'a>(run: &'a Run, span: Span<'_>) -> (Option<&'a Arc<TableMeta>>, Opti
 /// Whether a table may move down as it is: a merge at the bottom could leave tombstones out.
 fn may_move(table: &TableMeta, bottom: bool) -> bool {
     !bottom || table.range_deletes == 0 && table.deletes <= table.entries / 4
+}
+
+/// Whether a quarter of a table that lies at the bottom would go, or what slows scans down, were
+/// there no snapshots.
+fn worth_rewriting(t: &TableMeta) -> bool {
+    let gone = t.deletes.saturating_add(t.superseded);
+    t.dense || t.range_deletes > 0 || gone > 0 && gone >= t.entries / 4
+}
+
+/// About how many bytes of a table at the bottom stay, were there no snapshots.
+fn left_of(t: &TableMeta) -> u64 {
+    let left = t.entries.saturating_sub(t.deletes).saturating_sub(t.superseded);
+    (t.size as f64 * left as f64 / t.entries.max(1) as f64) as u64
 }
 
 /// At least as many tombstones as values.

@@ -353,6 +353,15 @@ impl Loose {
     }
 }
 
+/// The last edit of the manifest when the segment `no` of database `db` was first used; `None` if it
+/// never was.
+pub(crate) fn last_edit(fs: &dyn Fs, dir: &Path, db: u64, no: FileNo) -> Result<Option<u64>> {
+    let path = Name::Journal(no).path(dir);
+    let failed = |e| Error::io("opening a journal segment", &path, e);
+    let headers = Reader::new(fs.open_read(&path).map_err(failed)?, &path)?.headers()?;
+    Ok(headers.into_iter().find(|(_, h)| h.db == db && h.no == no).map(|(_, h)| h.last_edit))
+}
+
 /// The segment's file; `None` if it is missing.
 fn open(input: &Recover, no: FileNo) -> Result<Option<Reader>> {
     let path = Name::Journal(no).path(input.dir);

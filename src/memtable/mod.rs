@@ -163,8 +163,8 @@ impl Memtable {
         self.ranges.newest_cover(key, read)
     }
 
-    /// All range deletes so far, as the few sets they are kept in: cheap.
-    pub fn range_sets(&self) -> Arc<RangeSets> {
+    /// All range deletes so far, as the few sets they are kept in: cheap. `None`: there are none.
+    pub fn range_sets(&self) -> Option<Arc<RangeSets>> {
         self.ranges.load()
     }
 

@@ -86,8 +86,9 @@ impl Ranges {
             && self.sets.load().as_ref().is_some_and(|list| list.changed_since(start, end, since))
     }
 
-    pub fn load(&self) -> Arc<RangeSets> {
-        self.sets.load_full().unwrap_or_default()
+    pub fn load(&self) -> Option<Arc<RangeSets>> {
+        // As in `newest_cover`.
+        if self.count.load(Ordering::Relaxed) == 0 { None } else { self.sets.load_full() }
     }
 }
 
@@ -97,10 +98,6 @@ impl RangeSets {
         // Sets hold disjoint stretches of sequence numbers: the first hit from behind is the newest.
         let older = self.sets.iter().rev().skip_while(|s| s.min > read);
         older.filter_map(|s| s.tombstones.newest_cover(key, read)).next()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.sets.is_empty()
     }
 
     /// The deletes, cut at the borders of fragments.

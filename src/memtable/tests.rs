@@ -424,7 +424,7 @@ fn range_deletes_agree_with_asking_each() {
             writer.delete_range(start, end.as_ref().map(|e| &e[..]), seq(i * 2));
             deletes.push((start.into(), end, seq(i * 2)));
         }
-        let sets = mem.range_sets();
+        let sets = mem.range_sets().unwrap_or_default();
         for key in 0..33u8 {
             let covers =
                 |d: &&(Vec<u8>, Option<[u8; 1]>, Seq)| d.0[..] <= [key][..] && d.1.is_none_or(|e| e > [key]);

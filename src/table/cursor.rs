@@ -1,13 +1,12 @@
 //! Cursors over one table.
 
 use crate::cursor::Cursor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
-use crate::key::{self, Kind, Trailer};
+use crate::key::Trailer;
 use crate::table::block::{Block, KeyBuf, Layout};
 use crate::table::reader::{BlockBytes, Stream, Table};
-use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -87,8 +86,22 @@ impl TableCursor {
     }
 
     #[inline]
-    fn block(&self) -> Block<'_> {
+    pub(super) fn block(&self) -> Block<'_> {
         Block::new(self.bytes(), &self.layout)
+    }
+
+    /// Where it stands in the block.
+    pub(super) fn row(&self) -> usize {
+        self.row
+    }
+
+    /// To the first row of block `no`; answers how many there are.
+    pub(super) fn first_of(&mut self, no: usize) -> Result<usize> {
+        if !self.enter(no)? {
+            return Ok(0);
+        }
+        self.stand(0);
+        Ok(self.layout.rows())
     }
 
     /// Enters block `no`, standing nowhere in it yet; `false` if there is none.
@@ -125,7 +138,7 @@ impl TableCursor {
 
     /// Stands on another row of the block it stands in.
     #[inline]
-    fn step(&mut self, row: usize) {
+    pub(super) fn step(&mut self, row: usize) {
         let block = Block::new(self.source.bytes(&self.table), &self.layout);
         let head = block.head(row);
         self.repeats = head == self.head && block.same_rest(self.row, row);
@@ -270,52 +283,5 @@ impl Cursor for TableCursor {
             Source::Shared(BlockBytes::Owned(bytes)) => Some(bytes),
             Source::Streaming(_) => None,
         }
-    }
-}
-
-impl Table {
-    /// Reads every block by position and holds it against everything else the table says: order,
-    /// filter, properties.
-    pub fn verify(self: &Arc<Table>) -> Result<()> {
-        let mut cursor = TableCursor::streaming(self.clone());
-        let (mut entries, mut deletes, mut raw_bytes) = (0u64, 0u64, 0u64);
-        let mut last: Option<(Vec<u8>, Trailer)> = None;
-        let properties = self.properties();
-        cursor.seek_first()?;
-        while cursor.valid() {
-            let (key, trailer) = (cursor.key(), cursor.trailer());
-            let wrong = |what: &str| Err(self.at_block(Error::corruption(what), cursor.no));
-            let in_order = last.as_ref().is_none_or(|l| key::compare((&l.0, l.1), (key, trailer)).is_lt());
-            if !in_order || self.index().compare(cursor.no, key) == Ordering::Less {
-                return wrong("keys of a table are out of order");
-            }
-            let inside = *properties.smallest <= *key && properties.end.as_ref().is_none_or(|e| **e > *key);
-            if !inside || trailer.seq() < properties.min_seq || trailer.seq() > properties.max_seq {
-                return wrong("a key of a table is outside of its bounds");
-            }
-            let hash = key::hash(key);
-            if !self.may_contain(hash) || cursor.block().find(key, hash, trailer.seq()) != Some(cursor.row) {
-                return wrong("a key of a table cannot be found");
-            }
-            entries += 1;
-            deletes += u64::from(trailer.kind() == Kind::Delete);
-            raw_bytes += (key.len() + cursor.value().len()) as u64;
-            match &mut last {
-                Some((last, before)) => {
-                    last.clear();
-                    last.extend_from_slice(key);
-                    *before = trailer;
-                }
-                none => *none = Some((key.to_vec(), trailer)),
-            }
-            cursor.next()?;
-        }
-        let range_deletes = self.tombstones().deletes().count() as u64;
-        let counted = (entries, deletes, raw_bytes, range_deletes);
-        let said = (properties.entries, properties.deletes, properties.raw_bytes, properties.range_deletes);
-        if counted != said {
-            return Err(self.at_block(Error::corruption("a table's properties do not add up"), 0));
-        }
-        Ok(())
     }
 }

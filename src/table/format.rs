@@ -102,9 +102,10 @@ pub(crate) const TRAILER_LEN: usize = 5;
 pub(crate) const MAX_COMPRESSED: usize = 16 << 20;
 
 /// How the contents of one block are stored. On disk; the numbers never change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[repr(u8)]
 pub(crate) enum Codec {
+    #[default]
     Raw = 0,
     Lz4 = 1,
     Zstd = 2,
@@ -238,7 +239,7 @@ impl Footer {
 }
 
 /// What a table says about itself as a whole.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Properties {
     pub entries: u64,
     /// Point tombstones.

@@ -21,6 +21,8 @@ mod writer;
 // == its users ==
 mod cursor;
 mod store;
+// == as a whole, against itself ==
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -33,4 +35,5 @@ pub(crate) use format::Properties;
 #[allow(unused_imports)]
 pub(crate) use reader::{Pin, ReadOptions, Table};
 pub(crate) use store::{Handle, Store};
+pub(crate) use verify::verify;
 pub(crate) use writer::{Summary, Unsynced, WriteOptions, Writer};

@@ -67,6 +67,20 @@ impl Table {
         options: ReadOptions,
         cache: &Arc<Cache>,
     ) -> Result<Table> {
+        Table::open_without(file, path, id, size, options, cache, &mut Err)
+    }
+
+    /// As [`open`](Table::open), but without properties, filter or range tombstones that are
+    /// damaged, if `lacking` puts up with that.
+    pub fn open_without(
+        file: Arc<dyn File>,
+        path: &Path,
+        id: u64,
+        size: u64,
+        options: ReadOptions,
+        cache: &Arc<Cache>,
+        lacking: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<Table> {
         let open = cache.budget().open_file();
         let len = file.len().map_err(|e| Error::io("opening a table", path, e))?;
         let end = match size.checked_sub(FOOTER_LEN as u64) {
@@ -85,19 +99,26 @@ impl Table {
             section.check(id, &bytes).map_err(|e| e.at(path, section.offset))?;
             Ok(bytes)
         };
-        let properties = Properties::decode(&section(footer.properties)?)
-            .map_err(|e| e.at(path, footer.properties.offset))?;
-        let index = Index::decode(&section(footer.index)?, footer.data_len)
-            .map_err(|e| e.at(path, footer.index.offset))?;
+        let at = |section: Section| move |e: Error| e.at(path, section.offset);
+        let properties = section(footer.properties).and_then(|b| Properties::decode(&b));
+        let properties = match properties.map_err(at(footer.properties)) {
+            Ok(properties) => properties,
+            Err(e) => lacking(e).map(|()| Properties::default())?,
+        };
         let filter = match footer.filter.len {
             0 => None,
-            _ => {
-                let filter = Filter::decode(&section(footer.filter)?);
-                Some(filter.map_err(|e| e.at(path, footer.filter.offset))?)
-            }
+            _ => match section(footer.filter).and_then(|b| Filter::decode(&b)).map_err(at(footer.filter)) {
+                Ok(filter) => Some(filter),
+                Err(e) => lacking(e).map(|()| None)?,
+            },
         };
-        let tombstones = format::decode_tombstones(&section(footer.tombstones)?)
-            .map_err(|e| e.at(path, footer.tombstones.offset))?;
+        let tombstones = section(footer.tombstones).and_then(|b| format::decode_tombstones(&b));
+        let tombstones = match tombstones.map_err(at(footer.tombstones)) {
+            Ok(tombstones) => tombstones,
+            Err(e) => lacking(e).map(|()| RangeTombstones::default())?,
+        };
+        let index = section(footer.index).and_then(|b| Index::decode(&b, footer.data_len));
+        let index = index.map_err(at(footer.index))?;
         let map = match options.mapped && index.len() > 0 {
             true => file.map().map_err(|e| Error::io("mapping a table", path, e))?,
             false => None,

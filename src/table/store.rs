@@ -50,7 +50,12 @@ impl Store {
         self.cache.stats()
     }
 
-    pub fn cache(&self) -> &Cache {
+    /// So many tables may be open.
+    pub fn file_limit(&self) -> usize {
+        self.file_limit.load(Ordering::Relaxed)
+    }
+
+    pub fn cache(&self) -> &Arc<Cache> {
         &self.cache
     }
 
@@ -104,7 +109,7 @@ impl Store {
         if refused {
             let open = self.cache.budget().files();
             let before = self.file_limit.fetch_min((open / 8 * 7).max(MIN_FILES), Ordering::Relaxed);
-            log::warn!("the system refuses to open more than {open} tables; {before} were to be");
+            log::warn!(target: "esker", "the system refuses to open more than {open} tables; {before} were to be");
         }
         if refused || self.open_quarters(4) {
             self.press();
@@ -145,7 +150,7 @@ impl Drop for TableFile {
         self.store.held_bytes.sub(self.size);
         if let Err(e) = self.store.remove(self.no) {
             // Found and removed again when the database is opened next.
-            log::warn!("{e}");
+            log::warn!(target: "esker", "{e}");
         }
     }
 }

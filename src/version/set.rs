@@ -154,7 +154,7 @@ impl VersionSet {
             Ok(blank) => blank,
             Err(e) => {
                 // Nothing is in the new file, so the old one goes on.
-                log::warn!("the manifest could not be replaced for now: {e}");
+                log::warn!(target: "esker", "the manifest could not be replaced for now: {e}");
                 self.roll_at = self.manifest.bytes().saturating_add(ROLL_RETRY);
                 return;
             }
@@ -168,7 +168,7 @@ impl VersionSet {
                 self.remove_old(&[old]);
             }
             Err(e) => {
-                log::error!("replacing the manifest failed: {e}");
+                log::error!(target: "esker", "replacing the manifest failed: {e}");
                 self.failed = Some(e.for_good());
             }
         }
@@ -181,13 +181,13 @@ impl VersionSet {
             let path = Name::Manifest(no).path(&self.dir);
             match self.fs.remove(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    log::warn!("{}", Error::io("removing an old manifest", &path, e));
+                    log::warn!(target: "esker", "{}", Error::io("removing an old manifest", &path, e));
                 }
                 _ => {}
             }
         }
         if let Err(e) = self.fs.sync_dir(&self.dir) {
-            log::warn!("{}", Error::io("syncing the directory", &self.dir, e));
+            log::warn!(target: "esker", "{}", Error::io("syncing the directory", &self.dir, e));
         }
     }
 }

@@ -132,6 +132,13 @@ impl State {
         self.places.keys().copied()
     }
 
+    /// Whether this is what `other` says that was read back from disk. Numbers that were given since
+    /// and are not used yet do not count.
+    pub fn is_written(&self, other: &State) -> bool {
+        let (next_file, next_keyspace) = (other.next_file, other.next_keyspace);
+        State { next_file, next_keyspace, ..self.clone() } == *other
+    }
+
     /// The same at a moment when the segments `sealed`, of those announced, held the last of the
     /// journal, up to `last_seq`, and no other was in use.
     pub fn sealed(&self, sealed: &[(FileNo, Position, Position)], last_seq: Seq) -> Result<State> {

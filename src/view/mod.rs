@@ -96,17 +96,14 @@ impl View {
     /// decides, for everything behind it is older.
     #[inline]
     pub fn get<R>(&self, key: &[u8], read: Seq, then: impl FnOnce(Lookup<'_>) -> R) -> Result<R> {
+        let hash = hash(key);
         for mem in &self.memtables {
-            let found = mem.table.get(key, read);
+            let found = mem.table.get_hashed(key, hash, read);
             let cover = mem.table.newest_cover(key, read);
             if found.is_some() || cover.is_some() {
                 return Ok(then(Lookup::of(found, cover)));
             }
         }
-        if self.runs.is_empty() {
-            return Ok(then(Lookup::Nothing));
-        }
-        let hash = hash(key);
         for run in &self.runs {
             let Some(table) = run.find(key) else { continue };
             let mut pin = Pin::default();
@@ -165,7 +162,7 @@ impl View {
     }
 
     /// The entries within `bounds` that a read at `read` sees. Opens nothing yet.
-    pub fn scan(&self, read: Seq, bounds: Bounds) -> Visible<Source> {
+    pub fn scan(&self, read: Seq, bounds: Arc<Bounds>) -> Visible<Source> {
         let mut layers = Vec::with_capacity(self.memtables.len() + self.runs.len());
         for mem in &self.memtables {
             if !mem.table.is_empty() {

@@ -21,7 +21,7 @@ pub(crate) enum Source {
 /// A cursor over a memtable, and the memtable's range deletes.
 pub(crate) struct MemSource {
     cursor: MemCursor,
-    ranges: Arc<RangeSets>,
+    ranges: Option<Arc<RangeSets>>,
     max_seq: Seq,
 }
 
@@ -113,21 +113,21 @@ impl Cursor for Source {
 impl Layer for Source {
     fn may_cover(&self) -> bool {
         match self {
-            Source::Mem(mem) => !mem.ranges.is_empty(),
+            Source::Mem(mem) => mem.ranges.is_some(),
             Source::Run(run) => run.may_cover(),
         }
     }
 
     fn around(&mut self, key: &[u8], read: Seq) -> Result<Around<'_>> {
         match self {
-            Source::Mem(mem) => Ok(mem.ranges.around(key, read)),
+            Source::Mem(mem) => Ok(mem.ranges.as_ref().map_or(Around::NOTHING, |r| r.around(key, read))),
             Source::Run(run) => run.around(key, read),
         }
     }
 
     fn solid(&self, key: &[u8], read: Seq) -> Option<Around<'_>> {
         match self {
-            Source::Mem(mem) => mem.ranges.solid(key, read),
+            Source::Mem(mem) => mem.ranges.as_ref()?.solid(key, read),
             Source::Run(run) => run.solid(key, read),
         }
     }

@@ -44,6 +44,8 @@ fn use_copy(disk: &SimFs, dir: &str, options: &Options, expected: &State, what: 
     let open = || Db::open(dir, options.clone().fs(Arc::new(disk.clone())));
     let db = open().unwrap_or_else(|e| panic!("{what}: {e:?}"));
     assert!(state(&db) == *expected, "{what}: the copy is wrong");
+    let verified = db.verify().unwrap();
+    assert!(verified.is_ok(), "{what}: {verified}");
     assert!(!db.recovery().created && db.recovery().torn.is_none(), "{what}: {:?}", db.recovery());
     let more = db.keyspace("more").unwrap();
     let batch = (0..40).map(|n| (format!("key{n:02}").into_bytes(), vec![n; 100]));
@@ -375,6 +377,8 @@ fn beside_writers_a_copy_is_a_prefix_over_all_keyspaces() {
             let copy = dir.path().join(format!("copies/{n}"));
             let seq = db.checkpoint(&copy).unwrap();
             assert!(db.durable_seq() >= seq);
+            let verified = db.verify().unwrap();
+            assert!(verified.is_ok() && verified.segments > 0, "{verified}");
             copies.push((seq, copy));
             if n == 6 {
                 db.flush().unwrap();

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod alloc;
 mod api;
 mod calm;
 mod checkpoint;
+mod compaction;
 mod crash;
+mod damage;
+mod events;
 mod faults;
 mod hook;
 mod many;

@@ -200,6 +200,11 @@ impl World {
         (least, self.base + self.begun.partition_point(|&began| began < op))
     }
 
+    /// How many commits were durable before the last `syncs`.
+    pub fn durable_before(&self, syncs: usize) -> usize {
+        self.durable[self.durable.len().saturating_sub(syncs + 1)].1
+    }
+
     /// What the database says is durable is a promise.
     fn note_durable(&mut self) {
         let durable = self.db().durable_seq().get();

@@ -165,7 +165,12 @@ fn medians(plan: &Plan, table: Table) -> Outcome<String> {
         let medians: Vec<f64> = row.iter_mut().map(|values| median(values)).collect();
         let ratios = medians.iter().skip(1).map(|m| m / medians[0]);
         write!(out, "\n| {name:<42} |")?;
-        medians.iter().copied().chain(ratios).try_for_each(|n| write!(out, " {n:>15.2} |"))?;
+        for number in medians.iter().copied().chain(ratios) {
+            match number.is_finite() {
+                true => write!(out, " {number:>15.2} |")?,
+                false => write!(out, " {:>15} |", "-")?,
+            }
+        }
     }
     out.push('\n');
     Ok(out)

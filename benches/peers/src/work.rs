@@ -105,6 +105,7 @@ pub fn run(engine: &str, dir: &Path, plan: &Plan) -> Outcome {
     let cpu = measure::cpu()?;
     timed("compact all", "key", keys, || db.compact())?;
     tell("compact all", "CPU us/key", micros(measure::cpu()? - cpu) / keys as f64);
+    measure::settle(&at_random.dir)?;
     space(&*db, &at_random.dir, keys, "compact all")?;
     reads(&*db, keys, ", compacted")?;
     range_deletes(&*db, keys)?;
@@ -121,6 +122,7 @@ pub fn run(engine: &str, dir: &Path, plan: &Plan) -> Outcome {
 fn fills(db: &dyn Engine, dir: &Path, keys: u64, orders: &[(&str, Vec<u32>)]) -> Outcome {
     for (seed, (name, order)) in orders.iter().enumerate() {
         let (written, cpu) = (measure::written_bytes()?, measure::cpu()?);
+        let counted = db.written_bytes();
         let mut took = Histogram::new();
         let mut rng = Rng(seed as u64 + 1);
         let start = Instant::now();
@@ -140,8 +142,10 @@ fn fills(db: &dyn Engine, dir: &Path, keys: u64, orders: &[(&str, Vec<u32>)]) ->
         tell(name, "s to settle", settled.as_secs_f64());
         tell(name, "us/op, settled", micros(flush - start + settled) / keys as f64);
         tell(name, "CPU us/op, settled", micros(measure::cpu()? - cpu) / keys as f64);
-        let written = measure::written_bytes()? - written;
-        tell(name, "written / put", written as f64 / (keys * PAIR) as f64);
+        let of_put = |bytes: u64| bytes as f64 / (keys * PAIR) as f64;
+        tell(name, "written / put", of_put(measure::written_bytes()? - written));
+        let counted = db.written_bytes().zip(counted).map(|(after, before)| of_put(after - before));
+        tell(name, "written / put, its own count", counted.unwrap_or(f64::NAN));
         space(db, dir, keys, name)?;
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! Plans for layouts given as text, and a simulated keyspace that obeys the plans.
 
-use super::{LAST, PickOptions, Plan, pick};
+use super::{LAST, Manual, PickOptions, Plan, Since, held_until, manual, pick, worth_rewriting};
 use crate::ids::{FileNo, Seq};
-use crate::version::{Levels, TableMeta};
+use crate::version::{Levels, Span, TableMeta};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ fn show(plan: Option<Plan>) -> String {
 fn planned(layout: &str, busy: &[u64]) -> String {
     let levels = Levels::parse(layout).unwrap();
     levels.check().unwrap();
-    show(pick(&levels, &|no| busy.contains(&no.0), &OPTIONS))
+    show(pick(&levels, &|no| busy.contains(&no.0), Seq::ZERO, &OPTIONS))
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn what_overlaps_nothing_moves() {
     let table = TableMeta { deletes: 1, ..TableMeta::parse("1[a-b)") };
     levels.insert(0, Seq::ZERO, Arc::new(table)).unwrap();
     let options = PickOptions { l0_runs: 1, ..OPTIONS };
-    assert_eq!(show(pick(&levels, &|_| false, &options)), "L0 1 -> L7@0 bottom");
+    assert_eq!(show(pick(&levels, &|_| false, Seq::ZERO, &options)), "L0 1 -> L7@0 bottom");
 }
 
 #[test]
@@ -166,12 +167,133 @@ fn tombstones_go_down_when_nothing_else_is_due() {
     ] {
         let levels = layout(level, deletes, range_deletes);
         let options = PickOptions { level_base: 9000, ..OPTIONS };
-        assert_eq!(show(pick(&levels, &|_| false, &options)), expect, "L{level} {deletes} {range_deletes}");
+        assert_eq!(
+            show(pick(&levels, &|_| false, Seq::ZERO, &options)),
+            expect,
+            "L{level} {deletes} {range_deletes}"
+        );
     }
     // Nothing below to delete.
     let mut levels = layout(5, 10, 0);
     levels.remove(7, Seq::ZERO, &TableMeta::parse("3[a-z)")).unwrap();
-    assert_eq!(show(pick(&levels, &|_| false, &OPTIONS)), "nothing");
+    assert_eq!(show(pick(&levels, &|_| false, Seq::ZERO, &OPTIONS)), "nothing");
+}
+
+/// The next step of a compaction by hand of `start..end`, which began when the newest operation had
+/// number `seq`; later tables have a number of 100 or more.
+fn by_hand(layout: &str, busy: &[u64], (start, end): (&str, &str), seq: u64) -> String {
+    let mut levels = Levels::parse(layout).unwrap();
+    levels.check().unwrap();
+    // What has a number of 50 or more was deleted in part.
+    let dirty: Vec<(u8, Seq, TableMeta)> = levels
+        .runs()
+        .flat_map(|(level, run)| run.tables.iter().map(move |t| (level, run.age, TableMeta::clone(t))))
+        .filter(|(_, _, t)| t.no.0 >= 50)
+        .collect();
+    for (level, age, t) in dirty {
+        levels.remove(level, age, &t).unwrap();
+        let t = TableMeta { entries: 10, deletes: 1, superseded: 1, ..t };
+        levels.insert(level, age, Arc::new(t)).unwrap();
+    }
+    let span = Span { start: start.as_bytes(), end: Some(end.as_bytes()) };
+    let since = Since { seq: Seq::new(seq).unwrap(), file: FileNo(100) };
+    match manual(&levels, &|no| busy.contains(&no.0), (span, since), Seq::ZERO, &OPTIONS) {
+        Manual::Carry(plan) => show(Some(plan)),
+        Manual::Wait => "wait".into(),
+        Manual::Done => "done".into(),
+    }
+}
+
+#[test]
+fn by_hand_everything_of_the_range_reaches_the_bottom() {
+    let all = ("a", "z");
+    for (layout, busy, range, expect) in [
+        ("", &[][..], all, "done"),
+        ("L0 age 1: 1[a-m)", &[], all, "L0 1 -> L7@0 bottom move"),
+        ("L0 age 1: 1[a-m)", &[], ("m", "z"), "done"),
+        ("L0 age 1: 1[a-m)", &[1], all, "wait"),
+        ("L0 age 1: 1[a-m) \n L7 age 0: 2[b-c)", &[2], all, "wait"),
+        ("L0 age 1: 50[a-m) \n L7 age 0: 2[x-z)", &[2], all, "L0 50 -> L7@0 bottom move"),
+        // Level by level, one table at a time; round what is in the way.
+        ("L5 age 0: 1[a-c) 2[d-f) \n L7 age 0: 3[b-e)", &[], all, "L5 1 -> L6@0 move"),
+        ("L5 age 0: 1[a-c) 2[d-f) \n L7 age 0: 3[b-e)", &[1], all, "L5 2 -> L6@0 move"),
+        ("L5 age 0: 1[a-c) 2[d-f) \n L7 age 0: 3[b-e)", &[], ("c", "e"), "L5 2 -> L6@0 move"),
+        ("L6 age 0: 1[a-c) 2[d-f) \n L7 age 0: 3[b-e)", &[], all, "L6 1 L7 3 -> L7@0 bottom"),
+        ("L6 age 0: 1[a-c) 2[d-f) \n L7 age 0: 3[b-e)", &[3], all, "wait"),
+        // The deepest level in use is deep enough.
+        ("L5 age 0: 1[a-c) 2[d-f)", &[], all, "done"),
+        // What lies there with something dead in it is written again, side by side if little stays.
+        ("L7 age 0: 1[a-b) 50[b-c) 51[c-d) 52[d-e):25", &[], all, "L7 50 -> L7@0 bottom"),
+        ("L7 age 0: 1[a-b) 50[b-c) 52[d-e):25 53[e-f)", &[], all, "L7 50 52 -> L7@0 bottom"),
+        ("L7 age 0: 1[a-b) 50[b-c) 52[d-e):25", &[50], all, "L7 52 -> L7@0 bottom"),
+        ("L7 age 0: 1[a-b) 50[b-c) 52[d-e):25", &[52], all, "L7 50 -> L7@0 bottom"),
+        ("L7 age 0: 50[b-c)", &[50], all, "wait"),
+        ("L7 age 0: 50[b-c)", &[], ("a", "b"), "done"),
+        // Once.
+        ("L7 age 0: 1[a-b) 150[b-c)", &[], all, "done"),
+        ("L7 age 0: 50[a-b) 150[b-c):1", &[], all, "L7 50 -> L7@0 bottom"),
+    ] {
+        assert_eq!(by_hand(layout, busy, range, 1000), expect, "{layout} {range:?}");
+    }
+}
+
+#[test]
+fn by_hand_what_came_later_is_left_alone() {
+    let mut levels = Levels::default();
+    let table = TableMeta { min_seq: Seq::new(7).unwrap(), ..TableMeta::parse("9[a-c)") };
+    levels.insert(0, Seq::new(9).unwrap(), Arc::new(table)).unwrap();
+    for (seq, expect) in [(6, true), (7, false)] {
+        let since = Since { seq: Seq::new(seq).unwrap(), file: FileNo(10) };
+        let step = manual(&levels, &|_| false, (Span::ALL, since), Seq::ZERO, &OPTIONS);
+        assert_eq!(step == Manual::Done, expect, "{seq}");
+    }
+}
+
+#[test]
+fn dead_entries_go_from_the_bottom_once_no_snapshot_needs_them() {
+    let meta = |entries, deletes, superseded, range_deletes, dense| TableMeta {
+        entries,
+        deletes,
+        superseded,
+        range_deletes,
+        dense,
+        ..TableMeta::parse("9[a-c)")
+    };
+    for (meta, level, expect) in [
+        (meta(40, 0, 0, 0, false), 7, false),
+        (meta(40, 9, 0, 0, false), 7, false),
+        (meta(40, 9, 1, 0, false), 7, true),
+        (meta(40, 0, 10, 0, false), 6, true),
+        (meta(40, 0, 0, 1, false), 7, true),
+        (meta(40, 1, 0, 0, true), 7, true),
+    ] {
+        let mut levels = Levels::parse("L7 age 0: 1[c-d)").unwrap();
+        levels.insert(level, Seq::ZERO, Arc::new(meta.clone())).unwrap();
+        for oldest in [8, 9] {
+            let oldest = Seq::new(oldest).unwrap();
+            let plan = show(pick(&levels, &|_| false, oldest, &OPTIONS));
+            let now = expect && oldest >= meta.max_seq;
+            let found = if now { format!("L{level} 9 -> L{level}@0 bottom") } else { "nothing".into() };
+            assert_eq!(plan, found, "{meta:?}");
+            let held = held_until(&levels, oldest);
+            assert_eq!(held, (expect && !now).then_some(meta.max_seq), "{meta:?}");
+            assert_eq!(show(pick(&levels, &|no| no.0 == 9, oldest, &OPTIONS)), "nothing");
+        }
+    }
+}
+
+#[test]
+fn dense_tombstones_go_down_to_what_they_delete() {
+    let dense = TableMeta { entries: 9000, deletes: 4000, dense: true, ..TableMeta::parse("1[a-c):10") };
+    for (below, expect) in [
+        ("L7 age 0: 2[b-d):90000", "L5 1 -> L6@0 move"),
+        ("L6 age 0: 3[a-b):10 \n L7 age 0: 2[b-d):90000", "L5 1 L6 3 -> L6@0"),
+        ("L7 age 0: 2[c-d):90000", "nothing"),
+    ] {
+        let mut levels = Levels::parse(below).unwrap();
+        levels.insert(5, Seq::ZERO, Arc::new(dense.clone())).unwrap();
+        assert_eq!(show(pick(&levels, &|_| false, Seq::ZERO, &OPTIONS)), expect, "{below}");
+    }
 }
 
 struct Random(u64);
@@ -183,65 +305,70 @@ impl Random {
     }
 }
 
-/// What a simulated table holds: keys with the number of their newest operation and whether that is
-/// a delete, and range deletes `start..end`.
+/// What a simulated table holds: versions of keys, newest first, and whether each is a delete; and
+/// range deletes `start..end`.
 #[derive(Clone, Default, Debug)]
 struct Content {
-    entries: BTreeMap<u64, (u64, bool)>,
+    entries: BTreeMap<(u64, Reverse<u64>), bool>,
     ranges: Vec<(u64, u64, u64)>,
 }
 
 impl Content {
-    fn cover(&self, key: u64) -> u64 {
-        self.ranges.iter().filter(|r| r.0 <= key && key < r.1).map(|r| r.2).max().unwrap_or(0)
+    /// The newest range delete at or below `read` over a key.
+    fn cover(&self, key: u64, read: u64) -> u64 {
+        let over = self.ranges.iter().filter(|r| r.0 <= key && key < r.1 && r.2 <= read);
+        over.map(|r| r.2).max().unwrap_or(0)
     }
 
     /// The part from key `from` to before `to`.
     fn clip(&self, from: u64, to: u64) -> Content {
         let ranges = self.ranges.iter().map(|r| (r.0.max(from), r.1.min(to), r.2)).filter(|r| r.0 < r.1);
-        Content {
-            entries: self.entries.range(from..to).map(|(&k, &v)| (k, v)).collect(),
-            ranges: ranges.collect(),
-        }
+        let entries = self.entries.range((from, Reverse(u64::MAX))..(to, Reverse(u64::MAX)));
+        Content { entries: entries.map(|(&k, &v)| (k, v)).collect(), ranges: ranges.collect() }
     }
 
     fn meta(&self, no: FileNo) -> TableMeta {
         let bytes = |key: u64| -> Box<[u8]> { format!("{key:05}").into_bytes().into() };
-        let starts = self.entries.keys().copied().chain(self.ranges.iter().map(|r| r.0));
-        let ends = self.entries.keys().map(|k| k + 1).chain(self.ranges.iter().map(|r| r.1));
+        let starts = self.entries.keys().map(|k| k.0).chain(self.ranges.iter().map(|r| r.0));
+        let ends = self.entries.keys().map(|k| k.0 + 1).chain(self.ranges.iter().map(|r| r.1));
         let end = ends.max().unwrap();
+        let seqs = || self.entries.keys().map(|k| k.1.0).chain(self.ranges.iter().map(|r| r.2));
+        let keys: BTreeSet<u64> = self.entries.keys().map(|k| k.0).collect();
+        let deletes: Vec<bool> = self.entries.values().copied().collect();
         TableMeta {
             no,
             id: no.0,
             size: 10 * (self.entries.len() + self.ranges.len()) as u64,
             smallest: bytes(starts.min().unwrap()),
             end: (end < KEYS).then(|| bytes(end)),
-            min_seq: Seq::ZERO,
-            max_seq: Seq::MAX,
+            min_seq: Seq::new(seqs().min().unwrap()).unwrap(),
+            max_seq: Seq::new(seqs().max().unwrap()).unwrap(),
             entries: self.entries.len() as u64,
-            deletes: self.entries.values().filter(|v| v.1).count() as u64,
+            deletes: deletes.iter().filter(|&&d| d).count() as u64,
             range_deletes: self.ranges.len() as u64,
             raw_bytes: 0,
-            superseded: 0,
-            dense: false,
+            superseded: (self.entries.len() - keys.len()) as u64,
+            dense: deletes.windows(8).any(|w| w.iter().filter(|&&d| d).count() >= 6),
         }
     }
 
-    /// What a compaction writes for these inputs.
-    fn merge(inputs: &[&Content], bottom: bool) -> Content {
+    /// What a compaction writes for these inputs while one snapshot lives, at `oldest`.
+    fn merge(inputs: &[&Content], bottom: bool, oldest: u64) -> Content {
         let mut all = Content::default();
         for content in inputs {
             all.ranges.extend(&content.ranges);
-            for (&key, &value) in &content.entries {
-                let newest = all.entries.entry(key).or_insert(value);
-                *newest = value.max(*newest);
-            }
+            all.entries.extend(&content.entries);
         }
-        let covers: BTreeMap<u64, u64> = all.entries.keys().map(|&k| (k, all.cover(k))).collect();
-        all.entries.retain(|k, v| v.0 > covers[k] && !(bottom && v.1));
-        if bottom {
-            all.ranges.clear();
-        }
+        let mut last = (u64::MAX, false);
+        let ranges = Content { ranges: all.ranges.clone(), ..Content::default() };
+        all.entries.retain(|&(key, Reverse(seq)), delete| {
+            let old = seq <= oldest;
+            let hidden = last == (key, old);
+            last = (key, old);
+            let covered = ranges.cover(key, if old { oldest } else { u64::MAX }) > seq;
+            !(hidden || covered || old && bottom && *delete)
+        });
+        all.ranges.retain(|r| !bottom || r.2 > oldest);
         all
     }
 }
@@ -261,6 +388,8 @@ struct Keyspace {
     contents: BTreeMap<FileNo, Content>,
     /// The newest operation of each live key.
     model: BTreeMap<u64, u64>,
+    /// A snapshot, and what it sees.
+    snapshot: Option<(u64, BTreeMap<u64, u64>)>,
     jobs: Vec<Job>,
     busy: BTreeSet<FileNo>,
     seq: u64,
@@ -269,6 +398,7 @@ struct Keyspace {
     flushed: u64,
     written: u64,
     most_runs: usize,
+    picked: u64,
     /// Outputs are cut anywhere.
     ragged: bool,
 }
@@ -281,6 +411,7 @@ impl Keyspace {
             levels: Levels::default(),
             contents: BTreeMap::new(),
             model: BTreeMap::new(),
+            snapshot: None,
             jobs: Vec::new(),
             busy: BTreeSet::new(),
             seq: 0,
@@ -288,13 +419,14 @@ impl Keyspace {
             flushed: 0,
             written: 0,
             most_runs: 0,
+            picked: 0,
             ragged: true,
         }
     }
 
     fn write(&mut self, content: &mut Content, key: u64, delete: bool) {
         self.seq += 1;
-        content.entries.insert(key, (self.seq, delete));
+        content.entries.insert((key, Reverse(self.seq)), delete);
         match delete {
             true => self.model.remove(&key),
             false => self.model.insert(key, self.seq),
@@ -303,7 +435,6 @@ impl Keyspace {
 
     fn delete_range(&mut self, content: &mut Content, start: u64, end: u64) {
         self.seq += 1;
-        content.entries.retain(|&k, _| k < start || k >= end);
         self.model.retain(|&k, _| k < start || k >= end);
         content.ranges.push((start, end, self.seq));
     }
@@ -324,40 +455,50 @@ impl Keyspace {
         }
     }
 
+    /// The oldest state anybody can ask for.
+    fn oldest(&self) -> u64 {
+        self.snapshot.as_ref().map_or(self.seq, |s| s.0)
+    }
+
     /// Begins the next compaction, if there is one; a move is done at once.
     fn begin(&mut self) -> bool {
-        let Some(plan) = pick(&self.levels, &|no| self.busy.contains(&no), &self.options) else {
-            return false;
-        };
+        let oldest = Seq::new(self.oldest()).unwrap();
+        let plan = pick(&self.levels, &|no| self.busy.contains(&no), oldest, &self.options);
+        plan.map(|plan| self.carry_out(plan)).is_some()
+    }
+
+    fn carry_out(&mut self, plan: Plan) {
+        self.picked += 1;
+        assert!(self.picked < 100_000, "this will never end: {plan:?} {:?}", self.levels);
         assert!(plan.inputs.iter().all(|(_, no)| self.busy.insert(*no)), "a busy table is an input");
         if plan.trivial {
             for (level, no) in &plan.inputs {
                 let table = self.remove(*level, *no);
                 self.levels.insert(plan.level_out, plan.run_out, table).unwrap();
             }
-            return true;
+            return;
         }
         let inputs: Vec<&Content> = plan.inputs.iter().map(|(_, no)| &self.contents[no]).collect();
-        let merged = Content::merge(&inputs, plan.bottom);
+        let merged = Content::merge(&inputs, plan.bottom, self.oldest());
         // Cut where the table is full, so that a table may span a gap.
         let mut outputs = Vec::new();
-        let (mut from, mut count) = (0, 0);
+        let (mut from, mut count, mut last) = (0, 0, 0);
         let full = match self.ragged {
             true => 1 + self.random.below(self.options.table_bytes / 5),
             false => self.options.table_bytes / 10,
         };
-        for &key in merged.entries.keys() {
-            if count == full {
+        for &(key, _) in merged.entries.keys() {
+            if count >= full && key != last {
                 outputs.push(merged.clip(from, key));
                 (from, count) = (key, 0);
             }
             count += 1;
+            last = key;
         }
         outputs.push(merged.clip(from, KEYS));
         outputs.retain(|c| !c.entries.is_empty() || !c.ranges.is_empty());
         self.written += outputs.iter().map(|c| c.meta(FileNo(0)).size).sum::<u64>();
         self.jobs.push(Job { plan, outputs });
-        true
     }
 
     fn remove(&mut self, level: u8, no: FileNo) -> Arc<TableMeta> {
@@ -390,28 +531,81 @@ impl Keyspace {
         }
     }
 
+    /// Compacts a range by hand, with others at it too.
+    fn compact(&mut self, from: u64, to: u64) {
+        let (start, end) = (format!("{from:05}"), format!("{to:05}"));
+        let span = Span { start: start.as_bytes(), end: (to < KEYS).then_some(end.as_bytes()) };
+        let since = Since { seq: Seq::new(self.seq).unwrap(), file: FileNo(self.next) };
+        loop {
+            let oldest = Seq::new(self.oldest()).unwrap();
+            let busy = |no| self.busy.contains(&no);
+            let step = manual(&self.levels, &busy, (span, since), oldest, &self.options);
+            match step {
+                Manual::Carry(plan) => self.carry_out(plan),
+                Manual::Wait => self.end(),
+                Manual::Done => break,
+            }
+            match self.random.below(6) {
+                0 => random_flush(self),
+                1 => _ = self.begin(),
+                2 if !self.jobs.is_empty() => self.end(),
+                _ => {}
+            }
+        }
+        let deepest = self.levels.deepest();
+        for (level, table) in self.levels.tables().filter(|(_, t)| t.span().overlaps(span)) {
+            assert!(Some(level) == deepest || table.min_seq > since.seq, "{table:?} of {:?}", self.levels);
+            let clean = self.contents[&table.no].entries.values().all(|delete| !delete);
+            let dead = self.snapshot.is_none() && (!clean || table.superseded > 0);
+            assert!(table.min_seq > since.seq || !dead, "{table:?} of {:?}", self.levels);
+        }
+    }
+
+    /// Ends the snapshot; what it had held back goes.
+    fn let_go(&mut self) {
+        let oldest = Seq::new(self.oldest()).unwrap();
+        let waits = held_until(&self.levels, oldest).is_some();
+        self.snapshot = None;
+        let before = self.picked;
+        self.settle();
+        assert!(waits || self.picked == before, "nobody would have looked");
+        let dead = |level| super::bottom_tables(&self.levels, level, &worth_rewriting).count();
+        assert_eq!((1..=LAST).map(dead).sum::<usize>(), 0, "{:?}", self.levels);
+    }
+
     /// Reads every key the way reads do: the first run that knows it decides.
-    fn check(&self) {
-        self.levels.check().unwrap();
+    fn read(&self, at: u64) -> BTreeMap<u64, u64> {
         let mut found: BTreeMap<u64, (u64, bool)> = BTreeMap::new();
+        let mut newest: BTreeMap<u64, u64> = BTreeMap::new();
         let mut covers = vec![0; KEYS as usize];
         for (_, run) in self.levels.runs() {
             for table in &run.tables {
-                let content = &self.contents[&table.no];
-                for r in &content.ranges {
+                for r in self.contents[&table.no].ranges.iter().filter(|r| r.2 <= at) {
                     covers[r.0 as usize..r.1 as usize].iter_mut().for_each(|c| *c = r.2.max(*c));
                 }
             }
             for table in &run.tables {
-                for (&key, &(seq, delete)) in &self.contents[&table.no].entries {
-                    found.entry(key).or_insert((seq, delete || covers[key as usize] > seq));
-                    assert!(found[&key].0 >= seq, "an older version of {key} lies above a newer one");
+                let mut oldest: BTreeMap<u64, u64> = BTreeMap::new();
+                for (&(key, Reverse(seq)), &delete) in &self.contents[&table.no].entries {
+                    let above = newest.get(&key).is_none_or(|&n| n > seq);
+                    assert!(above, "an older version of {key} lies above a newer one");
+                    oldest.insert(key, seq);
+                    if seq <= at {
+                        found.entry(key).or_insert((seq, delete || covers[key as usize] > seq));
+                    }
                 }
+                newest.extend(oldest);
             }
         }
-        let live: BTreeMap<u64, u64> =
-            found.into_iter().filter(|(_, v)| !v.1).map(|(key, v)| (key, v.0)).collect();
-        assert_eq!(live, self.model, "{:?}", self.levels);
+        found.into_iter().filter(|(_, v)| !v.1).map(|(key, v)| (key, v.0)).collect()
+    }
+
+    fn check(&self) {
+        self.levels.check().unwrap();
+        assert_eq!(self.read(u64::MAX), self.model, "{:?}", self.levels);
+        if let Some((at, model)) = &self.snapshot {
+            assert_eq!(self.read(*at), *model, "at {at}: {:?}", self.levels);
+        }
     }
 
     fn tables(&self) -> usize {
@@ -440,7 +634,7 @@ fn random_flush(k: &mut Keyspace) {
 
 #[test]
 fn the_newest_version_is_found_whatever_is_compacted_side_by_side() {
-    let mut together = 0;
+    let (mut together, mut held) = (0, 0);
     for seed in 0..16 {
         let options = PickOptions {
             l0_runs: 1 + seed as usize % 5,
@@ -450,8 +644,9 @@ fn the_newest_version_is_found_whatever_is_compacted_side_by_side() {
         };
         let mut k = Keyspace::new(seed, options);
         for step in 0..300 {
-            match k.random.below(5) {
+            match k.random.below(6) {
                 0 => random_flush(&mut k),
+                5 if step % 4 == 0 => k.snapshot = k.snapshot.is_none().then(|| (k.seq, k.model.clone())),
                 1..=2 if k.jobs.len() < 4 => {
                     k.begin();
                 }
@@ -463,11 +658,17 @@ fn the_newest_version_is_found_whatever_is_compacted_side_by_side() {
                 k.check();
             }
         }
+        let (from, to) = (k.random.below(KEYS), k.random.below(KEYS));
+        k.compact(from.min(to), from.max(to) + 1);
+        k.check();
         k.settle();
         k.check();
         assert!(k.levels.level(0).len() < options.l0_runs, "{:?}", k.levels);
+        held += usize::from(k.snapshot.is_some());
+        k.let_go();
+        k.check();
     }
-    assert!(together > 200, "{together}");
+    assert!(together > 200 && held > 3, "{together} {held}");
 }
 
 /// Writes with one compaction at a time, keeping up.

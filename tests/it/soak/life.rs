@@ -2,7 +2,7 @@
 //! killed at any time.
 
 use super::stream::{self, Op, SPACES, Stream, Write, is_value};
-use super::{Plan, WRITERS};
+use super::{Budget, Plan, WRITERS};
 use crate::rng::Rng;
 use esker::{Batch, Db, Durability, Keyspace, Snapshot};
 use std::collections::BTreeMap;
@@ -58,7 +58,7 @@ impl Life {
             let others = [
                 s.spawn(move || self.read(&mut Rng::new(seed))),
                 s.spawn(move || self.hold(&mut Rng::new(seed + 1))),
-                s.spawn(move || self.shape(&mut Rng::new(seed + 2), copies)),
+                s.spawn(move || self.shape(&mut Rng::new(seed + 2), copies, &plan.budget)),
             ];
             let written: Vec<_> = writers.into_iter().map(|w| w.join()).collect();
             self.over.store(true, Ordering::SeqCst);
@@ -166,7 +166,7 @@ impl Life {
     }
 
     /// Keyspaces that come and go, and everything that is asked of a database as a whole.
-    fn shape(&self, rng: &mut Rng, copies: &Path) {
+    fn shape(&self, rng: &mut Rng, copies: &Path, budget: &Budget) {
         for n in 0u64.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
@@ -182,6 +182,7 @@ impl Life {
             let snapshot = self.db.snapshot();
             self.db.drop_keyspace(&name).unwrap();
             assert_eq!(passing.at(&snapshot).iter().count() as u64, left);
+            self.check_budgets(budget);
             if rng.one_in(20) {
                 let name = format!("{:020}", self.db.visible_seq().get());
                 self.db.checkpoint(copies.join(&name)).unwrap();
@@ -198,6 +199,20 @@ impl Life {
 
     pub fn made(&self, writer: u64) -> u64 {
         made(&self.counts, writer)
+    }
+
+    /// In the middle of everything.
+    fn check_budgets(&self, budget: &Budget) {
+        let metrics = self.db.metrics();
+        let used = metrics.memory.used();
+        // A few buffers, and the blocks readers hold.
+        let most = budget.memory as u64 + (4 << 20);
+        assert!(used <= most, "{used} bytes of memory, may be {most}: {:?}", metrics.memory);
+        // A quarter more, and those walks and merges hold.
+        let most = (budget.files * 5 / 4) as u64 + 1000;
+        assert!(metrics.tables.open <= most, "{} open tables, may be {most}", metrics.tables.open);
+        let replay = metrics.journal.replay_bytes;
+        assert!(replay <= budget.replay(), "{replay} bytes to replay, may be {}", budget.replay());
     }
 
     /// In order, so that the next opening finds nothing to repair. Answers what was read.

@@ -33,9 +33,26 @@ const WRITERS: u64 = 3;
 pub struct Plan {
     seed: u64,
     keys: u64,
-    segment: u64,
-    memory: usize,
+    budget: Budget,
     options: Options,
+}
+
+/// What was asked for, by the names of the options.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    memory: usize,
+    memtable: usize,
+    segment: u64,
+    journal: u64,
+    files: usize,
+}
+
+impl Budget {
+    /// The bytes of journal that may have to be replayed: memtables that pin too much are flushed, and
+    /// writers wait while too much waits for that. Then the largest batches.
+    fn replay(&self) -> u64 {
+        2 * self.journal + 8 * self.memtable as u64 + (1 << 20)
+    }
 }
 
 impl Plan {
@@ -48,19 +65,23 @@ impl Plan {
             .block_bytes(64 << rng.below(8))
             .filter_bits(rng.below(17) as u32);
         let memory = 4 << (20 + rng.below(if large { 4 } else { 2 }));
+        let files = 16 << rng.below(7);
+        let memtable = 16 << (10 + rng.below(4 + scale));
+        let journal = segment * (3 + rng.below(6) as u64);
         let options = Options::default()
             .durability(*rng.pick(&[Durability::Buffered, Durability::Buffered, Durability::Sync]))
-            .memtable_bytes(16 << (10 + rng.below(4 + scale)))
+            .memtable_bytes(memtable)
             .table_bytes(16 << (10 + rng.below(4 + scale)))
             .segment_bytes(segment)
-            .journal_bytes(segment * (3 + rng.below(6) as u64))
+            .journal_bytes(journal)
             .cache_bytes(*rng.pick(&[0, 64 << 10, 4 << 20]))
             .memory_bytes(memory)
-            .open_files(16 << rng.below(7))
+            .open_files(files)
             .mapped(rng.one_in(2))
             .workers(1 + rng.below(3))
             .keyspaces(keyspaces);
-        Plan { seed, keys: if large { 30_000 } else { 600 }, segment, memory, options }
+        let budget = Budget { memory, memtable, segment, journal, files };
+        Plan { seed, keys: if large { 30_000 } else { 600 }, budget, options }
     }
 
     fn stream(&self, writer: u64) -> Stream {
@@ -231,10 +252,12 @@ fn soak(seed: u64, length: &Length) {
         soak.check_copies();
         let db = Db::open(dir.path().join("db"), plan.options.clone()).unwrap();
         println!("{}", db.recovery());
+        let (replayed, most) = (db.recovery().bytes, plan.budget.replay());
+        assert!(replayed <= most, "{replayed} bytes replayed, may be {most}");
         soak.check(&db, soak.told);
         if let Some((_, peak)) = end {
             // The code itself, stacks, and the buffers of those who read.
-            let most = plan.memory as u64 + (64 << 20);
+            let most = plan.budget.memory as u64 + (64 << 20);
             assert!(peak <= most, "{} KiB of memory at most, may be {} KiB", peak >> 10, most >> 10);
         }
     }
@@ -256,8 +279,18 @@ impl Soak<'_> {
         let (tables, journal) = (bytes(&dir, ".table"), bytes(&dir, ".journal"));
         println!("at rest {live} bytes of rows: {tables} in tables, {journal} in the journal");
         assert!(tables <= 3 * live + (1 << 20), "{tables} bytes of tables for {live} of rows");
+        let metrics = db.metrics();
+        // The catalog's are not counted.
+        let known = metrics.tables.bytes;
+        assert!(
+            (known..known + (64 << 10)).contains(&tables),
+            "{tables} bytes of tables, {:?}",
+            metrics.tables
+        );
+        assert_eq!(metrics.tables.held, 0);
+        assert_eq!((metrics.snapshots.live, metrics.background.frozen_bytes), (0, 0));
         // The active segment, the next one, and those of large batches.
-        assert!(journal <= 4 * self.plan.segment + (1 << 20), "{journal} bytes of journal at rest");
+        assert!(journal <= 4 * self.plan.budget.segment + (1 << 20), "{journal} bytes of journal at rest");
         for (name, _) in db.names().unwrap() {
             db.drop_keyspace(&name).unwrap();
         }

@@ -37,6 +37,15 @@ fn imports_point_down() {
 }
 
 #[test]
+fn events_have_one_target() {
+    passes(&[(
+        "src/a.rs",
+        "//! x\nfn f() {\n    log::warn!(target: \"esker\", \"x\");\n    log::Level::Warn;\n}\n",
+    )]);
+    fails(&[("src/a.rs", "//! x\nfn f() {\n    log::warn!(\"x\");\n}\n")], "src/a.rs:3: logs without");
+}
+
+#[test]
 fn tests_and_comments_may_name_anything() {
     passes(&[(
         "src/a.rs",

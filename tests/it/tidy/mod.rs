@@ -115,6 +115,7 @@ fn check(files: &[(&str, &str)]) -> Vec<String> {
         if source.in_src() {
             places(source, &mut out);
             option_counts(source, &mut out);
+            log_targets(source, &mut out);
         }
     }
     imports(&sources, &mut out);
@@ -223,6 +224,17 @@ fn places(source: &Source<'_>, out: &mut Vec<String>) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// All that is logged goes to one target, by which a program can choose it.
+fn log_targets(source: &Source<'_>, out: &mut Vec<String>) {
+    let levels = ["error", "warn", "info", "debug", "trace", "log_enabled"];
+    for i in source.code().filter(|&i| source.text_at(i) == "log" && source.text_at(i + 1) == "::") {
+        let logs = levels.contains(&source.text_at(i + 2)) && source.text_at(i + 3) == "!";
+        if logs && source.text_at(i + 5) != "target" {
+            out.push(format!("{}: logs without `target: \"esker\"`", source.at(i)));
         }
     }
 }

@@ -91,4 +91,9 @@ impl Engine for Esker {
     fn is_table(&self, file: &Path) -> bool {
         file.extension().is_some_and(|e| e == "table")
     }
+
+    fn written_bytes(&self) -> Option<u64> {
+        let metrics = self.db.metrics();
+        Some(metrics.journal.bytes + metrics.manifest.bytes + metrics.jobs.written())
+    }
 }

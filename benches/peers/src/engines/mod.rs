@@ -50,6 +50,10 @@ pub trait Engine: Sync {
     fn compact(&self) -> Outcome;
     /// Whether this file of the database is a table.
     fn is_table(&self, file: &Path) -> bool;
+    /// Bytes written, if the engine counts them.
+    fn written_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 pub fn open(engine: &str, setup: &Setup) -> Outcome<Box<dyn Engine>> {

@@ -272,7 +272,16 @@ impl Machine {
 
     fn settle(&mut self) -> Result<()> {
         while self.db().step()? {}
-        Ok(())
+        // What is on the disk is known, and either needed or held; the catalog's tables are not counted.
+        let files = self.sim.files();
+        let tables = files
+            .iter()
+            .filter(|(path, _)| path.starts_with("/db") && path.extension() == Some("table".as_ref()));
+        let metrics = self.db().metrics().tables;
+        let on_disk: u64 = tables.map(|(_, bytes)| bytes).sum();
+        let known = metrics.bytes + metrics.held_bytes;
+        let fits = (known..known + (16 << 10)).contains(&on_disk);
+        same(&fits, &true, format_args!("{on_disk} bytes of tables, {metrics:?}"))
     }
 
     fn create(&mut self, name: usize) -> Result<()> {
