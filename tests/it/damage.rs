@@ -411,7 +411,12 @@ fn bytes_all_over_small_databases() {
 fn verify_names_every_damaged_place() {
     for (seed, mapped) in [(1, false), (2, true)] {
         let mut rng = Rng::new(seed);
-        let options = small().durability(Durability::Buffered).mapped(mapped).memtable_bytes(64 << 10);
+        let options = small()
+            .memtable_bytes(32 << 10)
+            .journal_bytes(256 << 10)
+            .durability(Durability::Buffered)
+            .mapped(mapped)
+            .memtable_bytes(64 << 10);
         let mut world = World::new(options);
         world.run_all(&[Step::Create("a"), Step::Create("b")]);
         for n in 0..6 {
