@@ -36,6 +36,15 @@ pub(crate) struct CommitState {
     pub writers: Writers,
 }
 
+/// The journal when memtables are looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Look {
+    /// About where it ends.
+    pub end: Position,
+    /// How much of it memtables may need.
+    pub bytes: u64,
+}
+
 /// The writing side of every live tree's memtable.
 #[derive(Default)]
 pub(crate) struct Writers {
@@ -166,13 +175,8 @@ impl Writers {
     }
 
     /// Freezes memtables that have grown to `limit`, or that make all of them together too large,
-    /// or that pin the journal before `pinned`. Answers the trees that want a flush.
-    pub fn rotate_full(
-        &mut self,
-        limit: usize,
-        pinned: impl Fn() -> Position,
-        throttle: &Throttle,
-    ) -> Vec<Arc<Tree>> {
+    /// or that pin journal that is half its limit behind. Answers the trees that want a flush.
+    pub fn rotate_full(&mut self, limit: usize, journal: Look, throttle: &Throttle) -> Vec<Arc<Tree>> {
         let mut full = Vec::new();
         for i in 0..self.touched.len() {
             if let Some(w) = self.by_id.get_mut(&self.touched[i])
@@ -182,11 +186,12 @@ impl Writers {
                 full.push(w.tree.clone());
             }
         }
-        // All of them are looked at after every sixteenth of a memtable: often enough to stay near
-        // the limit, rarely enough to cost nothing.
-        if self.unchecked >= limit / 16 {
+        // All of them are looked at after every sixteenth of a memtable, or of the journal: often
+        // enough to stay near the limit, rarely enough to cost nothing.
+        if self.unchecked as u64 >= (limit as u64).min(journal.bytes) / 16 {
             self.unchecked = 0;
-            throttle.active(self.rotate_excess(limit, pinned(), &mut full) as u64);
+            let pinned = Position(journal.end.0.saturating_sub(journal.bytes / 2));
+            throttle.active(self.rotate_excess(limit, pinned, &mut full) as u64, journal.end);
         }
         full
     }

@@ -3,12 +3,12 @@
 //! commit where the journal is not mapped; syncing is the sync stage's business.
 
 use crate::batch::Ops;
-use crate::db::appender::CommitState;
+use crate::db::appender::{CommitState, Look};
 use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::Core;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ids::{KeyspaceId, Position, Seq};
+use crate::ids::{KeyspaceId, Seq};
 use crate::options::Durability;
 use std::sync::Arc;
 
@@ -113,13 +113,9 @@ impl Core {
         commit.commits += 1;
         self.snapshots.publish(last);
         let limit = self.options.memtable_limit();
-        let full = commit.writers.rotate_full(limit, || self.pinned_limit(position), &self.throttle);
+        let look = Look { end: position, bytes: self.options.journal_bytes };
+        let full = commit.writers.rotate_full(limit, look, &self.throttle);
         Ok(Tried::Committed { last, full, grown: commit.writers.looked() })
-    }
-
-    /// Memtables that pin the journal before this are flushed.
-    fn pinned_limit(&self, end: Position) -> Position {
-        Position(end.0.saturating_sub(self.options.journal_bytes / 2))
     }
 
     /// Freezes the memtables of `only` or of all trees and queues them for flushing.

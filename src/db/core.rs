@@ -300,6 +300,7 @@ impl Core {
         }
         debug_assert_eq!(set.state().check_changed(&edit).map_err(|e| e.to_string()), Ok(()));
         self.sealed.lock().retain(|s| !sealed.contains(s));
+        self.throttle.needed_from(floor);
         let old_views = self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);
         self.tell_failed();

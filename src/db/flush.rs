@@ -9,14 +9,19 @@ use crate::error::Result;
 use crate::ids::Seq;
 use crate::job::flush;
 use crate::memtable::Memtable;
+use crate::table::Unsynced;
 use crate::version::Change;
 use std::sync::Arc;
+
+/// So many tables are written before they are synced: open files are few.
+const SYNCED_TOGETHER: usize = 64;
 
 /// The frozen memtables of a tree, and the newest of their operations.
 type Frozen<'a> = (&'a Arc<Tree>, Vec<Arc<Memtable>>, Seq);
 
 impl Core {
-    /// Flushes the frozen memtables of `trees`: one directory sync and one edit for all of them.
+    /// Flushes the frozen memtables of `trees`: one directory sync and one edit for all of them, and
+    /// their tables synced together, since what the first sync costs the others are spared.
     pub fn flush_trees(&self, trees: &[Arc<Tree>]) -> Result<()> {
         let mut frozen: Vec<Frozen<'_>> = Vec::new();
         for tree in trees {
@@ -34,15 +39,19 @@ impl Core {
         let horizon = self.snapshots.horizon();
         let mut installed = Installed::default();
         let mut made = MadeTables { core: self, tables: Vec::new() };
-        let (mut done, mut claims) = (Vec::new(), Vec::new());
+        let (mut done, mut claims, mut unsynced) = (Vec::new(), Vec::new(), Vec::new());
         for (tree, mems, last) in frozen {
             let id = tree.id;
-            let tables =
-                flush::flush(&mems, &horizon, &self.store, self.output(tree), &mut || self.new_table())?;
+            let new_table = &mut || self.new_table();
+            let (tables, written) = flush::flush(&mems, &horizon, &self.store, self.output(tree), new_table)?;
             made.note(&tables);
+            unsynced.extend(written);
+            if unsynced.len() >= SYNCED_TOGETHER {
+                unsynced.drain(..).try_for_each(Unsynced::sync)?;
+            }
             done.push((tree, Sum::of(&tables)));
             if tables.iter().any(|t| t.range_deletes > 0) {
-                let ranges: Vec<_> = mems.iter().map(|m| m.range_sets()).collect();
+                let ranges: Vec<_> = mems.iter().filter_map(|m| m.range_sets()).collect();
                 let thinned = horizon.thin(ranges.iter().flat_map(|sets| sets.deletes()));
                 let hidden = self.claim_hidden(id, &thinned, &horizon);
                 let (gone, claim) = hidden.unzip();
@@ -55,6 +64,7 @@ impl Core {
             installed.flushed.push((id, mems, last));
             installed.touched.push(id);
         }
+        unsynced.into_iter().try_for_each(Unsynced::sync)?;
         self.publish(installed, made)?;
         drop(claims);
         for (tree, made) in done {

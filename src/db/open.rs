@@ -15,7 +15,7 @@
 use crate::batch::decode;
 use crate::budget::Budget;
 use crate::cache::Cache;
-use crate::db::appender::{CommitState, Writers};
+use crate::db::appender::{CommitState, Look, Writers};
 use crate::db::core::Core;
 use crate::db::entropy::{self, Salts};
 use crate::db::registry::{Registry, Unborn};
@@ -142,7 +142,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
     let (pool, store) = places(dir, &options);
-    let mut build = Build::new(&state, &store, &pool, options.memtable_limit())?;
+    let mut build = Build::new(&state, &store, &pool, &options)?;
     let report = journal::recover(
         Recover {
             fs: &*fs,
@@ -349,6 +349,7 @@ fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> 
 /// Trees being filled from tables and journal.
 struct Build {
     memtable_bytes: usize,
+    journal_bytes: u64,
     registry: Mutex<Registry>,
     writers: Writers,
     last_seq: Seq,
@@ -358,9 +359,10 @@ struct Build {
 
 impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
-    fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, memtable_bytes: usize) -> Result<Build> {
+    fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, options: &Options) -> Result<Build> {
+        let (memtable_bytes, journal_bytes) = (options.memtable_limit(), options.journal_bytes);
         let mut registry = Registry::new(pool);
-        registry.throttle = Arc::new(Throttle::new(memtable_bytes));
+        registry.throttle = Arc::new(Throttle::new(memtable_bytes, journal_bytes));
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
@@ -378,7 +380,7 @@ impl Build {
             rows.next()?;
         }
         let (registry, needed) = (Mutex::new(registry), BTreeSet::new());
-        Ok(Build { memtable_bytes, registry, writers, last_seq: Seq::ZERO, needed })
+        Ok(Build { memtable_bytes, journal_bytes, registry, writers, last_seq: Seq::ZERO, needed })
     }
 
     fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
@@ -407,7 +409,8 @@ impl Build {
         self.last_seq = first.plus(u64::from(count).saturating_sub(1));
         // Frozen memtables are flushed once the database runs.
         let throttle = self.registry.lock().throttle.clone();
-        self.writers.rotate_full(self.memtable_bytes, || Position(0), &throttle);
+        let look = Look { end: Position(0), bytes: self.journal_bytes };
+        self.writers.rotate_full(self.memtable_bytes, look, &throttle);
         Ok(())
     }
 }

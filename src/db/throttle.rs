@@ -7,6 +7,7 @@
 //! curve passes any speed there is: 180 MB/s at a fifth of the way, 20 MB/s at a half, 1.2 MB/s at
 //! nine tenths, so that where a machine comes to rest leaves room on both sides.
 
+use crate::ids::Position;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -36,6 +37,11 @@ impl Load {
     /// written and one being flushed is how it should be.
     pub fn memory(bytes: u64, memtable: u64) -> Load {
         Load { now: bytes, soft: memtable.saturating_mul(2), hard: memtable.saturating_mul(4) }
+    }
+
+    /// Bytes of journal that memtables need, of `limit`.
+    pub fn journal(bytes: u64, limit: u64) -> Load {
+        Load { now: bytes, soft: limit / 4 * 3, hard: limit }
     }
 
     /// Runs of level 0 of one tree.
@@ -112,21 +118,25 @@ pub(crate) struct Stalls {
     pub waiting: AtomicU64,
 }
 
-/// Bytes in memtables.
+/// What memtables take.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Memory {
-    /// In those that are written to, as of the last look at them.
+    /// Bytes in those that are written to, as of the last look at them.
     pub active: u64,
-    /// In those that wait for their flush, exactly.
+    /// Bytes in those that wait for their flush, exactly.
     pub frozen: u64,
+    /// The journal positions of that look, and of the oldest record any of them needs.
+    pub journal_end: Position,
+    pub journal_start: Position,
 }
 
 /// What all trees of a database have in common for those who write.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     memtable_bytes: u64,
+    journal_bytes: u64,
     memory: Mutex<Memory>,
-    /// The pressure of memory.
+    /// The pressure of memory and journal.
     pub gauge: Gauge,
     /// When all delays so far are over, in nanoseconds of the clock.
     until: AtomicU64,
@@ -135,14 +145,15 @@ pub(crate) struct Throttle {
 
 impl Default for Throttle {
     fn default() -> Throttle {
-        Throttle::new(64 << 20)
+        Throttle::new(64 << 20, u64::MAX)
     }
 }
 
 impl Throttle {
-    pub fn new(memtable_bytes: usize) -> Throttle {
+    pub fn new(memtable_bytes: usize, journal_bytes: u64) -> Throttle {
         Throttle {
             memtable_bytes: memtable_bytes as u64,
+            journal_bytes,
             memory: Mutex::default(),
             gauge: Gauge::default(),
             until: AtomicU64::new(0),
@@ -159,9 +170,14 @@ impl Throttle {
         });
     }
 
-    /// The memtables that are written to hold so many bytes.
-    pub fn active(&self, bytes: u64) {
-        self.change(|memory| memory.active = bytes);
+    /// The memtables that are written to hold so many bytes, and the journal ends here.
+    pub fn active(&self, bytes: u64, end: Position) {
+        self.change(|memory| (memory.active, memory.journal_end) = (bytes, end));
+    }
+
+    /// No memtable needs the journal before this.
+    pub fn needed_from(&self, start: Position) {
+        self.change(|memory| memory.journal_start = start);
     }
 
     pub fn memory(&self) -> Memory {
@@ -171,9 +187,15 @@ impl Throttle {
     fn change(&self, change: impl FnOnce(&mut Memory)) {
         let mut memory = self.memory.lock();
         change(&mut memory);
+        let Memory { active, frozen, journal_end, journal_start } = *memory;
         // Only what is frozen becomes less by waiting.
-        let bytes = if memory.frozen == 0 { 0 } else { memory.active + memory.frozen };
-        self.gauge.set(Load::memory(bytes, self.memtable_bytes).pressure());
+        let pressure = if frozen == 0 {
+            Pressure::NONE
+        } else {
+            let journal = Load::journal(journal_end.0.saturating_sub(journal_start.0), self.journal_bytes);
+            Load::memory(active + frozen, self.memtable_bytes).pressure().max(journal.pressure())
+        };
+        self.gauge.set(pressure);
     }
 
     /// Adds a delay to those of all writers, one behind the other, at the moment `now`. Answers when it is over
@@ -268,16 +290,30 @@ mod tests {
 
     #[test]
     fn what_is_frozen_is_no_longer_active() {
-        let throttle = Throttle::new(100);
-        throttle.active(350);
+        let throttle = Throttle::new(100, u64::MAX);
+        throttle.active(350, Position(0));
         assert_eq!(throttle.gauge.get(), Pressure::NONE, "nothing would be gained by waiting");
         throttle.frozen(0, 150);
-        let Memory { active, frozen } = throttle.memory();
+        let Memory { active, frozen, .. } = throttle.memory();
         assert_eq!((active, frozen), (200, 150));
         assert!(throttle.gauge.get() > Pressure::NONE);
-        throttle.active(250);
+        throttle.active(250, Position(0));
         assert_eq!(throttle.gauge.get(), Pressure::STOP);
         throttle.frozen(150, 0);
+        assert_eq!(throttle.gauge.get(), Pressure::NONE);
+    }
+
+    #[test]
+    fn the_journal_that_memtables_need_counts() {
+        let throttle = Throttle::new(1 << 20, 1000);
+        throttle.active(0, Position(5900));
+        throttle.needed_from(Position(5000));
+        assert_eq!(throttle.gauge.get(), Pressure::NONE, "nothing is being flushed");
+        throttle.frozen(0, 1);
+        assert!(throttle.gauge.get() > Pressure::NONE && throttle.gauge.get() < Pressure::STOP);
+        throttle.active(0, Position(6000));
+        assert_eq!(throttle.gauge.get(), Pressure::STOP);
+        throttle.needed_from(Position(5400));
         assert_eq!(throttle.gauge.get(), Pressure::NONE);
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::ids::FileNo;
 use crate::key::Trailer;
-use crate::table::{Store, Summary, WriteOptions, Writer};
+use crate::table::{Store, Summary, Unsynced, WriteOptions, Writer};
 use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub(crate) struct Output<'a> {
     /// Where the open table begins; `None` for the first.
     from: Option<Vec<u8>>,
     done: Vec<TableMeta>,
+    /// Those of `done` that are not synced yet, if somebody else does that.
+    unsynced: Option<Vec<Unsynced>>,
 }
 
 impl<'a> Output<'a> {
@@ -47,7 +49,14 @@ impl<'a> Output<'a> {
         new_table: NewTable<'a>,
         tombstones: RangeTombstones,
     ) -> Output<'a> {
-        Output { store, options, new_table, tombstones, open: None, room: 0, from: None, done: Vec::new() }
+        let (open, room, from, done, unsynced) = (None, 0, None, Vec::new(), None);
+        Output { store, options, new_table, tombstones, open, room, from, done, unsynced }
+    }
+
+    /// The caller syncs the tables.
+    pub fn unsynced(mut self) -> Output<'a> {
+        self.unsynced = Some(Vec::new());
+        self
     }
 
     /// Adds the next entry in internal order. `again`: its key may be that of the entry before.
@@ -92,7 +101,14 @@ impl<'a> Output<'a> {
         }
         self.from = to.map(<[u8]>::to_vec);
         let Some((no, writer)) = self.open.take() else { return Ok(()) };
-        match writer.finish(&tombstones) {
+        let finished = match &mut self.unsynced {
+            None => writer.finish(&tombstones),
+            Some(unsynced) => writer.finish_unsynced(&tombstones).map(|(summary, file)| {
+                unsynced.push(file);
+                summary
+            }),
+        };
+        match finished {
             Ok(summary) => self.done.push(meta(no, summary)),
             Err(e) => {
                 discard(self.store, no);
@@ -103,9 +119,14 @@ impl<'a> Output<'a> {
     }
 
     /// The tables written, synced, in key order. Their directory is not synced yet.
-    pub fn finish(mut self) -> Result<Vec<TableMeta>> {
+    pub fn finish(self) -> Result<Vec<TableMeta>> {
+        self.finish_all().map(|(tables, _)| tables)
+    }
+
+    /// Also what is left to be [synced](Output::unsynced).
+    pub fn finish_all(mut self) -> Result<(Vec<TableMeta>, Vec<Unsynced>)> {
         self.cut(None)?;
-        Ok(std::mem::take(&mut self.done))
+        Ok((std::mem::take(&mut self.done), self.unsynced.take().unwrap_or_default()))
     }
 }
 

@@ -36,4 +36,4 @@ pub(crate) use format::Properties;
 pub(crate) use reader::{Pin, ReadOptions, Table};
 pub(crate) use store::{Handle, Store};
 pub(crate) use verify::verify;
-pub(crate) use writer::{Summary, WriteOptions, Writer};
+pub(crate) use writer::{Summary, Unsynced, WriteOptions, Writer};

@@ -64,6 +64,18 @@ pub(crate) struct Summary {
     pub dense: bool,
 }
 
+/// A table that is written, and not synced yet.
+pub(crate) struct Unsynced {
+    file: Arc<dyn File>,
+    path: PathBuf,
+}
+
+impl Unsynced {
+    pub fn sync(self) -> Result<()> {
+        self.file.sync().map_err(|e| Error::io("syncing a table", &self.path, e))
+    }
+}
+
 /// Writes one table.
 pub(crate) struct Writer {
     file: Arc<dyn File>,
@@ -286,7 +298,14 @@ impl Writer {
 
     /// Writes what is left and what leads to it, then makes the file durable. A table holds at
     /// least one entry or range delete.
-    pub fn finish(mut self, tombstones: &RangeTombstones) -> Result<Summary> {
+    pub fn finish(self, tombstones: &RangeTombstones) -> Result<Summary> {
+        let (summary, unsynced) = self.finish_unsynced(tombstones)?;
+        unsynced.sync()?;
+        Ok(summary)
+    }
+
+    /// As [`finish`](Writer::finish), but for the sync, which is only begun.
+    pub fn finish_unsynced(mut self, tombstones: &RangeTombstones) -> Result<(Summary, Unsynced)> {
         let last = self.block.last().map(|(last, _)| last.to_vec());
         self.cut_block(None)?;
         let properties = self.properties(last.as_deref(), tombstones)?;
@@ -303,8 +322,9 @@ impl Writer {
         let end = footer.encode(self.place());
         self.out.extend_from_slice(&end);
         self.write_out()?;
-        self.file.sync().map_err(|e| Error::io("syncing a table", &self.path, e))?;
-        Ok(Summary {
+        let unsynced = Unsynced { file: self.file.clone(), path: self.path.clone() };
+        unsynced.file.start_writeback(0, self.written);
+        let summary = Summary {
             id: self.id,
             size: self.written,
             smallest: properties.smallest,
@@ -317,7 +337,8 @@ impl Writer {
             raw_bytes: properties.raw_bytes,
             superseded: self.counts.superseded,
             dense: self.counts.dense,
-        })
+        };
+        Ok((summary, unsynced))
     }
 
     fn properties(&mut self, last: Option<&[u8]>, tombstones: &RangeTombstones) -> Result<Properties> {

@@ -12,6 +12,7 @@ mod damage;
 mod events;
 mod faults;
 mod hook;
+mod many;
 mod model;
 mod pairs;
 mod process;
