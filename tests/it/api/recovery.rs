@@ -36,11 +36,8 @@ fn opened(sim: &SimFs) -> Recovery {
 /// The journal segment that was written last.
 fn journal(sim: &SimFs) -> std::path::PathBuf {
     let holds = |path: &Path| sim.read(path).unwrap().windows(100).any(|bytes| bytes == [7; 100]);
-    let journals = sim.files().into_iter().map(|(path, _)| path);
-    journals
-        .filter(|path| path.extension().is_some_and(|e| e == "journal") && holds(path))
-        .next_back()
-        .unwrap()
+    let mut journals = sim.files().into_iter().map(|(path, _)| path);
+    journals.rfind(|path| path.extension().is_some_and(|e| e == "journal") && holds(path)).unwrap()
 }
 
 #[test]
