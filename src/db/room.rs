@@ -51,9 +51,9 @@ impl Core {
             let began = clock::nanos();
             self.note_stop(trees);
             let relieved = self.await_end_of_stop(trees, write.deadline);
-            let took = clock::nanos() - began;
             let stalls = &self.throttle.stalls;
             stalls.stopped.fetch_add(1, Ordering::Relaxed);
+            let took = clock::nanos() - began;
             stalls.stopped_nanos.fetch_add(took, Ordering::Relaxed);
             self.note_relief(Duration::from_nanos(took));
             match relieved {

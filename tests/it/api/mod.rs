@@ -4,6 +4,7 @@ mod conditions;
 mod directory;
 mod failures;
 mod metrics;
+mod recovery;
 mod tickets;
 
 use esker::{Db, Durability, Entry, Error, ErrorKind, Keyspace, Options, Result};
