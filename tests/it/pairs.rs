@@ -193,6 +193,7 @@ fn many_pairs_stay_right_across_kills() {
     }
     let (db, data, count) = open(dir.path());
     assert_eq!(done(&count), all);
+    assert!(db.verify().unwrap().is_ok());
     db.flush().unwrap();
     while db.step().unwrap() {}
     let left = check(&data, all, pairs, &mut rng);
