@@ -124,10 +124,10 @@ fn scans() {
             let line = |what: &str| format!("{what} {shape} {compression:?}");
             a.iter().for_each(|e| drop(e.unwrap()));
             report(&line("forward"), N, || {
-                assert_eq!(a.iter().map(|e| black_box(e.unwrap())).count(), N as usize);
+                a.iter().for_each(|e| drop(black_box(e.unwrap())));
             });
             report(&line("reverse"), N, || {
-                assert_eq!(a.iter().rev().map(|e| black_box(e.unwrap())).count(), N as usize);
+                a.iter().rev().for_each(|e| drop(black_box(e.unwrap())));
             });
             report(&line("cursor"), N, || {
                 let mut cursor = a.cursor(..);

@@ -137,7 +137,7 @@ impl Counts {
         self.raw_bytes += bytes as u64;
         self.min_seq = self.min_seq.min(trailer.seq());
         self.max_seq = self.max_seq.max(trailer.seq());
-        if self.entries % STRIDE == 0 {
+        if self.entries.is_multiple_of(STRIDE) {
             self.end_stride();
         }
     }

@@ -118,9 +118,12 @@ fn run(dir: &Path, until: u64) -> u64 {
     acked
 }
 
+/// A key, and the operation that wrote it last.
+type Pair = ([u8; 16], u64);
+
 /// What is there after operation `n`: the pairs by number with the operation that wrote them last,
 /// and those that were not deleted, in order.
-fn expect(n: u64, pairs: u64) -> (Vec<Option<u64>>, Vec<([u8; 16], u64)>) {
+fn expect(n: u64, pairs: u64) -> (Vec<Option<u64>>, Vec<Pair>) {
     let (writes, ranges) = (n.min(2 * pairs), n.saturating_sub(2 * pairs));
     let mut last = vec![None; pairs as usize];
     (0..writes).for_each(|n| last[target(n, pairs) as usize] = Some(n));
@@ -193,6 +196,7 @@ fn many_pairs_stay_right_across_kills() {
     }
     let (db, data, count) = open(dir.path());
     assert_eq!(done(&count), all);
+    assert!(db.verify().unwrap().is_ok());
     db.flush().unwrap();
     while db.step().unwrap() {}
     let left = check(&data, all, pairs, &mut rng);

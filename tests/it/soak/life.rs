@@ -191,6 +191,7 @@ impl Life {
             match rng.below(6) {
                 0 => self.db.flush().unwrap(),
                 1 => self.db.sync().unwrap(),
+                4 if rng.one_in(4) => assert!(self.db.verify().unwrap().is_ok()),
                 2 => drop(self.db.step().unwrap()),
                 _ => self.let_pass(rng.below(40)),
             }

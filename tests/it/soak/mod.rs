@@ -279,6 +279,8 @@ impl Soak<'_> {
         let (tables, journal) = (bytes(&dir, ".table"), bytes(&dir, ".journal"));
         println!("at rest {live} bytes of rows: {tables} in tables, {journal} in the journal");
         assert!(tables <= 3 * live + (1 << 20), "{tables} bytes of tables for {live} of rows");
+        let verified = db.verify().unwrap();
+        assert!(verified.is_ok(), "{verified:?}");
         let metrics = db.metrics();
         // The catalog's are not counted.
         let known = metrics.tables.bytes;

@@ -256,6 +256,7 @@ impl Machine {
                 self.db().sync()?;
                 same(&self.db().durable_seq(), &self.db().visible_seq(), "durable after a sync")
             }
+            Step::Verify => same(&self.db().verify()?.is_ok(), &true, "verify"),
             Step::Checkpoint(options) => self.checkpoint(*options),
             Step::Reopen(end, options) => self.reopen(*end, *options),
         }

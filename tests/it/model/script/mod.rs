@@ -84,6 +84,7 @@ enum Step {
     Settle,
     Flush,
     Sync,
+    Verify,
     /// A copy, which is opened with the options of this number.
     Checkpoint(usize),
     /// With the options of this number.
@@ -144,6 +145,7 @@ impl fmt::Debug for Step {
             Step::Settle => f.write_str("settle"),
             Step::Flush => f.write_str("flush"),
             Step::Sync => f.write_str("sync"),
+            Step::Verify => f.write_str("verify"),
             Step::Checkpoint(options) => write!(f, "checkpoint, open with options {options}"),
             Step::Reopen(end, options) => write!(f, "{end:?}, open with options {options}"),
         }
