@@ -8,7 +8,7 @@ use crate::db::publish::MadeTables;
 use crate::db::tree::{Tree, dropped};
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::ids::FileNo;
-use crate::job::compact;
+use crate::job::compact::{self, Inputs};
 use crate::job::pick::{self, Manual, Plan};
 use crate::version::{Change, Levels, Span, VersionSet};
 use crate::view::run::Run;
@@ -139,16 +139,11 @@ impl Core {
         }
         self.snapshots.meet(began);
         let horizon = self.snapshots.horizon();
-        let new_table = &mut || self.new_table();
-        let merged = compact::compact(
-            &inputs,
-            plan.bottom,
-            &horizon,
-            &self.store,
-            self.output(tree),
-            new_table,
-            pause,
-        )?;
+        let below = view.runs.iter().find(|run| run.level == plan.level_out + 1);
+        let below: Vec<_> = below.iter().flat_map(|run| run.tables.iter().map(|t| t.meta.clone())).collect();
+        let inputs = Inputs { runs: &inputs, bottom: plan.bottom, below: &below };
+        let (output, new_table) = (self.output(tree), &mut || self.new_table());
+        let merged = compact::compact(&inputs, &horizon, &self.store, output, new_table, pause)?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
         made.note(&merged.tables);
         let written = Sum::of(&merged.tables);

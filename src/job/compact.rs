@@ -14,6 +14,17 @@ use std::sync::Arc;
 /// `pause` is called after so many bytes of input.
 const PAUSE_BYTES: usize = 256 << 10;
 
+/// What is to be merged.
+pub(crate) struct Inputs<'a> {
+    /// Newest first.
+    pub runs: &'a [Arc<Run>],
+    /// Nothing older than the inputs can lie below the output, so tombstones that no snapshot needs go
+    /// as well.
+    pub bottom: bool,
+    /// The tables of the level below the output's, in key order.
+    pub below: &'a [Arc<TableMeta>],
+}
+
 /// What a merge made.
 pub(crate) struct Merged {
     pub tables: Vec<TableMeta>,
@@ -21,34 +32,33 @@ pub(crate) struct Merged {
     pub tombstones: RangeTombstones,
 }
 
-/// Merges `inputs`. `bottom`: nothing older than the inputs can lie below the output, so tombstones
-/// that no snapshot needs go as well. The tables are synced, their names are not. A block that
-/// cannot be read fails the whole job: nothing is dropped on the strength of an error.
+/// Merges `inputs`. The tables are synced, their names are not. A block that cannot be read fails the
+/// whole job: nothing is dropped on the strength of an error.
 ///
 /// Tables of which no read can see anything behind range deletes of the others are not even opened.
 ///
 /// `pause` is called every now and then, for what is more urgent; its error abandons the job.
 pub(crate) fn compact(
-    inputs: &[Arc<Run>],
-    bottom: bool,
+    inputs: &Inputs<'_>,
     horizon: &Horizon,
     store: &Arc<Store>,
     options: OutputOptions,
     new_table: NewTable<'_>,
     pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Merged> {
+    let &Inputs { runs, bottom, below } = inputs;
     let mut tables = Vec::new();
-    for table in inputs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
+    for table in runs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
         tables.push(table.handle.visit()?);
     }
     let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
     drop(tables);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
     let seen = |t: &RunTable| tombstones.is_empty() || !hides(&tombstones, horizon, &t.meta);
-    let seen = inputs.iter().map(|r| r.only(seen));
+    let seen = runs.iter().map(|r| r.only(seen));
     let mut entries = Merge::new(seen.map(RunCursor::streaming).collect());
     let mut retain = Retain::new(horizon, &tombstones, bottom);
-    let mut output = Output::new(store, options, new_table, kept);
+    let mut output = Output::new(store, options, new_table, kept).above(below);
     entries.seek_first()?;
     let mut read = 0;
     while entries.valid() {

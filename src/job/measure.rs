@@ -7,7 +7,7 @@ use crate::cache::Cache;
 use crate::db::handle::Db;
 use crate::fs::os::OsFs;
 use crate::ids::{FileNo, Seq};
-use crate::job::compact::compact;
+use crate::job::compact::{Inputs, compact};
 use crate::job::output::{Output, OutputOptions};
 use crate::job::retain::Horizon;
 use crate::key::{Kind, Trailer};
@@ -86,7 +86,8 @@ fn compactions() {
             let store = Store::new(Arc::new(OsFs), dir.path().into(), Cache::new(64 << 20), read);
             let write = WriteOptions { block_bytes: 4096, compression, filter_bits: 10 };
             let options = OutputOptions { write, table_bytes: 4 << 20 };
-            let inputs = runs(&store, options, count);
+            let runs = runs(&store, options, count);
+            let inputs = Inputs { runs: &runs, bottom: true, below: &[] };
             let horizon = Horizon::new([], Seq::new(N + 1).unwrap());
             let mut no = 1000;
             let mut new_table = || {
@@ -95,7 +96,7 @@ fn compactions() {
             };
             report(&format!("compact {shape} {compression:?}"), N, || {
                 let pause = &mut || Ok(());
-                black_box(compact(&inputs, true, &horizon, &store, options, &mut new_table, pause).unwrap());
+                black_box(compact(&inputs, &horizon, &store, options, &mut new_table, pause).unwrap());
             });
         }
     }

@@ -45,6 +45,8 @@ pub enum Step {
     Work,
     /// All background work.
     Settle,
+    /// By hand, from the first key to before the second.
+    Compact(Name, Bytes, Bytes),
     Reopen,
     /// Taken, and kept until the next [`Step::Release`].
     Snapshot,
@@ -292,6 +294,7 @@ fn call(db: &Db, step: &Step) -> esker::Result<()> {
             let (to, from) = (db.keyspace(name)?, db.keyspace(staging)?);
             db.batch().replace(&to, &from).commit().map(|_| ())
         }
+        Step::Compact(name, from, to) => db.keyspace(name)?.compact(from.clone()..to.clone()),
         Step::Sync => db.sync(),
         Step::Flush => db.flush(),
         Step::Work => db.step().map(|_| ()),
@@ -344,7 +347,12 @@ pub fn random_step(rng: &mut Rng, state: &State) -> Step {
         }
         24 => Step::Wait,
         25 => Step::Sync,
-        26 | 27 => Step::Flush,
+        26 => Step::Flush,
+        27 => {
+            let (a, b) = (rng.below(24), rng.below(24));
+            let key = |n: usize| format!("key{n:02}").into_bytes();
+            Step::Compact(one(rng, &live), key(a.min(b)), key(a.max(b)))
+        }
         28..32 => Step::Work,
         32 => Step::Settle,
         33 => Step::Reopen,

@@ -18,6 +18,7 @@ pub const WORKLOADS: &[(&str, usize, Workload)] = &[
     ("moves", 80, moves),
     ("tables under a range delete", 100, tables_under_a_range_delete),
     ("queue", 80, queue),
+    ("compacted by hand", 100, compacted_by_hand),
     ("replaced again and again", 80, replaced_again_and_again),
 ];
 
@@ -206,6 +207,20 @@ fn queue(w: &mut World) {
         w.run(&if i % 3 == 1 { Step::Flush } else { Step::Work });
     }
     w.run_all(&[Step::Settle, Step::Reopen]);
+}
+
+/// In parts, all of it, with deletes and a snapshot, and what is compacted already.
+fn compacted_by_hand(w: &mut World) {
+    let compact = |from: &str, to: &str| Step::Compact("a", from.into(), to.into());
+    w.run(&Step::Create("a"));
+    for round in 0..3usize {
+        w.run(&Step::Commit(How::Buffered, rows(&["a"], round * 5..round * 5 + 15, 200, round as u64)));
+        w.run(&compact("key0004", "key0012"));
+    }
+    let delete = Write::DeleteRange("a", b"key0003".to_vec(), b"key0016".to_vec());
+    w.run_all(&[Step::Snapshot, Step::Commit(How::Buffered, vec![delete]), compact("", "z"), Step::Release]);
+    w.run_all(&[compact("", "z"), compact("", "z"), Step::Reopen]);
+    w.run_all(&[Step::Commit(How::Sync, vec![Write::Clear("a")]), compact("", "z"), Step::Settle]);
 }
 
 /// The contents of a name change hands, with tables of both, and with readers of the old.

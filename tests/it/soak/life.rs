@@ -4,7 +4,7 @@
 use super::stream::{self, Op, SPACES, Stream, Write, is_value};
 use super::{Budget, Plan, WRITERS};
 use crate::rng::Rng;
-use esker::{Batch, Db, Durability, Keyspace, Snapshot};
+use esker::{Batch, Db, Durability, ErrorKind, Keyspace, Snapshot};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -191,6 +191,7 @@ impl Life {
             match rng.below(6) {
                 0 => self.db.flush().unwrap(),
                 1 => self.db.sync().unwrap(),
+                3 => self.compact(rng),
                 4 if rng.one_in(4) => assert!(self.db.verify().unwrap().is_ok()),
                 2 => drop(self.db.step().unwrap()),
                 _ => self.let_pass(rng.below(40)),
@@ -200,6 +201,16 @@ impl Life {
 
     pub fn made(&self, writer: u64) -> u64 {
         made(&self.counts, writer)
+    }
+
+    /// A part of some keyspace, by hand. It may be dropped meanwhile.
+    fn compact(&self, rng: &mut Rng) {
+        let Some((keyspace, _)) = self.some(rng, false) else { return };
+        let from = rng.below(256);
+        let range = format!("{from:02x}")..format!("{:02x}", from + rng.below(256 - from));
+        if let Err(e) = keyspace.compact(range) {
+            assert_eq!(e.kind(), ErrorKind::Closed, "{e:?}");
+        }
     }
 
     /// In the middle of everything.

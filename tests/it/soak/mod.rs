@@ -274,11 +274,18 @@ impl Soak<'_> {
             db.flush().unwrap();
             while db.step().unwrap() {}
         };
-        settle();
+        let compact = || {
+            settle();
+            for (name, _) in db.names().unwrap() {
+                db.keyspace(&name).unwrap().compact(..).unwrap();
+            }
+            settle();
+        };
+        compact();
         let live: u64 = self.models.iter().map(Model::bytes).sum();
         let (tables, journal) = (bytes(&dir, ".table"), bytes(&dir, ".journal"));
         println!("at rest {live} bytes of rows: {tables} in tables, {journal} in the journal");
-        assert!(tables <= 3 * live + (1 << 20), "{tables} bytes of tables for {live} of rows");
+        assert!(tables <= live * 5 / 4 + (128 << 10), "{tables} bytes of tables for {live} of rows");
         let verified = db.verify().unwrap();
         assert!(verified.is_ok(), "{verified:?}");
         let metrics = db.metrics();
@@ -293,6 +300,12 @@ impl Soak<'_> {
         assert_eq!((metrics.snapshots.live, metrics.background.frozen_bytes), (0, 0));
         // The active segment, the next one, and those of large batches.
         assert!(journal <= 4 * self.plan.budget.segment + (1 << 20), "{journal} bytes of journal at rest");
+        for (name, _) in db.names().unwrap() {
+            db.keyspace(&name).unwrap().delete_range(..).unwrap();
+        }
+        compact();
+        let left = bytes(&dir, ".table");
+        assert!(left < 64 << 10, "{left} bytes of tables with every row deleted");
         for (name, _) in db.names().unwrap() {
             db.drop_keyspace(&name).unwrap();
         }

@@ -257,6 +257,7 @@ impl Machine {
                 same(&self.db().durable_seq(), &self.db().visible_seq(), "durable after a sync")
             }
             Step::Verify => same(&self.db().verify()?.is_ok(), &true, "verify"),
+            Step::Compact(name, range) => self.compact(*name, range),
             Step::Checkpoint(options) => self.checkpoint(*options),
             Step::Reopen(end, options) => self.reopen(*end, *options),
         }
@@ -459,6 +460,14 @@ impl Machine {
     fn options(&self, number: usize) -> Options {
         let options = self.setup.options[number % self.setup.options.len()].clone();
         options.fs(Arc::new(self.sim.clone()))
+    }
+
+    fn compact(&mut self, name: usize, range: &Range) -> Result<()> {
+        let Some(keyspace) = self.live.get(&name) else { return Ok(()) };
+        if reversed(range) {
+            return refused(keyspace.compact(range.clone()), "a reversed range");
+        }
+        Ok(keyspace.compact(range.clone())?)
     }
 
     fn checkpoint(&mut self, options: usize) -> Result<()> {

@@ -85,6 +85,8 @@ enum Step {
     Flush,
     Sync,
     Verify,
+    /// By hand.
+    Compact(usize, Range),
     /// A copy, which is opened with the options of this number.
     Checkpoint(usize),
     /// With the options of this number.
@@ -146,6 +148,7 @@ impl fmt::Debug for Step {
             Step::Flush => f.write_str("flush"),
             Step::Sync => f.write_str("sync"),
             Step::Verify => f.write_str("verify"),
+            Step::Compact(name, range) => write!(f, "compact {} {}", NAMES[*name], show_range(range)),
             Step::Checkpoint(options) => write!(f, "checkpoint, open with options {options}"),
             Step::Reopen(end, options) => write!(f, "{end:?}, open with options {options}"),
         }

@@ -117,6 +117,7 @@ impl Author {
             97 => Step::Tune(self.rng.below(NAMES.len()), keyspace_options(&mut self.rng)),
             98 if self.rng.one_in(3) => Step::Verify,
             98 => self.reopen(),
+            99 if self.rng.one_in(2) => Step::Compact(self.name(), self.range()),
             99 if self.rng.one_in(2) => Step::Checkpoint(self.rng.below(3)),
             _ => self.commit(),
         }
