@@ -5,9 +5,6 @@
 
 use crate::error::{Error, Result};
 
-/// The longest encoding of a varint.
-pub(crate) const MAX_VARINT: usize = 10;
-
 /// Appends `n` as a LEB128 varint (1 to 10 bytes).
 #[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut n: u64) {
@@ -134,7 +131,7 @@ mod tests {
         for n in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, n);
-            assert!(out.len() <= MAX_VARINT);
+            assert!(out.len() <= 10);
             let mut r = Reader::new(&out);
             assert_eq!(r.varint().unwrap(), n);
             assert!(r.is_empty());

@@ -258,11 +258,6 @@ impl RangeTombstones {
     pub fn changed_since(&self, start: &[u8], end: Option<&[u8]>, since: Seq) -> bool {
         self.max_seq > since && self.overlapping(start, end).iter().any(|f| f.seqs.first() > Some(&since))
     }
-
-    /// The newest delete of all, if any.
-    pub fn max_seq(&self) -> Option<Seq> {
-        (!self.is_empty()).then_some(self.max_seq)
-    }
 }
 
 #[cfg(test)]

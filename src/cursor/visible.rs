@@ -123,6 +123,7 @@ impl<C: Layer> Visible<C> {
     }
 
     /// To the last entry before `key`.
+    #[cfg(test)]
     pub fn seek_before(&mut self, key: &[u8]) -> Result<()> {
         if self.bounds.upper.as_deref().is_some_and(|upper| key > upper) {
             return self.seek_last();

@@ -296,6 +296,9 @@ fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, Opti
         if let Some((offset, bytes)) = loaded.torn {
             log::info!(target: "esker", "the manifest ends in an edit of {bytes} bytes at {offset} that was never completed");
         }
+        for no in loaded.incomplete {
+            log::info!(target: "esker", "the creation of manifest {no} was interrupted");
+        }
         return Ok((loaded.state, Some(loaded.no)));
     }
     let data =

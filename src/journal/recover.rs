@@ -57,13 +57,12 @@ pub(crate) struct Replayed<'a> {
     /// Where the record starts.
     pub position: Position,
     /// Where it ends.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for tests"))]
     pub end: Position,
     pub first_seq: Seq,
     pub count: u32,
     pub payload: &'a [u8],
     pub segment: FileNo,
-    /// Where in the segment the record starts.
-    pub offset: u64,
 }
 
 /// What recovery found.
@@ -314,7 +313,6 @@ impl<'a, 'v> Chain<'a, 'v> {
                     count: meta.count,
                     payload: record.payload,
                     segment: header.no,
-                    offset,
                 };
                 (self.visit)(replayed).map_err(|e| e.at(&path, offset))?;
             }

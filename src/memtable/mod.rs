@@ -29,7 +29,7 @@ pub(crate) use ranges::RangeSets;
 
 use crate::budget::{Share, Use};
 use crate::ids::Seq;
-use crate::key::{self, Found, Kind, Trailer};
+use crate::key::{self, Found, Trailer};
 use crate::options::MAX_MEMTABLE_BYTES;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -57,9 +57,7 @@ pub(crate) struct Memtable {
 #[repr(align(64))]
 struct Stats {
     len: AtomicUsize,
-    deletes: AtomicUsize,
     bytes: AtomicUsize,
-    min_seq: AtomicU64,
     max_seq: AtomicU64,
 }
 
@@ -73,6 +71,7 @@ pub(crate) struct Writer {
 }
 
 /// An empty memtable. Takes a few hundred bytes until the first insert.
+#[cfg(test)]
 pub(crate) fn new() -> (Writer, Arc<Memtable>) {
     make(None)
 }
@@ -91,9 +90,7 @@ fn make(pool: Option<Arc<Pool>>) -> (Writer, Arc<Memtable>) {
     let (tree, allocator) = Tree::new(pool);
     let stats = Stats {
         len: AtomicUsize::new(0),
-        deletes: AtomicUsize::new(0),
         bytes: AtomicUsize::new(size_of::<Memtable>()),
-        min_seq: AtomicU64::new(Seq::MAX.get()),
         max_seq: AtomicU64::new(0),
     };
     let mem = Arc::new(Memtable { tree, ranges: Ranges::default(), stats, share: Mutex::new(share) });
@@ -108,7 +105,7 @@ impl Writer {
     pub fn insert(&mut self, key: &[u8], trailer: Trailer, value: &[u8]) {
         let Writer { mem, allocator, tail, .. } = self;
         if (Grower { tree: &mem.tree, allocator, tail }).insert(key, key::hash(key), trailer, value) {
-            self.count(trailer.seq(), trailer.kind() == Kind::Delete);
+            self.count(trailer.seq());
         }
     }
 
@@ -119,7 +116,7 @@ impl Writer {
         if let Some(share) = &mut *self.mem.share.lock() {
             share.set(size_of::<Memtable>() + self.range_bytes);
         }
-        self.count(seq, true);
+        self.count(seq);
     }
 
     pub fn memtable(&self) -> &Arc<Memtable> {
@@ -127,17 +124,12 @@ impl Writer {
     }
 
     #[inline]
-    fn count(&mut self, seq: Seq, delete: bool) {
+    fn count(&mut self, seq: Seq) {
         // There is one writer: plain stores will do.
         let s = &self.mem.stats;
         let relaxed = Ordering::Relaxed;
-        if s.len.load(relaxed) == 0 {
-            s.min_seq.store(seq.get(), relaxed);
-        }
         s.len.store(s.len.load(relaxed) + 1, relaxed);
-        s.deletes.store(s.deletes.load(relaxed) + usize::from(delete), relaxed);
         s.bytes.store(size_of::<Memtable>() + self.allocator.bytes() + self.range_bytes, relaxed);
-        s.min_seq.store(seq.get().min(s.min_seq.load(relaxed)), relaxed);
         s.max_seq.store(seq.get().max(s.max_seq.load(relaxed)), relaxed);
     }
 }
@@ -166,12 +158,6 @@ impl Memtable {
     /// All range deletes so far, as the few sets they are kept in: cheap. `None`: there are none.
     pub fn range_sets(&self) -> Option<Arc<RangeSets>> {
         self.ranges.load()
-    }
-
-    /// Whether `key` was written, or covered by a range delete, after `since`.
-    pub fn changed_since(&self, key: &[u8], since: Seq) -> bool {
-        self.tree.newest(key, key::hash(key)).is_some_and(|record| record.trailer().seq() > since)
-            || self.newest_cover(key, Seq::MAX).is_some_and(|seq| seq > since)
     }
 
     /// Whether a key of `start..end` was written, or covered by a range delete, after `since`.
@@ -216,18 +202,8 @@ impl Memtable {
         self.len() == 0
     }
 
-    /// Tombstones: deletes of one key and of ranges.
-    pub fn deletes(&self) -> usize {
-        self.stats.deletes.load(Ordering::Relaxed)
-    }
-
     /// The largest sequence number inserted; zero while empty.
     pub fn max_seq(&self) -> Seq {
         Seq::new(self.stats.max_seq.load(Ordering::Relaxed)).unwrap_or(Seq::MAX)
-    }
-
-    /// The smallest sequence number inserted; [`Seq::MAX`] while empty.
-    pub fn min_seq(&self) -> Seq {
-        Seq::new(self.stats.min_seq.load(Ordering::Relaxed)).unwrap_or(Seq::MAX)
     }
 }

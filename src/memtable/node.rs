@@ -367,11 +367,6 @@ impl Inner {
         self.top.prefix()
     }
 
-    #[inline]
-    pub fn level(&self) -> u8 {
-        self.top.level
-    }
-
     /// How many separators there are: one less than children.
     #[inline]
     pub fn len(&self) -> usize {

@@ -141,7 +141,7 @@ impl Builder {
         self.value_ends.push(self.shape.values as u32);
     }
 
-    #[inline]
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.shape.rows == 0
     }

@@ -22,6 +22,7 @@ impl<'a> Span<'a> {
     /// All keys.
     pub const ALL: Span<'static> = Span { start: &[], end: None };
 
+    #[cfg(test)]
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start <= key && self.reaches_beyond(key)
     }
@@ -116,12 +117,6 @@ impl Run {
         &rest[..rest.partition_point(|t| span.end.is_none_or(|end| *t.smallest < *end))]
     }
 
-    /// The keys from the first table's to the last table's.
-    pub fn span(&self) -> Option<Span<'_>> {
-        let (first, last) = (self.tables.first()?, self.tables.last()?);
-        Some(Span { start: &first.smallest, end: last.end.as_deref() })
-    }
-
     fn insert(&mut self, table: Arc<TableMeta>) -> Result<()> {
         if let Some(other) = self.overlapping(table.span()).first() {
             return Err(Error::corruption(format!(
@@ -156,10 +151,6 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    pub fn is_empty(&self) -> bool {
-        self.levels.iter().all(Vec::is_empty)
-    }
-
     /// The runs of one level, newest first; empty beyond the last level.
     pub fn level(&self, level: u8) -> &[Arc<Run>] {
         self.levels.get(usize::from(level)).map_or(&[], Vec::as_slice)

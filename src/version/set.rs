@@ -89,6 +89,7 @@ impl VersionSet {
     }
 
     /// The manifest being written.
+    #[cfg(test)]
     pub fn manifest(&self) -> FileNo {
         self.manifest.no()
     }

@@ -128,6 +128,7 @@ impl State {
     }
 
     /// The numbers of all tables.
+    #[cfg(test)]
     pub fn tables(&self) -> impl Iterator<Item = FileNo> + '_ {
         self.places.keys().copied()
     }

@@ -1,9 +1,7 @@
 //! What a database shows, and small options to make it show everything soon.
 
-use esker::fs::Fs;
 use esker::{Db, Options};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 pub type Bytes = Vec<u8>;
 /// Everything a reader can see at one point: the keyspaces by name, each with its rows.
@@ -47,10 +45,4 @@ pub fn try_state(db: &Db) -> esker::Result<State> {
         out.insert(name, rows.into_iter().collect());
     }
     Ok(out)
-}
-
-/// Opens what is on `disk` and reads everything.
-pub fn open_and_read(dir: &str, options: &Options, disk: impl Fs + 'static) -> esker::Result<State> {
-    let db = Db::open(dir, options.clone().fs(Arc::new(disk)))?;
-    try_state(&db)
 }
