@@ -53,6 +53,8 @@
 mod error;
 mod ids;
 // == materials ==
+#[cfg(any(test, fuzzing))]
+mod choices;
 mod coding;
 mod dump;
 pub mod metrics;
@@ -87,6 +89,9 @@ mod job;
 // == the database ==
 mod db;
 // == beside it ==
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inspect;
 
 #[cfg(doctest)]
