@@ -17,9 +17,9 @@ use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::db::appender::{CommitState, Look, Writers};
 use crate::db::core::Core;
-use crate::db::entropy::{self, Salts};
 use crate::db::registry::{Registry, Unborn};
 use crate::db::reserve::{Reserve, When};
+use crate::db::salts::Salts;
 use crate::db::stage::SyncStage;
 use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
@@ -175,7 +175,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     registry.lock().unborn.clear();
     let last_seq =
         if Mutant::ReuseSequenceNumber.on() { state.last_seq } else { last_seq.max(state.last_seq) };
-    let mut salts = Salts::new(entropy::random()?);
+    let mut salts = Salts::new(random(&*fs, dir)?);
     let reserve = Reserve::new(options.segment_bytes, |name| listing.files.contains_key(&name));
     let (mut version, mut hint) = (None, None);
     if !options.read_only {
@@ -292,6 +292,11 @@ fn open_versions(
     }
 }
 
+/// A number to draw ids and salts from.
+fn random(fs: &dyn Fs, dir: &Path) -> Result<u64> {
+    fs.random().map_err(|e| Error::io("drawing a random number", dir, e))
+}
+
 /// What the newest manifest says, and which that is; a new state if this is no database yet.
 fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, Option<FileNo>)> {
     if let Some(loaded) = version::load(fs, dir, &listing.numbers(Name::Manifest))? {
@@ -309,7 +314,7 @@ fn load_state(fs: &dyn Fs, dir: &Path, listing: &Listing) -> Result<(State, Opti
         Some(name) => {
             Err(Error::corruption("the directory holds data but no manifest").in_file(&name.path(dir)))
         }
-        None => Ok((State::new(entropy::random()?), None)),
+        None => Ok((State::new(random(fs, dir)?), None)),
     }
 }
 
