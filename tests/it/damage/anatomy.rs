@@ -217,7 +217,7 @@ impl Anatomy {
     pub fn new(disk: &SimFs, dir: &Path, manifest: &Path) -> Anatomy {
         let named = Named::new(dir, &lines(disk, manifest));
         let (mut files, mut journal) = (Vec::new(), Vec::new());
-        for (path, len) in disk.files() {
+        for (path, len) in disk.files().into_iter().filter(|f| f.0.starts_with(dir)) {
             let (kind, bytes) = (kind(&path), disk.read(&path).unwrap());
             let counts = path == manifest
                 || named.segments.contains_key(&path)

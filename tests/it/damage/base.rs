@@ -4,7 +4,7 @@ use super::anatomy::{Anatomy, kind};
 use super::judge::live_tables;
 use crate::rng::Rng;
 use crate::state::{State, small, state};
-use crate::world::{DIR, How, Step, World, Write, random_step, rows, value};
+use crate::world::{DIR, How, Step, World, Write, random_step, value};
 use esker::fs::sim::SimFs;
 use esker::{Db, Durability, Options};
 use std::path::{Path, PathBuf};
@@ -51,12 +51,13 @@ pub struct Base {
 #[derive(Default)]
 pub struct Past {
     segments: Vec<(PathBuf, Vec<u8>)>,
+    pub tables: Vec<(PathBuf, Vec<u8>)>,
     manifests: Vec<Vec<(PathBuf, Vec<u8>)>>,
 }
 
 impl Past {
     /// Takes down what the files look like now.
-    fn note(&mut self, world: &World) {
+    pub fn note(&mut self, world: &World) {
         let files = world.sim.files().into_iter().filter(|f| f.1 > 0);
         let files: Vec<_> = files.map(|(path, _)| (path.clone(), world.sim.read(path).unwrap())).collect();
         let of = |wanted: &str| files.iter().filter(|f| kind(&f.0) == wanted).cloned().collect::<Vec<_>>();
@@ -65,6 +66,7 @@ impl Past {
                 self.segments.push(segment);
             }
         }
+        self.tables.extend(of("table"));
         self.manifests.push(of("manifest"));
     }
 }
@@ -114,6 +116,15 @@ impl Base {
         Base::new(name, disk, DIR.into(), options, (states, seqs), (before_last_sync, durable), past)
     }
 
+    /// The copy that a checkpoint makes of the world as it is, and a power loss leaves.
+    pub fn checkpoint(name: String, world: World, past: Past) -> Base {
+        let dir = PathBuf::from("/copy/of");
+        world.db().checkpoint(&dir).unwrap();
+        let (disk, now) = (world.sim.crash(0), world.now());
+        let World { options, states, seqs, .. } = world;
+        Base::new(name, disk, dir, options, (states, seqs), (now, now), past)
+    }
+
     fn new(
         name: String,
         disk: SimFs,
@@ -130,7 +141,7 @@ impl Base {
         let verified = db.verify().unwrap();
         assert!(verified.is_ok() && verified.bytes > 0, "{name}: {verified}");
         let anatomy = Anatomy::new(&disk, &dir, &newest_manifest(&disk, &dir, &options));
-        let Past { segments, manifests } = past;
+        let Past { segments, manifests, .. } = past;
         let mut base = Base {
             name,
             disk,
@@ -181,40 +192,4 @@ fn newest_manifest(disk: &SimFs, dir: &Path, options: &Options) -> PathBuf {
     Db::open(dir, options.clone().fs(Arc::new(copy)).read_only(true))
         .expect("the newest manifest is complete");
     newest
-}
-
-/// The small databases whose every byte is damaged in turn.
-pub const SHAPES: [&str; 3] = ["journal", "tables and journal", "levels"];
-
-fn fill(world: &mut World, round: usize) {
-    world.run(&Step::Commit(How::Buffered, rows(&["a", "b"], round..round + 12, 40, round as u64)));
-    world.run(&Step::Commit(How::Sync, vec![Write::Delete("a", b"key0003".to_vec())]));
-}
-
-pub fn shape(name: &'static str, end: End) -> Base {
-    let options = small().durability(Durability::Buffered).memtable_bytes(64 << 10);
-    let (mut world, mut past) = (World::new(options), Past::default());
-    world.run_all(&[Step::Create("a"), Step::Create("b")]);
-    fill(&mut world, 0);
-    past.note(&world);
-    match name {
-        "journal" => {}
-        "tables and journal" => {
-            world.run(&Step::Flush);
-            past.note(&world);
-            fill(&mut world, 4);
-        }
-        "levels" => {
-            for round in 0..9 {
-                fill(&mut world, round);
-                let from = format!("key{round:04}").into_bytes();
-                let range = Write::DeleteRange("b", from, b"key0020".to_vec());
-                world.run(&Step::Commit(How::Buffered, vec![range]));
-                world.run_all(&[Step::Flush, Step::Settle]);
-                past.note(&world);
-            }
-        }
-        other => panic!("no shape {other}"),
-    }
-    Base::at_rest(format!("{name}, {end:?}"), world, past, end)
 }

@@ -1,9 +1,10 @@
 //! The controls of the sweep: a twin that must pass, and twins that must fail.
 
-use super::base::{Base, End, shape};
+use super::base::{Base, End};
 use super::counts::{Counts, Found};
 use super::harm::Harm;
 use super::judge::{BEYOND, is_bounded};
+use super::shapes::tables_and_journal;
 use crate::alloc::grown;
 use esker::fs::Fs;
 use esker::fs::sim::SimFs;
@@ -33,7 +34,7 @@ fn behind_its_back(base: &Base, change: impl Fn(&SimFs)) -> Base {
 
 #[test]
 fn the_judge_passes_what_is_right_and_nothing_else() {
-    let base = shape("tables and journal", End::PowerLoss);
+    let base = tables_and_journal(End::PowerLoss);
     let file = |kind| base.anatomy.files[index(&base, kind)].clone();
     // Does nothing.
     let longer = Harm::Longer(index(&base, "reserve"), 1);

@@ -6,7 +6,7 @@
 //! witness can vouch for: after a power loss, commits whose records were the last. They are counted.
 //!
 //! `ESKER_SEEDS=a..b` tries other random databases than the few that are always tried.
-//! `ESKER_DAMAGE_STRIDE=n` tries every n-th case of the databases of [`base::SHAPES`], beginning with
+//! `ESKER_DAMAGE_STRIDE=n` tries every n-th case of the databases of [`shapes`], beginning with
 //! the one of number `ESKER_DAMAGE_SHARD` (0): n runs with the shards below n try them all.
 
 mod anatomy;
@@ -16,16 +16,18 @@ mod counts;
 mod harm;
 mod judge;
 mod oracle;
+mod shapes;
 
 use crate::crash::seeds;
 use crate::rng::Rng;
 use crate::state::small;
 use crate::world::{DIR, How, Step, World, rows};
 use anatomy::{FileAt, kind};
-use base::{Base, ENDS, End, SHAPES, shape};
+use base::{Base, ENDS, End};
 use counts::{Counts, Found};
 use esker::fs::sim::SimFs;
 use esker::{Db, Durability, ErrorKind};
+use shapes::shapes;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -92,12 +94,25 @@ fn sweep(base: &Base, (stride, shard): (usize, usize), all: bool) -> Counts {
 #[test]
 fn bytes_all_over_small_databases() {
     let mut all = Counts::default();
-    for end in ENDS {
-        for name in SHAPES {
-            let counts = sweep(&shape(name, end), asked(1999), false);
-            assert!(counts.of(Found::Open) > 0, "{name}, {end:?}");
-            all.merge(counts);
-        }
+    for base in shapes() {
+        let counts = sweep(&base, asked(3999), false);
+        assert!(counts.of(Found::Open) > 0, "{}", base.name);
+        all.merge(counts);
+    }
+    println!("{all}");
+}
+
+/// Every bit of the databases that have everything, also where nothing was ever written; every cut.
+#[test]
+#[ignore = "takes long"]
+fn every_bit_of_whole_databases() {
+    let only = std::env::var("ESKER_DAMAGE_SHAPE").unwrap_or_default();
+    let mut all = Counts::default();
+    for base in shapes().filter(|base| base.name.contains(&only)) {
+        let all_space = base.name.starts_with("everything");
+        let counts = sweep(&base, asked(1), all_space);
+        println!("{}: {counts}", base.name);
+        all.merge(counts);
     }
     println!("{all}");
 }
