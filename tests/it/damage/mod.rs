@@ -15,6 +15,7 @@ mod control;
 mod counts;
 mod harm;
 mod judge;
+mod lies;
 mod oracle;
 mod shapes;
 
