@@ -249,3 +249,25 @@ fn seals_hold() {
         }
     }
 }
+
+/// A row of the catalog, in a table, that cannot be used was refused without a word about where.
+#[test]
+fn a_catalog_that_lies_is_named() {
+    let base = tables_and_journal(End::Killed);
+    let mut named = 0;
+    for file in base.anatomy.files.iter().filter(|f| f.kind() == "table") {
+        let Some(piece) = file.pieces.iter().find(|p| p.what == "data block") else { continue };
+        for at in piece.range.clone() {
+            let mut bytes = file.bytes.clone();
+            bytes[at] = 0;
+            seal(file, piece, &mut bytes);
+            let disk = base.disk.crash(1);
+            disk.damage(&file.path, |b| b.clone_from(&bytes)).unwrap();
+            if let Err(e) = Db::open(&base.dir, base.options.clone().fs(Arc::new(disk))) {
+                assert!(e.is_corruption() && e.file().is_some(), "{at}: {e:?}");
+                named += usize::from(e.to_string().contains("block_bytes"));
+            }
+        }
+    }
+    assert!(named > 0);
+}
