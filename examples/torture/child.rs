@@ -5,15 +5,16 @@ use crate::tell::Told;
 use crate::writer::{Lie, Orders};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child as Process, Command, Stdio};
+use std::process::{Child as Process, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
 /// A running child. Dropping it kills it.
 pub struct Child {
     process: Process,
+    input: Option<ChildStdin>,
     told: Receiver<Told>,
     /// Where its standard error goes.
     log: PathBuf,
@@ -70,7 +71,8 @@ impl Child {
                 line.clear();
             }
         });
-        Ok(Child { process, told, log: log.into(), started: Instant::now() })
+        let input = process.stdin.take();
+        Ok(Child { process, input, told, log: log.into(), started: Instant::now() })
     }
 
     /// The next thing it says, if it says it by then.
@@ -85,6 +87,12 @@ impl Child {
     /// What it has said by now.
     pub fn heard(&self) -> impl Iterator<Item = Told> {
         self.told.try_iter()
+    }
+
+    /// Sends it a line.
+    pub fn say(&mut self, line: &str) -> Outcome {
+        let input = self.input.as_mut().ok_or("no input")?;
+        Ok(writeln!(input, "{line}").and_then(|()| input.flush())?)
     }
 
     pub fn started(&self) -> Instant {

@@ -3,10 +3,10 @@
 
 use crate::setup::Setup;
 use crate::steps::{self, Act, COUNTS, How, Kind, OWN, Rng, SHARED, Step, WRITERS};
-use crate::tell::{Level, Told};
+use crate::tell::{Level, Told, tell};
 use esker::{Db, Durability, ErrorKind, Keyspace, Snapshot, Ticket};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,14 +43,6 @@ pub struct Orders {
 impl Orders {
     pub fn new(dir: PathBuf, setup: Setup) -> Orders {
         Orders { dir, setup, lie: None, idle: false, patient: false, steps: None }
-    }
-}
-
-fn tell(told: Told) {
-    let mut out = io::stdout().lock();
-    // Nobody listens any more: then there is nothing left to do.
-    if writeln!(out, "{told}").and_then(|()| out.flush()).is_err() {
-        std::process::abort();
     }
 }
 
