@@ -12,15 +12,18 @@ torture: real processes on a real disk, killed and cut off, and what they leave 
     torture kill      [--cycles N]              a writer is killed (SIGKILL) at random moments
     torture power     [--cycles N] [--fs NAME]  a file system is shut down under the writer
     torture sim       [--cycles N] [--fs NAME]  the simulated disk is held against a file system
+    torture full      [--cycles N]              a small file system fills up and grows
+    torture preload   [--cycles N]              calls fail, by a library that cc compiles
     torture controls                            that lies are caught, and the truth is not
 
-    --cycles N   how many times (default: 200; of power cuts 50, of sim 100)
+    --cycles N   how many times (default: 200; of power 50,
+                 of sim and preload 100, of full 5)
     --fs NAME    ext4 or xfs
     --seed N     for other operations, options and moments (default: 1)
     --dir DIR    where the work is done: a new directory in it, removed at the end
                  (default: the system's own place for such)
 
-All but kill need root and Linux, and are skipped with a message where something is missing.
+All but kill and preload need root, and all but kill Linux: they are skipped with a message where something is missing.
 They mount images in a mount namespace of their own, which ends with them. What failed is kept,
 and told with its seed; the operations then are the same, the moments not quite.";
 

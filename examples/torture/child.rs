@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child as Process, ChildStdin, Command, Stdio};
+use std::process::{Child as Process, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
@@ -32,6 +32,11 @@ pub enum Heard {
 impl Child {
     /// Starts a writer.
     pub fn writer(orders: &Orders, log: &Path) -> Outcome<Child> {
+        Child::writer_with(orders, &[], log)
+    }
+
+    /// Starts a writer with these variables.
+    pub fn writer_with(orders: &Orders, env: &[(&str, OsString)], log: &Path) -> Outcome<Child> {
         let mut args: Vec<OsString> = vec!["child-writer".into(), "--db".into(), orders.dir.clone().into()];
         let mut word = |word: &str| args.push(word.into());
         word("--seed");
@@ -49,7 +54,7 @@ impl Child {
             word("--steps");
             word(&steps.to_string());
         }
-        Child::start(&args, &[], log)
+        Child::start(&args, env, log)
     }
 
     /// Starts this program with these arguments and variables.
@@ -104,6 +109,11 @@ impl Child {
         self.process.kill()?;
         self.process.wait()?;
         Ok(self.told.iter().collect())
+    }
+
+    /// How it ended, once it has closed its output.
+    pub fn end(&mut self) -> Outcome<ExitStatus> {
+        Ok(self.process.wait()?)
     }
 
     /// What it wrote to its standard error.

@@ -9,9 +9,13 @@ mod controls;
 mod dir;
 #[cfg(target_os = "linux")]
 mod disk;
+#[cfg(target_os = "linux")]
+mod full;
 mod kill;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
+mod preload;
 mod script;
 mod setup;
 #[cfg(target_os = "linux")]
@@ -61,6 +65,8 @@ fn with_disks(args: &Args) -> Outcome {
     let run: fn(&Args) -> Outcome = match args.mode.as_str() {
         "power" => power::run,
         "sim" => sim::run,
+        "full" => full::run,
+        "preload" => return preload::run(args),
         "controls" => controls::run,
         other => return Err(format!("there is no {other} (--help says more)").into()),
     };
