@@ -6,7 +6,7 @@
 //! operation beside those with a meaning of their own; the ignored tests do so for n = 8, and for
 //! many random workloads.
 
-mod workloads;
+pub mod workloads;
 
 use crate::rng::Rng;
 use crate::state::{State, small, state};
