@@ -329,6 +329,10 @@ impl Fs for FaultFs {
     fn lock(&self, path: &Path, shared: bool) -> io::Result<Box<dyn Lock>> {
         self.faults.run(Op::Lock, path, || self.inner.lock(path, shared))
     }
+
+    fn random(&self) -> io::Result<u64> {
+        self.inner.random()
+    }
 }
 
 /// An open file of a [`FaultFs`].
