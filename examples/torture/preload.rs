@@ -28,6 +28,8 @@ const EMFILE: i32 = 24;
 const ENODEV: i32 = 19;
 /// The call does half of what it was asked.
 const SHORT: i32 = 0;
+/// The call does nothing and claims success: what no program can stand.
+const LOST: i32 = -1;
 
 /// What can fail, in the order of the library's numbers, and how.
 const CALLS: [(&str, &[i32]); 8] = [
@@ -46,7 +48,7 @@ const KINDS: [&str; 4] = ["Io", "DiskFull", "ReadOnly", "Closed"];
 
 /// What was done and seen.
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     points: u64,
     /// Calls that failed, by what and how.
     failed: BTreeMap<(&'static str, i32), u64>,
@@ -65,8 +67,19 @@ struct Fault {
     with: i32,
 }
 
+/// What the calls of a run do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Calls {
+    /// They fail, and say so.
+    Fail,
+    /// None fails.
+    Work,
+    /// Writes are lost.
+    Lie,
+}
+
 /// The library, and the file it counts in.
-struct Library {
+pub struct Library {
     path: PathBuf,
     counts: PathBuf,
 }
@@ -80,7 +93,8 @@ pub fn run(args: &Args) -> Outcome {
             return Ok(());
         }
     };
-    let counts = points(args, &work, &library, args.cycles.unwrap_or(100)).map_err(|e| work.keep(e))?;
+    let cycles = args.cycles.unwrap_or(100);
+    let counts = points(args, &work, &library, cycles, Calls::Fail).map_err(|e| work.keep(e))?;
     let list = |words: Vec<String>| words.join(", ");
     let failed: Vec<_> = counts
         .failed
@@ -105,7 +119,8 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn points(args: &Args, work: &Work, library: &Library, points: u64) -> Outcome<Counts> {
+/// So many points; where calls lie, the error is what was caught.
+pub fn points(args: &Args, work: &Work, library: &Library, points: u64, calls: Calls) -> Outcome<Counts> {
     let mut counts = Counts { seen: [8; CALLS.len()], ..Counts::default() };
     let mut most = [0; CALLS.len()];
     let mut dir = None;
@@ -119,13 +134,7 @@ fn points(args: &Args, work: &Work, library: &Library, points: u64) -> Outcome<C
             None => dir.insert(Dir::new(work.path().join("db"), rng.next() >> 1, None)?),
         };
         dir.orders.steps = Some(STEPS);
-        let call = rng.below(CALLS.len());
-        let fault = Fault {
-            call,
-            nth: 1 + rng.next() % counts.seen[call].max(1),
-            times: rng.pick(&[1, 1, 2, u64::MAX]),
-            with: rng.pick(CALLS[call].1),
-        };
+        let fault = Fault::draw(&mut rng, &counts.seen, calls);
         one(work, library, dir, &fault, &mut counts, &mut most).map_err(|e| {
             let Fault { call, nth, times, with } = fault;
             format!(
@@ -158,7 +167,7 @@ fn one(
     if hits > 0 {
         *counts.failed.entry((CALLS[fault.call].0, fault.with)).or_default() += hits;
     }
-    // Interrupted for ever is not interrupted: who tries again then does so for ever.
+    // What was interrupted or done by half is tried again, and nobody hears of it.
     let silent = matches!(fault.with, EINTR | SHORT);
     for told in &life.told {
         let Told::Failed { kind, .. } = told else { continue };
@@ -173,8 +182,20 @@ fn one(
     Ok(())
 }
 
+impl Fault {
+    /// One at a call that is likely to be made.
+    fn draw(rng: &mut Rng, seen: &[u64; CALLS.len()], calls: Calls) -> Fault {
+        let call = if calls == Calls::Lie { 0 } else { rng.below(CALLS.len()) };
+        let with = if calls == Calls::Lie { LOST } else { rng.pick(CALLS[call].1) };
+        let nth = if calls == Calls::Work { u64::MAX } else { 1 + rng.next() % seen[call].max(1) };
+        // Nobody is interrupted for ever.
+        let most = if with == EINTR { 3 } else { u64::MAX };
+        Fault { call, nth, times: rng.pick(&[1, 1, 2, most]), with }
+    }
+}
+
 impl Library {
-    fn build(work: &Path) -> Outcome<Library> {
+    pub fn build(work: &Path) -> Outcome<Library> {
         let (source, path) = (work.join("preload.c"), work.join("preload.so"));
         fs::write(&source, include_str!("preload.c"))?;
         let flags = ["-shared", "-fPIC", "-O1", "-o"].map(Path::new);
@@ -185,15 +206,13 @@ impl Library {
     /// A life below the library, to its own end.
     fn live(&self, log: &Path, orders: &Orders, fault: &Fault) -> Outcome<(Life, String)> {
         fs::write(&self.counts, vec![0; 8 * (CALLS.len() + 1)])?;
-        // Nobody is interrupted for ever.
-        let times = if fault.with == EINTR { fault.times.min(3) } else { fault.times };
         let env = [
             ("LD_PRELOAD", self.path.clone().into()),
             ("TORTURE_COUNTS", self.counts.clone().into()),
             ("TORTURE_DIR", orders.dir.clone().into()),
             ("TORTURE_CALL", fault.call.to_string().into()),
             ("TORTURE_NTH", fault.nth.to_string().into()),
-            ("TORTURE_TIMES", times.to_string().into()),
+            ("TORTURE_TIMES", fault.times.to_string().into()),
             ("TORTURE_ERRNO", fault.with.to_string().into()),
         ];
         let mut child = Child::writer_with(orders, &env, log)?;

@@ -146,6 +146,9 @@ impl<'a> Life<'a> {
         for n in first..self.orders.steps.map_or(u64::MAX, |steps| first + steps) {
             let step = steps::step(self.orders.setup.seed, writer, n);
             let mut told = false;
+            if self.orders.lie == Some(Lie::Ahead) {
+                tell(Told::Made { writer, n, seq: 0, level: Level::Durable });
+            }
             loop {
                 match self.make(writer, n, &step, &mut pending) {
                     Ok(()) => break,
@@ -210,9 +213,6 @@ impl<'a> Life<'a> {
         let row: Vec<u8> = std::iter::once(n).chain(seen).flat_map(u64::to_le_bytes).collect();
         batch.put(&self.counts, [writer as u8], row);
         let made = |seq: u64, level| tell(Told::Made { writer, n, seq, level });
-        if lie == Some(Lie::Ahead) {
-            made(0, Level::Durable);
-        }
         match step.how {
             How::Buffered => {
                 let seq = batch.commit_with(Durability::Buffered)?.get();
