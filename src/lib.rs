@@ -52,6 +52,7 @@
 // == words ==
 mod error;
 mod ids;
+mod mutant;
 // == materials ==
 mod coding;
 mod dump;

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
+use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::version::Change;
 use std::sync::Arc;
@@ -43,8 +44,11 @@ impl Core {
         let no = self.new_file();
         let salt = self.salts.lock().next();
         let created = Segment::create(&*self.fs, &self.dir, no, capacity, salt);
-        let segment = created.inspect_err(|e| self.note_failure(e))?;
-        let synced = self.fs.sync_dir(&self.dir);
+        let segment = created.inspect_err(|e| self.note_failure(e)).map_err(|e| match e.kind() {
+            ErrorKind::DiskFull if Mutant::FullDiskIsFinal.on() => self.latch(e),
+            _ => e,
+        })?;
+        let synced = if Mutant::SkipDirSyncOfSegment.on() { Ok(()) } else { self.fs.sync_dir(&self.dir) };
         let synced = synced.map_err(|e| Error::io("syncing the directory", &self.dir, e));
         let changes = vec![Change::SegmentAnnounced { no, salt }];
         let announced =
@@ -172,6 +176,15 @@ impl Core {
         commit.segment_start = start;
         commit.began = start;
         commit.spare = spare;
+        Ok(())
+    }
+
+    /// What must not be done: see [`Mutant::AppendToRecovered`].
+    #[cfg(esker_mutants)]
+    pub fn append_to_recovered(&self, no: FileNo, start: Position, end: Position) -> Result<()> {
+        let mut commit = self.commit.lock();
+        commit.journal = Some(Writer::resume(&*self.fs, &self.dir, no, end)?);
+        (commit.segment_start, commit.began) = (start, start);
         Ok(())
     }
 

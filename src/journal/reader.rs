@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::fs::{File, read_exact_at};
 use crate::ids::Position;
 use crate::journal::segment::{DATA_START, HEADERS, SEGMENT_HEADER_LEN, SegmentHeader, allows};
+use crate::mutant::Mutant;
 use crate::record::{self, ALIGN, HEADER_LEN};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,10 @@ impl Reader {
 
     /// The record at `offset`; `None` if there is no valid one.
     pub fn record(&mut self, salt: u64, offset: u64) -> Result<Option<Record<'_>>> {
+        if Mutant::AllocateUnbounded.on() {
+            let len = crate::coding::u32_at(self.bytes(offset, HEADER_LEN)?, 8).unwrap_or_default();
+            std::hint::black_box(vec![0u8; len as usize]);
+        }
         let Some(header) = record::decode_header(salt, offset, self.bytes(offset, HEADER_LEN)?) else {
             return Ok(None);
         };

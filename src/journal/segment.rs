@@ -168,6 +168,17 @@ impl Segment {
         Ok(Segment { no, path, file, capacity, salt })
     }
 
+    /// What must not be done: opens a recovered segment for writing.
+    #[cfg(esker_mutants)]
+    pub(super) fn reopen(fs: &dyn Fs, dir: &Path, no: FileNo) -> Result<(Segment, SegmentHeader)> {
+        let path = Name::Journal(no).path(dir);
+        let file = fs.open_write(&path).map_err(|e| Error::io("opening a journal segment", &path, e))?;
+        let mut bytes = [0; SEGMENT_HEADER_LEN];
+        file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading a journal segment", &path, e))?;
+        let header = SegmentHeader::decode(&bytes)?.ok_or_else(|| Error::invalid("no header"))?;
+        Ok((Segment { no, path, file, capacity: header.capacity }, header))
+    }
+
     /// The least capacity that a batch with a payload of `len` bytes fits.
     pub const fn capacity_for(len: usize) -> u64 {
         // The last part is the reserve for a mark.

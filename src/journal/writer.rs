@@ -107,6 +107,21 @@ impl Writer {
         Ok(writer)
     }
 
+    /// What must not be done: goes on in a recovered segment.
+    #[cfg(esker_mutants)]
+    pub fn resume(
+        fs: &dyn crate::fs::Fs,
+        dir: &std::path::Path,
+        no: FileNo,
+        end: Position,
+    ) -> Result<Writer> {
+        let (segment, header) = Segment::reopen(fs, dir, no)?;
+        let SegmentHeader { salt, start, durable: vouched, .. } = header;
+        let end = end.0 - start.0;
+        let (sink, last_seq) = (Sink::Gather { buf: Vec::new(), at: end }, Seq::ZERO);
+        Ok(Writer { segment: Arc::new(segment), start, salt, end, vouched, last_seq, sink, failed: None })
+    }
+
     /// Whether a batch with a payload of `len` bytes fits, and one mark behind it.
     #[inline]
     pub fn fits(&self, len: usize) -> bool {
