@@ -109,6 +109,10 @@ fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Ve
             report(segment.damage(why, 40));
         }
         segment.header(report);
+        if segment.reader.len() < header.capacity {
+            let why = format!("the file was cut: it had at least {} bytes", header.capacity);
+            report(segment.damage(why, segment.reader.len()));
+        }
         verified.segments += 1;
         verified.bytes += segment.records(&header, stop.0.saturating_sub(header.start.0), report);
         (at, last) = (stop, Some(segment.no));
