@@ -13,6 +13,7 @@ mod events;
 mod faults;
 mod histories;
 mod hook;
+mod limits;
 mod many;
 mod model;
 mod pairs;
