@@ -14,6 +14,7 @@ mod faults;
 mod fuzz;
 mod histories;
 mod hook;
+mod limits;
 mod many;
 mod model;
 mod pairs;
