@@ -52,6 +52,7 @@
 // == words ==
 mod error;
 mod ids;
+mod mutant;
 // == materials ==
 #[cfg(any(test, fuzzing))]
 mod choices;

@@ -3,7 +3,7 @@
 
 // == time and chance ==
 pub(crate) mod clock;
-pub(crate) mod entropy;
+pub(crate) mod salts;
 // == parts ==
 pub(crate) mod claims;
 pub(crate) mod range;

@@ -6,7 +6,8 @@
 //! operations mean fewer assumptions about what a crash leaves behind.
 //!
 //! All paths are full paths. Reads and writes may be short; [`read_exact_at`] and [`write_all_at`]
-//! loop. An implementation must answer `StorageFull` for a full disk.
+//! loop, and go on after `Interrupted`. Nothing else is to answer `Interrupted`: it is a failure like
+//! any other there. An implementation must answer `StorageFull` for a full disk.
 
 pub mod fault;
 pub(crate) mod names;
@@ -54,6 +55,12 @@ pub trait Fs: Send + Sync + Debug {
     /// When somebody else holds it: `Err(WouldBlock)` whose message names the holder's process id if
     /// it is known.
     fn lock(&self, path: &Path, shared: bool) -> io::Result<Box<dyn Lock>>;
+
+    /// A number that no other call anywhere is likely to give; ids and salts of files are drawn from
+    /// it. The operating system's, unless a disk is simulated: there a seed repeats a run to the byte.
+    fn random(&self) -> io::Result<u64> {
+        getrandom::u64().map_err(|e| io::Error::other(e.to_string()))
+    }
 }
 
 /// A held lock file; dropping it lets go.

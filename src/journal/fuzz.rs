@@ -73,8 +73,10 @@ fn write(input: &mut Choices<'_>) -> Written {
         if call == 0 || writer.as_ref().is_none_or(|writer| !writer.fits(payload.len())) {
             let no = FileNo(w.segments.len() as u64 + 1);
             let capacity = Segment::capacity_for(payload.len()) + 512;
-            let segment = Arc::new(Segment::create(&w.fs, dir, no, capacity).expect("a good disk"));
-            w.segments.push(Announced { no, sealed: None });
+            let salt = SALT + no.0;
+            let segment = Segment::create(&w.fs, dir, no, capacity, salt).expect("a good disk");
+            let segment = Arc::new(segment);
+            w.segments.push(Announced { no, salt, sealed: None });
             let mut before = writer.take();
             if let Some(before) = &mut before {
                 before.flush().expect("a good disk");
@@ -82,7 +84,6 @@ fn write(input: &mut Choices<'_>) -> Written {
             }
             let info = ActivationInfo {
                 db: DB,
-                salt: SALT + no.0,
                 start: before.as_ref().map_or(Position(0), Writer::end),
                 previous: before.as_ref().map_or(FileNo(0), |w| w.segment().no()),
                 durable: w.durable,

@@ -118,7 +118,7 @@ fn change(input: &mut Choices<'_>) -> Change {
         6..9 => Change::RemoveTable { keyspace, level: input.below(9) as u8, no },
         9 | 10 => Change::Flushed { keyspace, seq: Seq::ZERO.plus(input.below(100) as u64) },
         11 => Change::DropKeyspace { keyspace },
-        12 | 13 => Change::SegmentAnnounced { no },
+        12 | 13 => Change::SegmentAnnounced { no, salt: input.number() },
         14 => {
             let start = input.number() >> 1;
             let end = start.saturating_add(input.below(1 << 12) as u64);

@@ -88,6 +88,10 @@ impl Fs for HookFs {
         let inner = self.inner.lock(path, shared)?;
         Ok(Box::new(HookLock { _inner: inner, path: path.to_path_buf(), hook: self.hook.clone() }))
     }
+
+    fn random(&self) -> io::Result<u64> {
+        self.inner.random()
+    }
 }
 
 struct HookLock {

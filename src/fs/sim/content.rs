@@ -143,6 +143,20 @@ impl Content {
         n
     }
 
+    /// Hands on each sector that shows anything but zeros.
+    pub fn for_each_shown(&self, mut show: impl FnMut(u64, &Sector)) {
+        let mut shown = |no, sector: &Sector| {
+            if *sector != [0; SECTOR] {
+                show(no, sector);
+            }
+        };
+        if self.stale.is_empty() {
+            return self.sectors.iter().for_each(|(no, sector)| shown(*no, sector));
+        }
+        // Anything may show anywhere.
+        (0..self.len.div_ceil(SECTOR as u64)).for_each(|no| shown(no, &self.sector(no)));
+    }
+
     pub fn to_vec(&self) -> Vec<u8> {
         let mut out = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
         self.read(&mut out, 0);
@@ -192,7 +206,8 @@ impl Content {
         }
     }
 
-    fn blank(&self) -> Range<u64> {
+    /// Space that was never written and of which nothing is said.
+    pub fn blank(&self) -> Range<u64> {
         self.stale.last().map_or(0, |(range, _)| range.end)..self.len
     }
 }

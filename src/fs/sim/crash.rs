@@ -11,7 +11,7 @@ use std::sync::Arc;
 const FIXED: u64 = 6;
 /// So many things in doubt are tried in all combinations.
 const EXHAUSTIVE: u64 = 12;
-/// Seeded states after all combinations: only they tear writes.
+/// Seeded states after all combinations: only they tear writes, and show moments between.
 const TORN: u64 = 16;
 /// Seeded states where there are too many combinations.
 const SEEDED: u64 = 64;
@@ -26,11 +26,17 @@ fn units(disk: &Disk) -> u64 {
 /// How many choices are worth trying.
 pub(super) fn states(disk: &Disk) -> u64 {
     let mut files = disk.reachable().into_iter().filter_map(|id| disk.files.get(&id));
+    let mut names = disk.dirs.values().flat_map(|dir| dir.names.values());
     match units(disk) {
         // Only what was never written can differ: zeros in choice 0, garbage in choice 3.
         0 if files.any(|f| f.durable.has_blank_space()) => 4,
         0 => 1,
-        n @ 1..=EXHAUSTIVE if files.any(|f| !f.dirty.is_empty()) => FIXED + (1 << n) + TORN,
+        // More than old and new can be found.
+        n @ 1..=EXHAUSTIVE
+            if files.any(|f| !f.dirty.is_empty() || f.lens.len() > 1) || names.any(|v| v.len() > 2) =>
+        {
+            FIXED + (1 << n) + TORN
+        }
         n @ 1..=EXHAUSTIVE => FIXED + (1 << n),
         _ => FIXED + SEEDED,
     }
@@ -143,6 +149,9 @@ impl Fate {
             Rule::Fixed(0) => 0,
             Rule::Fixed(_) => last,
             Rule::Subset(mask) => last * usize::from(self.bit(mask)),
+            Rule::Seeded { .. } if self.rng.coin(1) => {
+                return lens[0] + self.rng.below((lens[last] - lens[0]) as usize) as u64;
+            }
             Rule::Seeded { lens: odds, .. } => self.version(lens.len(), odds),
         };
         lens[pick]
@@ -187,10 +196,17 @@ impl Fate {
         }
     }
 
-    /// The bytes of some other file: its place on the disk may have been this one's before.
+    /// The bytes of some other file, there or long gone: its place on the disk may have been this
+    /// one's before. Half the time one of the same kind: what fits is what is dangerous.
     fn old_content(&mut self, disk: &Disk, file: u64) -> Option<Arc<Content>> {
-        let others: Vec<_> = disk.files.iter().filter(|(id, f)| **id != file && f.live.len > 0).collect();
-        others.get(self.rng.below(others.len())).map(|(_, other)| other.live.clone())
+        let mut others: Vec<&Inode> = disk.files.iter().filter(|(id, _)| **id != file).map(|f| f.1).collect();
+        others.retain(|other| other.live.len > 0);
+        let kind = |inode: &Inode| inode.path.extension().map(ToOwned::to_owned);
+        let mine = disk.files.get(&file).and_then(kind);
+        if self.rng.coin(4) && others.iter().any(|other| kind(other) == mine) {
+            others.retain(|other| kind(other) == mine);
+        }
+        others.get(self.rng.below(others.len())).map(|other| other.live.clone())
     }
 }
 
@@ -243,7 +259,9 @@ pub(super) fn rebuild(disk: &Disk, seed: u64, choice: u64) -> Disk {
             dirs.insert(path.clone(), left);
         }
     }
-    let mut files = BTreeMap::new();
+    // What has no name any more is kept for what its place may show later.
+    let gone = |(id, f): (&u64, &Inode)| (*id, Inode::at_rest(f.path.clone(), f.live.clone()));
+    let mut files: BTreeMap<u64, Inode> = disk.files.iter().map(gone).collect();
     for id in reachable {
         let Some(inode) = disk.files.get(&id) else { continue };
         let content = survivor(disk, id, inode, &mut fate);

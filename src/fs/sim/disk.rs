@@ -1,13 +1,14 @@
 //! The state of a simulated disk: what a running program sees, what is certain to survive, and
 //! everything in between.
 
-use crate::fs::sim::content::{Content, pieces};
+use crate::fs::sim::content::{Content, mix, pieces};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,6 +220,27 @@ impl Disk {
         if let Some(inode) = self.files.get_mut(&id) {
             how(inode);
         }
+    }
+
+    /// See [`SimFs::digest`](crate::fs::sim::SimFs::digest).
+    pub fn digest(&self) -> u64 {
+        let (mut out, mut seen) = (0, BTreeMap::new());
+        for dir in self.dirs.keys() {
+            out = mix(out, xxh3_64(dir.as_os_str().as_encoded_bytes()));
+            for (name, node) in self.names(dir) {
+                out = mix(out, xxh3_64(name.as_encoded_bytes()));
+                let Node::File(id) = node else { continue };
+                // Files by the order of their first names, whatever their numbers.
+                let count = seen.len() as u64;
+                let (order, new) = (*seen.entry(id).or_insert(count), seen.len() as u64 > count);
+                out = mix(out, order);
+                if let Some(inode) = self.files.get(&id).filter(|_| new) {
+                    out = mix(out, inode.live.len);
+                    inode.live.for_each_shown(|no, sector| out = mix(mix(out, no), xxh3_64(sector)));
+                }
+            }
+        }
+        out
     }
 
     /// Writes an operation as a line of text.

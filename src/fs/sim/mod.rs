@@ -46,19 +46,28 @@
 //! - **A torn write**: in one sector, only the first bytes of a write arrived. The rest of that
 //!   write is found either independently, or in order: all before the tear, nothing behind it.
 //! - **Garbage**: bytes that an unsynced write changed may be found as neither the old nor the new.
-//!   Bytes that it wrote again as they were are not in danger.
-//! - **The length** of a file may survive without its data, and its data without the length (and is
-//!   then cut off).
+//!   Bytes that it wrote again as they were, and those beside it in the same sector, are not in
+//!   danger: a log that appends could not be kept on a disk that takes those.
+//! - **The length** of a file may survive without its data, its data without the length (and is
+//!   then cut off), and of one that grew any length on the way.
 //! - **Space never written** (allocated or skipped) reads as zeros until a crash. After one, even
-//!   when the length had been synced, it may show garbage or what another file once held at the
-//!   same offset, and goes on showing it. Zeros found there may yet become garbage in the next crash.
+//!   when the length had been synced, it may show garbage or what another file, there or removed,
+//!   once held at the same offset, and goes on showing it. Zeros found there may yet become garbage
+//!   in the next crash.
 //! - **A name** created, removed or linked since its directory was last synced stands for what it
 //!   stood for then, for what it does now, or for anything between. A file that comes back so has
-//!   its bytes.
+//!   its bytes. There are no renames, for there are none in [`Fs`].
 //!
 //! What is written through a [`Window`] is seen at once by every reader, and survives or not like
-//! any other write. Hints ([`File::start_writeback`]) promise nothing and do nothing. Killing only
-//! the process loses nothing: go on with the same `SimFs`.
+//! any other write: the system writes mapped pages when it likes, also half of a store. Hints
+//! ([`File::start_writeback`]) promise nothing and do nothing. Killing only the process loses
+//! nothing: go on with the same `SimFs`.
+//!
+//! **A sync that fails** does so in [`fault`](crate::fs::fault): what it was to make durable stays in
+//! doubt here, and with [`Fault::Forget`](crate::fs::fault::Fault::Forget) every later sync of
+//! the file claims success while nothing becomes durable. Readers in the running process go on seeing
+//! what was written, as on ext4 and XFS (Btrfs shows them the old bytes): who reads back what a sync
+//! has failed for is not told the difference.
 //!
 //! # The choices
 //!
@@ -70,15 +79,20 @@
 //! | 3 | all names and lengths; garbage for data, and in space never written |
 //! | 4 | all names and lengths, and data of the newest file (of those with data in doubt) only |
 //! | 5 | all data and lengths, no names |
-//! | 6 and on | up to 12 things in doubt: every combination once, then 16 seeded states with torn writes; else 64 seeded states |
+//! | 6 and on | up to 12 things in doubt: every combination once, then 16 seeded states with what they leave out; else 64 seeded states |
 //!
-//! A seeded state draws a coin for each thing in doubt, the odds anew for each state, and tears one
-//! write. Any larger number is a seeded state too. The same seed and the same operations give the
-//! same states.
+//! A thing in doubt is a sector with writes, a length or a name; a combination says of each whether it
+//! is as it was or as it is. A seeded state draws a coin for each, the odds anew for each state, tears
+//! one write, and shows garbage and moments between. Any larger number is a seeded state too.
+//!
+//! The same seed and the same operations give the same states, and random numbers are drawn from the
+//! seed too ([`Fs::random`]): a run of the engine without threads (`workers(0)`) is the same to the
+//! byte each time.
 //!
 //! Not simulated: sectors going bad on their own ([`SimFs::damage`] does that by hand), failing
 //! calls (see [`fault`](crate::fs::fault)), permissions, symbolic links, `..` in paths.
 
+mod allows;
 mod content;
 mod crash;
 mod disk;
@@ -87,6 +101,7 @@ mod tests;
 
 use crate::fs::{File, Fs, Lock, SharedBytes, Window};
 use crate::sync::{Mutex, MutexGuard};
+pub use allows::{Survived, Tally, Tree};
 use content::{Content, SECTOR, mix};
 use disk::{Disk, Node, Op, is_root, split};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,6 +129,8 @@ struct State {
     /// as anybody asked, and the last place asked for.
     past: BTreeMap<u64, Disk>,
     capacity: Option<u64>,
+    /// How many random numbers were drawn.
+    drawn: u64,
     /// Open handles of each file.
     open: BTreeMap<u64, u64>,
     locks: BTreeMap<u64, Held>,
@@ -141,6 +158,7 @@ impl SimFs {
             disk,
             log: Vec::new(),
             capacity,
+            drawn: 0,
             open: BTreeMap::new(),
             locks: BTreeMap::new(),
         })))
@@ -222,6 +240,12 @@ impl SimFs {
     pub fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let state = self.state();
         Ok(state.live(state.file_id(path.as_ref())?).to_vec())
+    }
+
+    /// A number that disks share if they show the same directories, names, links and bytes, and that
+    /// others have by chance only. For leaving out states that were seen before.
+    pub fn digest(&self) -> u64 {
+        self.state().disk.digest()
     }
 
     /// Changes the bytes of a file at rest, behind the back of the program: flips, cuts, appends.
@@ -451,6 +475,13 @@ impl Fs for SimFs {
         }
         drop(state);
         Ok(Box::new(SimLock { fs: self.clone(), id }))
+    }
+
+    /// From the seed: the same calls are answered the same, those after a crash anew.
+    fn random(&self) -> io::Result<u64> {
+        let mut state = self.state();
+        state.drawn += 1;
+        Ok(mix(!state.seed, state.drawn))
     }
 }
 

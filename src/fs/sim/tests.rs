@@ -205,6 +205,7 @@ fn length_and_data_survive_apart() {
     assert!(found(|bytes| bytes.len() == 1600 && bytes[700..] == [0; 900]), "zeros");
     assert!(found(|bytes| bytes.len() == 1600 && ![0, 2].contains(&bytes[1100])), "garbage");
     assert!(found(|bytes| bytes.len() == 1600 && bytes[700..] == [2; 900]), "both");
+    assert!(found(|bytes| (701..1600).contains(&bytes.len())), "a length on the way");
     // Data without the length is not seen even when the file grows again.
     for disk in states(&fs).filter(|disk| disk.read(p("f")).unwrap().len() == 700) {
         disk.open_write(&p("f")).unwrap().allocate(1600).unwrap();
@@ -264,6 +265,11 @@ fn names_are_lost_come_back_and_show_moments_between() {
     assert!(states(&fs).all(|disk| disk.read(p("f")).is_ok_and(|b| b == b"kept") || !has(&disk)[0]));
     fs.sync_dir(Path::new(ROOT)).unwrap();
     assert!(states(&fs).all(|disk| has(&disk) == [false, true, false]));
+    // Gone, another in its place: nothing, the new and the one between are worth trying.
+    fs.remove(&p("new")).unwrap();
+    write(&fs.create(&p("new")).unwrap(), 0, b"");
+    fs.remove(&p("new")).unwrap();
+    assert!(fs.states_at(fs.ops()) > 6 + 2);
 }
 
 #[test]
@@ -339,6 +345,16 @@ fn space_never_written_turns_into_garbage_and_stays_so() {
     // Zeros that were only seen may still turn.
     let zeros = fs.crash(0);
     assert!(occurs(&zeros, |disk| tail(disk) != [0; 7680]));
+}
+
+#[test]
+fn what_was_lost_may_show_in_a_file_of_the_next_life() {
+    let (fs, _file) = with_file(21, &[0xbb; 4096]);
+    fs.remove(&p("f")).unwrap();
+    fs.sync_dir(Path::new(ROOT)).unwrap();
+    let next = fs.crash(0);
+    next.create(&p("g")).unwrap().allocate(4096).unwrap();
+    assert!(occurs(&next, |disk| disk.read(p("g")).is_ok_and(|bytes| bytes == [0xbb; 4096])));
 }
 
 #[test]
@@ -582,6 +598,48 @@ fn locks_hold_within_the_process_and_end_with_a_crash() {
         drop(reader);
     }
     drop(fs.lock(&p("LOCK"), false).unwrap());
+}
+
+#[test]
+fn disks_that_show_the_same_have_the_same_digest() {
+    let (a, file) = with_file(22, &[1; 3000]);
+    let (b, other) = with_file(23, &[1; 3000]);
+    assert_eq!(a.digest(), b.digest());
+    // However it came to be, and whatever is in doubt of it.
+    write(&file, 100, &[1; 10]);
+    a.create(&p("x")).unwrap();
+    a.remove(&p("x")).unwrap();
+    other.allocate(5000).unwrap();
+    file.allocate(4999).unwrap();
+    write(&file, 4999, &[0]);
+    assert_eq!(a.digest(), b.digest());
+    let mut seen = BTreeSet::from([a.digest(), SimFs::new(1).digest()]);
+    let mut new = |fs: &SimFs| assert!(seen.insert(fs.digest()), "{fs:?}");
+    write(&file, 1, &[2]);
+    new(&a);
+    a.link(&p("f"), &p("g")).unwrap();
+    new(&a);
+    // A copy is not a link.
+    a.remove(&p("g")).unwrap();
+    write(&a.create(&p("g")).unwrap(), 0, &a.read(p("f")).unwrap());
+    new(&a);
+    a.create_dir_all(&p("d")).unwrap();
+    new(&a);
+    other.allocate(5001).unwrap();
+    new(&b);
+    // Garbage is bytes.
+    new(&b.crash(3));
+    assert_eq!(b.crash(3).digest(), b.crash(3).digest());
+}
+
+#[test]
+fn random_numbers_follow_the_seed_and_never_repeat() {
+    let draw = |fs: &SimFs| (0..4).map(|_| fs.random().unwrap()).collect::<Vec<_>>();
+    let (a, b) = (SimFs::new(1), SimFs::new(1));
+    let (drawn, crashed) = (draw(&a), draw(&a.crash(0)));
+    assert_eq!((&drawn, &crashed), (&draw(&b), &draw(&b.crash(0))));
+    let lists = [drawn, crashed, draw(&a), draw(&SimFs::new(2)), draw(&a.crash(1))];
+    assert_eq!(lists.iter().flatten().collect::<BTreeSet<_>>().len(), 20);
 }
 
 // -- the same answers as the real one --

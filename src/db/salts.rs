@@ -1,13 +1,4 @@
-//! The one place where randomness is read. It names files and salts checksums; nothing is decided
-//! by it.
-
-use crate::error::{Error, ErrorKind, Result};
-
-/// A random number from the operating system.
-pub(crate) fn random() -> Result<u64> {
-    getrandom::u64()
-        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))
-}
+//! Salts: what names files for ever and seeds their checksums; nothing is decided by it.
 
 /// A source of numbers that never repeat in practice, drawn from one random seed (splitmix64).
 #[derive(Debug)]
