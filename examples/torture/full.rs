@@ -76,20 +76,20 @@ fn one(rng: &mut Rng, work: &Work, bytes: u64, lie: Option<Lie>, counts: &mut Co
     }
     life.told.extend(child.heard());
     life.late = child.kill()?;
-    let acks = life.acks(End::Killed)?;
-    counts.acks += acknowledged(&acks, Level::Buffered);
+    let claims = life.claims(End::Killed)?;
+    counts.acks += acknowledged(&claims.acks, Level::Buffered);
     dir.exists();
     // Full as it is, it can be read, and opened or refused for that reason.
     let before = work.path().join("before");
-    counts.steps += dir.look(&before, &acks, End::Killed, false)?.steps;
-    if let Err(e) = dir.look(&before, &acks, End::Killed, true) {
+    counts.steps += dir.look(&before, &claims, false)?.steps;
+    if let Err(e) = dir.look(&before, &claims, true) {
         if !e.to_string().contains("No space left on device") {
             return Err(e);
         }
         counts.refused += 1;
     }
     disk.resize(bytes + (grown + 2) * MORE)?;
-    dir.look(&before, &acks, End::Killed, true)?;
+    dir.look(&before, &claims, true)?;
     Ok(())
 }
 

@@ -21,18 +21,20 @@ const LIFE: usize = 10;
 /// So many steps of each writer in one life.
 const STEPS: u64 = 12;
 
-const EINTR: i32 = 4;
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
-const EMFILE: i32 = 24;
-const ENODEV: i32 = 19;
+/// How a call fails: a word, and the number of the error.
+type How = (&'static str, i32);
+const EINTR: How = ("EINTR", 4);
+const EIO: How = ("EIO", 5);
+const ENODEV: How = ("ENODEV", 19);
+const EMFILE: How = ("EMFILE", 24);
+const ENOSPC: How = ("ENOSPC", 28);
 /// The call does half of what it was asked.
-const SHORT: i32 = 0;
+const SHORT: How = ("half done", 0);
 /// The call does nothing and claims success: what no program can stand.
-const LOST: i32 = -1;
+const LOST: How = ("lost", -1);
 
 /// What can fail, in the order of the library's numbers, and how.
-const CALLS: [(&str, &[i32]); 8] = [
+const CALLS: [(&str, &[How]); 8] = [
     ("pwrite", &[EIO, ENOSPC, EINTR, SHORT]),
     ("pread", &[EIO, EINTR, SHORT]),
     ("fdatasync", &[EIO, ENOSPC, EINTR]),
@@ -51,7 +53,7 @@ const KINDS: [&str; 4] = ["Io", "DiskFull", "ReadOnly", "Closed"];
 pub struct Counts {
     points: u64,
     /// Calls that failed, by what and how.
-    failed: BTreeMap<(&'static str, i32), u64>,
+    failed: BTreeMap<(&'static str, &'static str), u64>,
     /// Errors told by the writer, by kind.
     errors: BTreeMap<String, u64>,
     acks: u64,
@@ -64,7 +66,7 @@ struct Fault {
     call: usize,
     nth: u64,
     times: u64,
-    with: i32,
+    with: How,
 }
 
 /// What the calls of a run do.
@@ -96,11 +98,7 @@ pub fn run(args: &Args) -> Outcome {
     let cycles = args.cycles.unwrap_or(100);
     let counts = points(args, &work, &library, cycles, Calls::Fail).map_err(|e| work.keep(e))?;
     let list = |words: Vec<String>| words.join(", ");
-    let failed: Vec<_> = counts
-        .failed
-        .iter()
-        .map(|((call, with), n)| format!("{call} {} {n}", std::io::Error::from_raw_os_error(*with)))
-        .collect();
+    let failed: Vec<_> = counts.failed.iter().map(|((call, with), n)| format!("{call} {with} {n}")).collect();
     println!("calls that failed: {}", list(failed));
     if let Some((call, _)) = CALLS.iter().zip(counts.seen).find(|(_, seen)| *seen == 0).map(|(call, _)| call)
     {
@@ -138,8 +136,8 @@ pub fn points(args: &Args, work: &Work, library: &Library, points: u64, calls: C
         one(work, library, dir, &fault, &mut counts, &mut most).map_err(|e| {
             let Fault { call, nth, times, with } = fault;
             format!(
-                "point {point} (--seed {}; {}): {} number {nth}, {times} times, error {with}: {e}",
-                args.seed, dir.orders.setup, CALLS[call].0
+                "point {point} (--seed {}; {}): {} number {nth}, {times} times, {}: {e}",
+                args.seed, dir.orders.setup, CALLS[call].0, with.0
             )
         })?;
         counts.points += 1;
@@ -165,7 +163,7 @@ fn one(
         counts.seen[call] = most[call].max(8);
     }
     if hits > 0 {
-        *counts.failed.entry((CALLS[fault.call].0, fault.with)).or_default() += hits;
+        *counts.failed.entry((CALLS[fault.call].0, fault.with.0)).or_default() += hits;
     }
     // What was interrupted or done by half is tried again, and nobody hears of it.
     let silent = matches!(fault.with, EINTR | SHORT);
@@ -176,9 +174,10 @@ fn one(
         }
         *counts.errors.entry(kind.clone()).or_default() += 1;
     }
-    let acks = life.acknowledged(End::Killed);
-    counts.acks += acknowledged(&acks, Level::Buffered);
-    dir.look(&work.path().join("before"), &acks, End::Killed, true)?;
+    let claims = life.all_claims(End::Killed);
+    counts.acks += acknowledged(&claims.acks, Level::Buffered);
+    dir.look(&work.path().join("before"), &claims, true)?;
+    dir.look_at_copies(&life, &claims)?;
     Ok(())
 }
 
@@ -213,7 +212,7 @@ impl Library {
             ("TORTURE_CALL", fault.call.to_string().into()),
             ("TORTURE_NTH", fault.nth.to_string().into()),
             ("TORTURE_TIMES", fault.times.to_string().into()),
-            ("TORTURE_ERRNO", fault.with.to_string().into()),
+            ("TORTURE_ERRNO", fault.with.1.to_string().into()),
         ];
         let mut child = Child::writer_with(orders, &env, log)?;
         let until = Instant::now() + Duration::from_secs(60);
