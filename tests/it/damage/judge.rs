@@ -1,6 +1,7 @@
 //! One damaged database, opened both ways, read in every way, verified, written to, flushed and
 //! compacted: each answer is right, or an error that names the place.
 
+use super::anatomy::kind;
 use super::base::Base;
 use super::counts::{Counts, Found};
 use super::harm::{Change, Harm, is_read};
@@ -30,7 +31,8 @@ impl Base {
         let expect = self.expect(&changes);
         let disk = self.disk.crash(1);
         make(&disk, &changes);
-        let case = Case { base: self, disk, changes, what, expect };
+        let in_place = matches!(harm, Harm::Flip(..) | Harm::Byte(..) | Harm::Noise(..));
+        let case = Case { base: self, disk, changes, what, in_place, expect };
         let reading = case.open_and_use(true, counts);
         let writing = case.open_and_use(false, counts);
         assert_eq!(reading.at, writing.at, "{}: read-only, and not", case.what);
@@ -79,6 +81,8 @@ struct Case<'a> {
     disk: SimFs,
     changes: Vec<Change>,
     what: String,
+    /// Bytes of one file are others, and nothing else.
+    in_place: bool,
     expect: Option<Expect>,
 }
 
@@ -142,8 +146,16 @@ impl Case<'_> {
         at
     }
 
+    /// The file, which for a few bytes of a table or of the journal is the one they are in, and then
+    /// the offset too.
     fn names_a_place(&self, e: &Error) {
         assert!(e.kind() == ErrorKind::Corruption && e.file().is_some(), "{}: {e:?}", self.what);
+        if let [(path, _)] = &self.changes[..]
+            && self.in_place
+            && ["table", "journal"].contains(&kind(path))
+        {
+            assert!(e.file() == Some(path) && e.offset().is_some(), "{}: {e:?}", self.what);
+        }
     }
 
     /// Nothing but the lock file may have come.
