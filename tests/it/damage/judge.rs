@@ -32,7 +32,10 @@ impl Base {
         let disk = self.disk.crash(1);
         make(&disk, &changes);
         let in_place = matches!(harm, Harm::Flip(..) | Harm::Byte(..) | Harm::Noise(..));
-        let case = Case { base: self, disk, changes, what, in_place, expect };
+        // Beside tables few reads meet what was damaged: most cases do with one way to read.
+        let tables = changes.iter().any(|(path, _)| kind(path) == "table");
+        let every_way = tables || counts.all().is_multiple_of(8);
+        let case = Case { base: self, disk, changes, what, in_place, every_way, expect };
         let reading = case.open_and_use(true, counts);
         let writing = case.open_and_use(false, counts);
         assert_eq!(reading.at, writing.at, "{}: read-only, and not", case.what);
@@ -83,6 +86,8 @@ struct Case<'a> {
     what: String,
     /// Bytes of one file are others, and nothing else.
     in_place: bool,
+    /// To be read, verified and written to both ways.
+    every_way: bool,
     expect: Option<Expect>,
 }
 
@@ -104,9 +109,12 @@ impl Case<'_> {
         };
         let at = self.commits(&db);
         let expected = &self.base.states[at];
-        let (read, took) = grown(|| self.read(&db, expected));
+        let read = |db: &Db| (read_only && !self.every_way) || self.read(db, expected);
+        let (read, took) = grown(|| read(&db));
         self.bounded("reading", took, false, counts);
-        let (verified, took) = grown(|| db.verify().unwrap());
+        let verify =
+            |db: &Db| (read_only || self.every_way).then(|| db.verify().unwrap()).unwrap_or_default();
+        let (verified, took) = grown(|| verify(&db));
         self.bounded("verifying", took, false, counts);
         verified.damage.iter().for_each(|e| self.names_a_place(e));
         assert!(read || !verified.is_ok(), "{}: reading fails, and verify does not tell", self.what);
@@ -118,7 +126,7 @@ impl Case<'_> {
         };
         if read_only {
             self.is_untouched(before, true);
-        } else {
+        } else if self.every_way {
             let (worked, took) = grown(|| self.work(&db, expected));
             self.bounded("writing", took, false, counts);
             if !worked {
