@@ -176,7 +176,7 @@ impl Segment {
         let mut bytes = [0; SEGMENT_HEADER_LEN];
         file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading a journal segment", &path, e))?;
         let header = SegmentHeader::decode(&bytes)?.ok_or_else(|| Error::invalid("no header"))?;
-        Ok((Segment { no, path, file, capacity: header.capacity }, header))
+        Ok((Segment { no, path, file, capacity: header.capacity, salt: header.salt }, header))
     }
 
     /// The least capacity that a batch with a payload of `len` bytes fits.

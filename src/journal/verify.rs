@@ -70,17 +70,29 @@ pub(crate) fn verify(input: &Verify<'_>, report: &mut dyn FnMut(Error)) -> Verif
 /// The chain of the other segments, up to the durable end.
 fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Verified) {
     let (mut chain, mut blank): (Vec<(SegmentHeader, Open)>, Vec<FileNo>) = Default::default();
+    // Where something could not be read, what is missing may well be there.
+    let mut unread = false;
     for announced in input.segments.iter().filter(|s| s.sealed.is_none()) {
         match Open::new(input, announced) {
             Ok(Some(mut segment)) => {
                 // What a copy of the header lacks is told when it is known to be needed.
-                match segment.header(&mut |_| {}) {
+                let mut failed = None;
+                match segment.header(&mut |e| failed = Some(e)) {
                     Some(header) => chain.push((header, segment)),
-                    None => blank.push(announced.no),
+                    None => match failed.filter(|e| !e.is_corruption()) {
+                        Some(e) => {
+                            report(e);
+                            unread = true;
+                        }
+                        None => blank.push(announced.no),
+                    },
                 }
             }
             Ok(None) => blank.push(announced.no),
-            Err(e) => report(e),
+            Err(e) => {
+                report(e);
+                unread = true;
+            }
         }
     }
     chain.sort_by_key(|(header, _)| header.start);
@@ -91,17 +103,21 @@ fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Ve
             break;
         }
         let stop = starts.get(i + 1).copied().unwrap_or(input.durable).min(input.durable);
-        if header.start != at {
+        if header.start != at && !unread {
             let why =
                 format!("the segment starts at position {}, what is before it ends at {at}", header.start);
             report(segment.damage(why, 40));
         }
         segment.header(report);
+        if segment.reader.len() < header.capacity {
+            let why = format!("the file was cut: it had at least {} bytes", header.capacity);
+            report(segment.damage(why, segment.reader.len()));
+        }
         verified.segments += 1;
         verified.bytes += segment.records(&header, stop.0.saturating_sub(header.start.0), report);
         (at, last) = (stop, Some(segment.no));
     }
-    if at < input.durable {
+    if at < input.durable && !unread {
         let why = format!("the journal was durable up to position {}, and ends at {at}", input.durable);
         // Most likely in the next one, whose header is gone.
         let no = blank.into_iter().find(|no| last.is_none_or(|last| last < *no)).or(last);

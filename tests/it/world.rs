@@ -24,6 +24,16 @@ pub enum Write {
     Clear(Name),
 }
 
+impl Write {
+    pub fn name(&self) -> Name {
+        let (Write::Put(name, ..)
+        | Write::Delete(name, _)
+        | Write::DeleteRange(name, ..)
+        | Write::Clear(name)) = self;
+        name
+    }
+}
+
 /// How a batch is committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
@@ -79,9 +89,7 @@ fn apply(state: &mut State, step: &Step) -> u64 {
 }
 
 fn apply_write(state: &mut State, write: &Write) {
-    let (Write::Put(name, ..) | Write::Delete(name, _) | Write::DeleteRange(name, ..) | Write::Clear(name)) =
-        write;
-    let rows = state.get_mut(*name).expect("a live keyspace");
+    let rows = state.get_mut(write.name()).expect("a live keyspace");
     match write {
         Write::Put(_, key, value) => drop(rows.insert(key.clone(), value.clone())),
         Write::Delete(_, key) => drop(rows.remove(key)),
@@ -160,6 +168,10 @@ pub struct World {
     pub unknown: Option<(u64, State)>,
     /// Cuts before this operation are not worth the time.
     pub dull: u64,
+    /// All calls so far.
+    pub trace: Vec<Step>,
+    /// Openings that found fewer commits than were promised: `None` where there must be none.
+    pub losses: Option<usize>,
 }
 
 impl World {
@@ -194,6 +206,8 @@ impl World {
             told,
             copies,
             dull: 0,
+            trace: Vec::new(),
+            losses: None,
         }
     }
 
@@ -208,7 +222,13 @@ impl World {
         // A close that failed may have lost what was not promised.
         let (seq, least) = (self.db().visible_seq().get(), self.bounds(self.sim.ops(), true).0);
         let at = self.seqs.iter().rposition(|s| *s == seq).expect("a commit that ended with this number");
-        assert!(at >= least, "{at} commits are there after opening, must be {least}");
+        if let (Some(losses), true) = (&mut self.losses, at < least) {
+            *losses += 1;
+            self.base = self.base.min(at);
+            self.kept.iter_mut().chain(&mut self.durable).for_each(|promise| promise.1 = promise.1.min(at));
+        } else {
+            assert!(at >= least, "{at} commits are there after opening, must be {least}");
+        }
         self.states.truncate(at + 1);
         self.seqs.truncate(at + 1);
         self.begun.truncate(at.saturating_sub(self.base));
@@ -243,18 +263,23 @@ impl World {
     }
 
     /// What the database says is durable is a promise.
-    fn note_durable(&mut self) {
+    pub fn note_durable(&mut self) {
         let durable = self.db().durable_seq().get();
         let n = self.seqs.partition_point(|&seq| seq <= durable) - 1;
         if self.durable.last().unwrap().1 < n {
-            self.durable.push((self.sim.ops(), n));
-            self.kept.push((self.sim.ops(), n));
+            self.promise(n);
         }
     }
 
     /// Moves each promise so many operations forward, to before it was kept: for controls.
     pub fn promise_early(&mut self, ops: u64) {
         self.durable.iter_mut().for_each(|(at, _)| *at = at.saturating_sub(ops));
+    }
+
+    /// From now on so many commits survive whatever comes.
+    pub fn promise(&mut self, n: usize) {
+        self.durable.push((self.sim.ops(), n));
+        self.kept.push((self.sim.ops(), n));
     }
 
     pub fn run(&mut self, step: &Step) {
@@ -264,6 +289,7 @@ impl World {
     /// Makes one call, and takes down what became of it. After an error the database may be closed
     /// or read-only.
     pub fn try_run(&mut self, step: &Step) -> esker::Result<()> {
+        self.trace.push(step.clone());
         let began = self.sim.ops();
         let mut next = self.state().clone();
         let operations = apply(&mut next, step);
