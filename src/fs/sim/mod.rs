@@ -89,6 +89,9 @@
 //! seed too ([`Fs::random`]): a run of the engine without threads (`workers(0)`) is the same to the
 //! byte each time.
 //!
+//! [`SimFs::allows`] asks the other way round: whether what was found on some disk is one of these states.
+//! By that the model is held against real file systems (`examples/torture`).
+//!
 //! Not simulated: sectors going bad on their own ([`SimFs::damage`] does that by hand), failing
 //! calls (see [`fault`](crate::fs::fault)), permissions, symbolic links, `..` in paths.
 
