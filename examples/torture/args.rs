@@ -1,24 +1,29 @@
 //! What the program is asked to do.
 
 use crate::Outcome;
+use crate::script::Truth;
 use crate::setup::Setup;
 use crate::writer::{Lie, Orders};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub const HELP: &str = "\
 torture: real processes on a real disk, killed and cut off, and what they leave checked
 
     torture kill      [--cycles N]              a writer is killed (SIGKILL) at random moments
     torture power     [--cycles N] [--fs NAME]  a file system is shut down under the writer
+    torture sim       [--cycles N] [--fs NAME]  the simulated disk is held against a file system
+    torture full      [--cycles N]              a small file system fills up and grows
+    torture preload   [--cycles N]              calls fail, by a library that cc compiles
     torture controls                            that lies are caught, and the truth is not
 
-    --cycles N   how many times (default: 200, of power cuts 50)
+    --cycles N   how many times (default: 200; of power 50,
+                 of sim and preload 100, of full 5)
     --fs NAME    ext4 or xfs
     --seed N     for other operations, options and moments (default: 1)
     --dir DIR    where the work is done: a new directory in it, removed at the end
                  (default: the system's own place for such)
 
-All but kill need root and Linux, and are skipped with a message where something is missing.
+All but kill and preload need root, and all but kill Linux: they are skipped with a message where something is missing.
 They mount images in a mount namespace of their own, which ends with them. What failed is kept,
 and told with its seed; the operations then are the same, the moments not quite.";
 
@@ -30,6 +35,7 @@ pub struct Args {
     pub dir: Option<PathBuf>,
     pub fs: Option<String>,
     db: Option<PathBuf>,
+    pub truth: Truth,
     lie: Option<Lie>,
     idle: bool,
     patient: bool,
@@ -46,6 +52,7 @@ impl Args {
             dir: None,
             fs: None,
             db: None,
+            truth: Truth::Honest,
             lie: None,
             idle: false,
             patient: false,
@@ -74,6 +81,7 @@ impl Args {
                     let known = Lie::ALL.iter().find(|(known, _)| name == *known);
                     out.lie = Some(known.ok_or("no such lie")?.1);
                 }
+                "--never-syncs" => out.truth = Truth::NeverSyncs,
                 "--idle" => out.idle = true,
                 "--patient" => out.patient = true,
                 mode if out.mode.is_empty() && !mode.starts_with('-') => out.mode = mode.into(),
@@ -83,9 +91,14 @@ impl Args {
         Ok((!out.mode.is_empty()).then_some(out))
     }
 
+    /// Where a child works.
+    pub fn db(&self) -> Outcome<&Path> {
+        Ok(self.db.as_deref().ok_or("--db is missing")?)
+    }
+
     /// What a writing child is to do.
     pub fn orders(&self) -> Outcome<Orders> {
-        let mut orders = Orders::new(self.db.clone().ok_or("--db is missing")?, Setup::new(self.seed));
+        let mut orders = Orders::new(self.db()?.into(), Setup::new(self.seed));
         orders.lie = self.lie;
         orders.idle = self.idle;
         orders.patient = self.patient;

@@ -5,15 +5,16 @@ use crate::tell::Told;
 use crate::writer::{Lie, Orders};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child as Process, Command, Stdio};
+use std::process::{Child as Process, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
 /// A running child. Dropping it kills it.
 pub struct Child {
     process: Process,
+    input: Option<ChildStdin>,
     told: Receiver<Told>,
     /// Where its standard error goes.
     log: PathBuf,
@@ -31,6 +32,11 @@ pub enum Heard {
 impl Child {
     /// Starts a writer.
     pub fn writer(orders: &Orders, log: &Path) -> Outcome<Child> {
+        Child::writer_with(orders, &[], log)
+    }
+
+    /// Starts a writer with these variables.
+    pub fn writer_with(orders: &Orders, env: &[(&str, OsString)], log: &Path) -> Outcome<Child> {
         let mut args: Vec<OsString> = vec!["child-writer".into(), "--db".into(), orders.dir.clone().into()];
         let mut word = |word: &str| args.push(word.into());
         word("--seed");
@@ -48,7 +54,7 @@ impl Child {
             word("--steps");
             word(&steps.to_string());
         }
-        Child::start(&args, &[], log)
+        Child::start(&args, env, log)
     }
 
     /// Starts this program with these arguments and variables.
@@ -70,7 +76,8 @@ impl Child {
                 line.clear();
             }
         });
-        Ok(Child { process, told, log: log.into(), started: Instant::now() })
+        let input = process.stdin.take();
+        Ok(Child { process, input, told, log: log.into(), started: Instant::now() })
     }
 
     /// The next thing it says, if it says it by then.
@@ -87,6 +94,12 @@ impl Child {
         self.told.try_iter()
     }
 
+    /// Sends it a line.
+    pub fn say(&mut self, line: &str) -> Outcome {
+        let input = self.input.as_mut().ok_or("no input")?;
+        Ok(writeln!(input, "{line}").and_then(|()| input.flush())?)
+    }
+
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -96,6 +109,11 @@ impl Child {
         self.process.kill()?;
         self.process.wait()?;
         Ok(self.told.iter().collect())
+    }
+
+    /// How it ended, once it has closed its output.
+    pub fn end(&mut self) -> Outcome<ExitStatus> {
+        Ok(self.process.wait()?)
     }
 
     /// What it wrote to its standard error.

@@ -4,9 +4,11 @@
 use crate::Outcome;
 use crate::args::Args;
 use crate::disk::Kind;
+use crate::script::Truth;
 use crate::work::Work;
 use crate::writer::Lie;
-use crate::{kill, power};
+use crate::{kill, power, sim};
+use std::error::Error;
 
 /// A lie must be caught within so many cycles; an honest child must get through fewer.
 const CYCLES: u64 = 40;
@@ -14,39 +16,56 @@ const HONEST: u64 = 8;
 
 pub fn run(args: &Args) -> Outcome {
     let mut work = Work::new(args)?;
-    let (mut caught, mut passed) = (0, 0);
-    for (lie, must) in [(None, false), (Some(Lie::Ahead), true), (Some(Lie::Torn), true)] {
-        let cycles = if must { CYCLES } else { HONEST };
-        hold("kill", lie, kill::cycles(args, &work, cycles, lie).err()).map_err(|e| work.keep(e))?;
-        *if must { &mut caught } else { &mut passed } += 1;
-    }
-    for kind in Kind::ALL {
-        if let Err(e) = power::possible(&work, kind) {
-            println!("skipped: controls of power on {}: {e}", kind.name());
-            continue;
-        }
-        for (lie, must) in [(None, false), (Some(Lie::Durable), true)] {
-            let cycles = if must { CYCLES } else { HONEST };
-            let what = format!("power on {}", kind.name());
-            hold(&what, lie, power::cycles(args, &work, kind, cycles, lie).err())
-                .map_err(|e| work.keep(e))?;
-            *if must { &mut caught } else { &mut passed } += 1;
-        }
-    }
-    println!("proof: controls: {caught} lies caught, {passed} honest twins passed");
+    let mut seen = Seen::default();
+    hold_all(args, &work, &mut seen).map_err(|e| work.keep(e))?;
+    println!("proof: controls: {} lies caught, {} honest twins passed", seen.caught, seen.passed);
     Ok(())
 }
 
-/// What was found of a lie, or of none, must be what it should.
-fn hold(what: &str, lie: Option<Lie>, found: Option<Box<dyn std::error::Error>>) -> Outcome {
-    match (lie, found) {
-        (None, None) => Ok(()),
-        (None, Some(e)) => Err(format!("{what}: an honest child is accused: {e}").into()),
-        (Some(lie), None) => Err(format!("{what}: the lie {lie:?} was not caught").into()),
-        (Some(lie), Some(e)) => {
-            let text = e.to_string();
-            println!("{what}: the lie {lie:?} is caught: {}", text.rsplit("): ").next().unwrap_or(&text));
-            Ok(())
+#[derive(Default)]
+struct Seen {
+    caught: u64,
+    passed: u64,
+}
+
+fn hold_all(args: &Args, work: &Work, seen: &mut Seen) -> Outcome {
+    let cycles = |must: bool| if must { CYCLES } else { HONEST };
+    for (lie, must) in [(None, false), (Some(Lie::Ahead), true), (Some(Lie::Torn), true)] {
+        let found = kill::cycles(args, work, cycles(must), lie).err();
+        seen.hold(&format!("kill, {lie:?}"), must, found)?;
+    }
+    for kind in Kind::ALL {
+        let name = kind.name();
+        if let Err(e) = power::possible(work, kind) {
+            println!("skipped: controls of power and sim on {name}: {e}");
+            continue;
         }
+        for (lie, must) in [(None, false), (Some(Lie::Durable), true)] {
+            let found = power::cycles(args, work, kind, cycles(must), lie).err();
+            seen.hold(&format!("power on {name}, {lie:?}"), must, found)?;
+        }
+        for (truth, must) in [(Truth::Honest, false), (Truth::NeverSyncs, true)] {
+            let found = sim::cycles(args, work, kind, cycles(must), truth).err();
+            seen.hold(&format!("sim on {name}, {truth:?}"), must, found)?;
+        }
+    }
+    Ok(())
+}
+
+impl Seen {
+    /// A lie must have been found, and nothing where there was none.
+    fn hold(&mut self, what: &str, must: bool, found: Option<Box<dyn Error>>) -> Outcome {
+        match found {
+            None if must => return Err(format!("not caught: {what}").into()),
+            None => self.passed += 1,
+            Some(e) if !must => return Err(format!("{what}: found where nothing is wrong: {e}").into()),
+            Some(e) => {
+                let text = e.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                println!("caught: {what}: {}", first.rsplit("): ").next().unwrap_or(first));
+                self.caught += 1;
+            }
+        }
+        Ok(())
     }
 }

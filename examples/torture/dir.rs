@@ -45,6 +45,11 @@ impl Dir {
         Ok(Dir { orders: Orders { lie, ..Orders::new(path, setup) }, model: Model::new(seed), exists: false })
     }
 
+    /// There is a database: somebody has said that it is open.
+    pub fn exists(&mut self) {
+        self.exists = true;
+    }
+
     /// One life of a child, which ends by `death`, and at the latest by being killed then.
     pub fn live(&mut self, log: &Path, span: Span, death: impl FnOnce() -> Outcome) -> Outcome<Life> {
         let life = live(log, &self.orders, span, death)?;
@@ -80,26 +85,25 @@ impl Dir {
 }
 
 impl Life {
-    /// The acknowledgements. An error told before the death is one.
+    /// The acknowledgements. An error told before the death is one here.
     pub fn acks(&self, end: End) -> Result<Vec<Ack>, String> {
-        let mut acks = Vec::new();
-        for told in &self.told {
-            match told {
-                Told::Made { writer, n, seq, level } => {
-                    acks.push(Ack { writer: *writer, n: *n, seq: *seq, level: *level });
-                }
-                Told::Failed { .. } => return Err(format!("the child: {told}")),
-                _ => {}
-            }
+        match self.told.iter().find(|told| matches!(told, Told::Failed { .. })) {
+            Some(failed) => Err(format!("the child: {failed}")),
+            None => Ok(self.acknowledged(end)),
         }
-        for told in &self.late {
-            if let Told::Made { writer, n, seq, level } = told {
-                // Only the order counts of what was read after the power had gone.
-                let level = if end == End::Cut { Level::Sent } else { *level };
-                acks.push(Ack { writer: *writer, n: *n, seq: *seq, level });
-            }
-        }
-        Ok(acks)
+    }
+
+    /// The acknowledgements alone.
+    pub fn acknowledged(&self, end: End) -> Vec<Ack> {
+        // Only the order counts of what was read after the power had gone.
+        let late = if end == End::Cut { Level::Sent } else { Level::Durable };
+        let told = self.told.iter().map(|told| (told, Level::Durable));
+        let all = told.chain(self.late.iter().map(|told| (told, late)));
+        all.filter_map(|(told, most)| match *told {
+            Told::Made { writer, n, seq, level } => Some(Ack { writer, n, seq, level: level.min(most) }),
+            _ => None,
+        })
+        .collect()
     }
 }
 

@@ -157,6 +157,38 @@ impl Drop for Disk {
     }
 }
 
+/// A file system in memory, of limited size. Unmounted when dropped.
+pub struct Tmpfs {
+    mount: PathBuf,
+}
+
+impl Tmpfs {
+    pub fn new(work: &Path, bytes: u64) -> Outcome<Tmpfs> {
+        let mount = work.join("memory");
+        create_dir_all(&mount)?;
+        let size = format!("size={bytes}");
+        let args = ["-t", "tmpfs", "-o", &size, "none"].map(OsStr::new);
+        call("mount", args.into_iter().chain([mount.as_os_str()]))?;
+        Ok(Tmpfs { mount })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Gives it another size, under its users.
+    pub fn resize(&self, bytes: u64) -> Outcome {
+        let options = format!("remount,size={bytes}");
+        call("mount", [OsStr::new("-o"), options.as_ref(), self.mount.as_os_str()])
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = call("umount", [OsStr::new("--lazy"), self.mount.as_os_str()]);
+    }
+}
+
 /// Shuts a file system down by one of its files.
 fn shut_down(file: &File, cut: Cut) -> io::Result<()> {
     /// `_IOR('X', 125, u32)`, the same for all file systems that know it.

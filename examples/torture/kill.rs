@@ -50,7 +50,7 @@ pub fn cycles(args: &Args, work: &Work, cycles: u64, lie: Option<Lie>) -> Outcom
             Some(dir) => dir,
             None => {
                 counts.dirs += 1;
-                dir.insert(Dir::new(work.path().join("db"), rng.next(), lie)?)
+                dir.insert(Dir::new(work.path().join("db"), rng.next() >> 1, lie)?)
             }
         };
         one(&mut rng, work, dir, &mut counts)

@@ -9,10 +9,17 @@ mod controls;
 mod dir;
 #[cfg(target_os = "linux")]
 mod disk;
+#[cfg(target_os = "linux")]
+mod full;
 mod kill;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
+mod preload;
+mod script;
 mod setup;
+#[cfg(target_os = "linux")]
+mod sim;
 mod steps;
 mod tell;
 mod work;
@@ -39,6 +46,7 @@ fn main() -> ExitCode {
     };
     let done = match args.mode.as_str() {
         "kill" => kill::run(&args),
+        "child-script" => args.db().and_then(|dir| script::run(dir, args.seed, args.truth)),
         "child-writer" => args.orders().and_then(|orders| Ok(writer::run(&orders)?)),
         _ => with_disks(&args),
     };
@@ -56,6 +64,9 @@ fn main() -> ExitCode {
 fn with_disks(args: &Args) -> Outcome {
     let run: fn(&Args) -> Outcome = match args.mode.as_str() {
         "power" => power::run,
+        "sim" => sim::run,
+        "full" => full::run,
+        "preload" => return preload::run(args),
         "controls" => controls::run,
         other => return Err(format!("there is no {other} (--help says more)").into()),
     };

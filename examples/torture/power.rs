@@ -79,7 +79,7 @@ pub fn cycles(args: &Args, work: &Work, kind: Kind, cycles: u64, lie: Option<Lie
             None => {
                 counts.disks += 1;
                 let disk = Disk::new(work.path(), kind, &mut rng)?;
-                let dir = Dir::new(disk.path().join("db"), rng.next(), lie)?;
+                let dir = Dir::new(disk.path().join("db"), rng.next() >> 1, lie)?;
                 place.insert((disk, dir))
             }
         };

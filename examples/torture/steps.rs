@@ -15,6 +15,9 @@ pub const OWN: usize = SHARED.len();
 const BUCKETS: usize = 6;
 const BUCKET: usize = 40;
 
+/// A seed with this bit makes values large enough to fill a small disk.
+pub const HEAVY: u64 = 1 << 63;
+
 /// The keyspace that one writer has for itself, and drops, clears and replaces.
 pub fn own(writer: usize) -> String {
     format!("own-{writer}")
@@ -96,8 +99,9 @@ fn key(writer: usize, bucket: usize, n: usize) -> Vec<u8> {
     format!("{bucket:02}/{writer}/{n:03}").into_bytes()
 }
 
-fn value(rng: &mut Rng, writer: usize, n: u64) -> Vec<u8> {
+fn value(rng: &mut Rng, heavy: bool, writer: usize, n: u64) -> Vec<u8> {
     let len = match rng.below(60) {
+        _ if heavy => 1000 + rng.below(8000),
         0 => 0,
         1 => 2000 + rng.below(4000),
         2 if rng.one_in(8) => 20_000 + rng.below(20_000),
@@ -119,12 +123,13 @@ fn value(rng: &mut Rng, writer: usize, n: u64) -> Vec<u8> {
 /// Step number `n` (from 1) of a writer.
 pub fn step(seed: u64, writer: usize, n: u64) -> Step {
     let mut rng = Rng::new(&[seed, writer as u64, n]);
+    let heavy = seed & HEAVY != 0;
     let any = |rng: &mut Rng| key(writer, rng.below(BUCKETS), rng.below(BUCKET));
     let kind = match rng.below(80) {
         0 => Kind::Drop,
         1 => {
             let rows: BTreeMap<_, _> =
-                (0..rng.below(20)).map(|_| (any(&mut rng), value(&mut rng, writer, n))).collect();
+                (0..rng.below(20)).map(|_| (any(&mut rng), value(&mut rng, heavy, writer, n))).collect();
             Kind::Replace(rows.into_iter().collect())
         }
         _ => Kind::Plain,
@@ -142,7 +147,7 @@ pub fn step(seed: u64, writer: usize, n: u64) -> Step {
                     Act::DeleteRange { space, from: bound(from.min(to)), to: bound(from.max(to)) }
                 }
                 18 => Act::ClearOwn,
-                _ => Act::Put { space, key: any(&mut rng), value: value(&mut rng, writer, n) },
+                _ => Act::Put { space, key: any(&mut rng), value: value(&mut rng, heavy, writer, n) },
             }
         })
         .collect();

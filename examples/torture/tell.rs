@@ -1,6 +1,7 @@
 //! What a child tells its parent: a line each, through its standard output.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::str::FromStr;
 
 /// What a step is told to survive.
@@ -32,6 +33,8 @@ pub enum Told {
     Full { writer: usize },
     /// So many reads were made and found right.
     Read { times: u64 },
+    /// So many operations of a script were made.
+    Stepped { n: u64 },
     /// A call failed: the kind of the error, and what it says.
     Failed { writer: usize, kind: String, text: String },
     /// The child has done all it was to do.
@@ -49,6 +52,7 @@ impl fmt::Display for Told {
             }
             Told::Full { writer } => write!(f, "full {writer}"),
             Told::Read { times } => write!(f, "read {times}"),
+            Told::Stepped { n } => write!(f, "stepped {n}"),
             Told::Failed { writer, kind, text } => {
                 write!(f, "failed {writer} {kind} {}", text.replace('\n', "; "))
             }
@@ -74,6 +78,7 @@ impl FromStr for Told {
             "open" => Told::Open,
             "full" => Told::Full { writer: number()? as usize },
             "read" => Told::Read { times: number()? },
+            "stepped" => Told::Stepped { n: number()? },
             "failed" => {
                 let writer = number()? as usize;
                 let (kind, text) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -82,5 +87,14 @@ impl FromStr for Told {
             "done" => Told::Done,
             _ => return Err(format!("not understood: {line}")),
         })
+    }
+}
+
+/// Tells the parent.
+pub fn tell(told: Told) {
+    let mut out = io::stdout().lock();
+    // Nobody listens any more: then there is nothing left to do.
+    if writeln!(out, "{told}").and_then(|()| out.flush()).is_err() {
+        std::process::abort();
     }
 }

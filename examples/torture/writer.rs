@@ -1,12 +1,13 @@
 //! The child: opens the database and makes its steps in several threads, beside flushes, merges and
 //! reads, until it is killed. What it has done it tells its parent.
 
+use crate::Outcome;
 use crate::setup::Setup;
 use crate::steps::{self, Act, COUNTS, How, Kind, OWN, Rng, SHARED, Step, WRITERS};
-use crate::tell::{Level, Told};
+use crate::tell::{Level, Told, tell};
 use esker::{Db, Durability, ErrorKind, Keyspace, Snapshot, Ticket};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,16 +47,12 @@ impl Orders {
     }
 }
 
-fn tell(told: Told) {
-    let mut out = io::stdout().lock();
-    // Nobody listens any more: then there is nothing left to do.
-    if writeln!(out, "{told}").and_then(|()| out.flush()).is_err() {
-        std::process::abort();
-    }
-}
-
 fn fail(writer: usize, e: &esker::Error) {
     tell(Told::Failed { writer, kind: format!("{:?}", e.kind()), text: e.to_string() });
+}
+
+fn wrong(writer: usize, text: &str) {
+    tell(Told::Failed { writer, kind: "Wrong".into(), text: text.into() });
 }
 
 /// The whole life of a child.
@@ -122,8 +119,11 @@ impl<'a> Life<'a> {
             s.spawn(move || {
                 let mut reader =
                     Reader { life: self, held: VecDeque::new(), rng: Rng::new(&[seed, 4, began]) };
-                if let Err(text) = reader.run() {
-                    tell(Told::Failed { writer: others[1], kind: "Wrong".into(), text });
+                if let Err(e) = reader.run() {
+                    match e.downcast_ref::<esker::Error>() {
+                        Some(e) => fail(others[1], e),
+                        None => wrong(others[1], &e.to_string()),
+                    }
                 }
             });
             for writer in writers {
@@ -158,10 +158,10 @@ impl<'a> Life<'a> {
                     }
                     Err(e) => {
                         fail(writer, &e);
-                        // What failed for good must go on failing.
-                        if e.is_final() && self.counts.put("later", "").is_ok() {
-                            let text = "a write went through after the database had failed".into();
-                            tell(Told::Failed { writer, kind: "Wrong".into(), text });
+                        // What failed for good must go on failing, also that of another.
+                        let synced = e.to_string().contains("syncing the journal");
+                        if (e.is_final() || synced) && self.counts.put("later", "").is_ok() {
+                            wrong(writer, "a write went through after the database had failed");
                         }
                         return;
                     }
@@ -271,7 +271,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn run(&mut self) -> Result<(), String> {
+    fn run(&mut self) -> Outcome {
         let mut times = 0;
         while !self.life.is_over() {
             let db = self.life.db;
@@ -282,7 +282,9 @@ impl Reader<'_> {
             if self.held.len() > 1 + self.rng.below(6) {
                 let (snapshot, space, sum) = self.held.pop_front().ok_or("nothing held")?;
                 if self.sum(&snapshot, space)? != sum {
-                    return Err(format!("keyspace {} has changed at {:?}", SHARED[space], snapshot.seq()));
+                    return Err(
+                        format!("keyspace {} has changed at {:?}", SHARED[space], snapshot.seq()).into()
+                    );
                 }
             }
             times += 1;
@@ -293,13 +295,13 @@ impl Reader<'_> {
     }
 
     /// A number made of all rows, read both ways.
-    fn sum(&self, snapshot: &Snapshot, space: usize) -> Result<u64, String> {
+    fn sum(&self, snapshot: &Snapshot, space: usize) -> Outcome<u64> {
         let view = self.life.shared[space].at(snapshot);
-        let rows: Vec<_> = view.iter().collect::<esker::Result<_>>().map_err(|e| e.to_string())?;
-        let mut back = view.iter().rev().collect::<esker::Result<Vec<_>>>().map_err(|e| e.to_string())?;
+        let rows: Vec<_> = view.iter().collect::<esker::Result<_>>()?;
+        let mut back = view.iter().rev().collect::<esker::Result<Vec<_>>>()?;
         back.reverse();
         if rows != back || !rows.is_sorted_by(|a, b| a.key() < b.key()) {
-            return Err(format!("keyspace {} is not the same both ways", SHARED[space]));
+            return Err(format!("keyspace {} is not the same both ways", SHARED[space]).into());
         }
         let bytes = rows.iter().flat_map(|row| row.key().iter().chain(row.value()));
         Ok(bytes.fold(0, |sum: u64, &b| sum.wrapping_mul(0x100_0000_01b3).wrapping_add(u64::from(b) + 1)))

@@ -143,7 +143,9 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
     let (pool, store) = places(dir, &options);
-    let mut build = Build::new(&state, &store, &pool, &options)?;
+    // What a table holds that cannot be used has no place of its own.
+    let build = Build::new(&state, &store, &pool, &options);
+    let mut build = build.map_err(|e| e.in_file(dir))?;
     let report = journal::recover(
         Recover {
             fs: &*fs,

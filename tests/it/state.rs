@@ -1,18 +1,20 @@
 //! What a database shows, and small options to make it show everything soon.
 
-use esker::{Db, Options};
+use esker::{Cursor, Db, Entry, Iter, Keyspace, Options};
 use std::collections::BTreeMap;
 
 pub type Bytes = Vec<u8>;
 /// Everything a reader can see at one point: the keyspaces by name, each with its rows.
 pub type State = BTreeMap<String, BTreeMap<Bytes, Bytes>>;
 
+pub const SEGMENT_BYTES: u64 = 16 << 10;
+
 /// Small everything, and no thread but the test's: a run is the same each time.
 pub fn small() -> Options {
     Options::default()
         .workers(0)
         .memtable_bytes(4 << 10)
-        .segment_bytes(16 << 10)
+        .segment_bytes(SEGMENT_BYTES)
         .journal_bytes(64 << 10)
         .table_bytes(4 << 10)
         .cache_bytes(16 << 10)
@@ -28,21 +30,111 @@ pub fn state(db: &Db) -> State {
 pub fn try_state(db: &Db) -> esker::Result<State> {
     let mut out = State::new();
     for (name, _) in db.names()? {
-        let keyspace = db.keyspace(&name)?;
-        let row = |e: esker::Result<esker::Entry>| e.map(|e| (e.key().to_vec(), e.value().to_vec()));
-        let rows: Vec<(Bytes, Bytes)> = keyspace.iter().map(row).collect::<esker::Result<_>>()?;
-        let mut back: Vec<(Bytes, Bytes)> = keyspace.iter().rev().map(row).collect::<esker::Result<_>>()?;
-        back.reverse();
-        assert!(rows == back, "forward and backward differ in {name}");
-        for (key, value) in &rows {
-            assert!(keyspace.get(key)?.as_deref() == Some(&value[..]), "get {key:?} of {name}");
-            // Next to what is there nothing shows that was not walked over.
-            let beside = [&key[..], b"\0"].concat();
-            if rows.binary_search_by(|row| row.0.cmp(&beside)).is_err() {
-                assert!(!keyspace.contains(&beside)?, "{beside:?} of {name} is not in the scan");
-            }
-        }
+        let rows = try_rows(&db.keyspace(&name)?, &name)?;
         out.insert(name, rows.into_iter().collect());
     }
     Ok(out)
+}
+
+fn try_rows(keyspace: &Keyspace, name: &str) -> esker::Result<Vec<Row>> {
+    let walks = Walks::take(keyspace)?;
+    walks.agree().unwrap_or_else(|walk| panic!("{walk} of {name} is not the walk forward: {walks:?}"));
+    let rows = walks.forward;
+    for (key, value) in &rows {
+        assert!(keyspace.get(key)?.as_deref() == Some(&value[..]), "get {key:?} of {name}");
+        // Next to what is there nothing shows that was not walked over.
+        let beside = [&key[..], b"\0"].concat();
+        if rows.binary_search_by(|row| row.0.cmp(&beside)).is_err() {
+            assert!(!keyspace.contains(&beside)?, "{beside:?} of {name} is not in the scan");
+        }
+    }
+    Ok(rows)
+}
+
+pub type Row = (Bytes, Bytes);
+
+/// All rows of a keyspace, as every way of walking shows them; each put into ascending order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Walks {
+    pub forward: Vec<Row>,
+    pub backward: Vec<Row>,
+    /// From both ends in turns, until they meet.
+    pub meeting: Vec<Row>,
+    /// A cursor set down in the middle, taken to the end, and from there to the start.
+    pub turning: Vec<Row>,
+    /// Two ranges, up to the middle forward and from there on backward.
+    pub halves: Vec<Row>,
+}
+
+impl Walks {
+    fn take(keyspace: &Keyspace) -> esker::Result<Walks> {
+        let forward = rows(keyspace.iter())?;
+        let middle = forward.get(forward.len() / 2).map_or(&b""[..], |row| &row.0);
+        let mut halves = rows(keyspace.range(middle..).rev())?;
+        halves.extend(reversed(rows(keyspace.range(..middle))?));
+        Ok(Walks {
+            backward: reversed(rows(keyspace.iter().rev())?),
+            meeting: meeting(keyspace.iter())?,
+            turning: turning(keyspace.cursor(..), middle)?,
+            halves: reversed(halves),
+            forward,
+        })
+    }
+
+    /// Or the name of one that differs.
+    pub fn agree(&self) -> Result<(), &'static str> {
+        let Walks { forward, backward, meeting, turning, halves } = self;
+        let ascending = forward.is_sorted_by(|a, b| a.0 < b.0);
+        let all = [("backward", backward), ("meeting", meeting), ("turning", turning), ("halves", halves)];
+        match all.into_iter().find(|(_, walk)| *walk != forward) {
+            Some((name, _)) => Err(name),
+            None if !ascending => Err("what ascends"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn reversed(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.reverse();
+    rows
+}
+
+fn row(entry: Entry) -> Row {
+    (entry.key().to_vec(), entry.value().to_vec())
+}
+
+fn rows(walk: impl Iterator<Item = esker::Result<Entry>>) -> esker::Result<Vec<Row>> {
+    walk.map(|entry| entry.map(row)).collect()
+}
+
+/// Two steps from the front for each from the back, with a change of pace where they meet.
+fn meeting(mut walk: Iter) -> esker::Result<Vec<Row>> {
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    for turn in 0.. {
+        let from_back = turn % 3 == 2;
+        let entry = if from_back { walk.next_back() } else { walk.next() };
+        let Some(entry) = entry else { break };
+        if from_back { &mut back } else { &mut front }.push(row(entry?));
+    }
+    assert!(walk.next().is_none() && walk.next_back().is_none(), "it goes on behind its end");
+    front.extend(reversed(back));
+    Ok(front)
+}
+
+fn turning(mut cursor: Cursor, middle: &[u8]) -> esker::Result<Vec<Row>> {
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    cursor.seek(middle)?;
+    while let Some((key, value)) = cursor.next()? {
+        up.push((key.to_vec(), value.to_vec()));
+    }
+    while let Some((key, value)) = cursor.prev()? {
+        down.push((key.to_vec(), value.to_vec()));
+    }
+    let down = reversed(down);
+    if !down.ends_with(&up) {
+        // Not what was passed on the way up: no walk at all.
+        up.extend(down);
+        return Ok(up);
+    }
+    Ok(down)
 }

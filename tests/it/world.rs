@@ -5,7 +5,10 @@ use crate::rng::Rng;
 use crate::state::{Bytes, State};
 use esker::fs::Fs;
 use esker::fs::sim::SimFs;
-use esker::{Batch, Compression, Db, Durability, KeyspaceOptions, Options, Snapshot, Ticket};
+use esker::metrics::JobMetrics;
+use esker::{Batch, Compression, Db, Durability, Keyspace, KeyspaceOptions, Options, Snapshot, Ticket};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub const DIR: &str = "/data/db";
@@ -61,6 +64,8 @@ pub enum Step {
     /// Taken, and kept until the next [`Step::Release`].
     Snapshot,
     Release,
+    /// Into a directory of its own.
+    Checkpoint,
 }
 
 /// What a call does to the state. Answers how many operations that are.
@@ -110,6 +115,30 @@ pub fn rows(names: &[Name], keys: std::ops::Range<usize>, len: usize, seed: u64)
     names.iter().flat_map(|name| keys.clone().map(move |key| row(*name, key))).collect()
 }
 
+/// What one call did.
+pub struct Told {
+    pub step: Step,
+    /// The operations of the disk before and after it.
+    pub ops: Range<u64>,
+    /// The jobs that were done meanwhile.
+    pub jobs: JobMetrics,
+}
+
+/// A checkpoint that was made.
+pub struct Copy {
+    pub dir: String,
+    pub ops: Range<u64>,
+    /// It holds so many commits.
+    pub commits: usize,
+}
+
+/// A snapshot with what it must show.
+struct Held {
+    snapshot: Snapshot,
+    state: State,
+    keyspaces: Vec<Keyspace>,
+}
+
 /// The database, its disk and what it promised.
 pub struct World {
     pub sim: SimFs,
@@ -130,14 +159,17 @@ pub struct World {
     /// From this many operations on, so many commits survive power loss.
     durable: Vec<(u64, usize)>,
     tickets: Vec<Ticket>,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<Held>,
+    /// The calls so far.
+    pub told: Vec<Told>,
+    pub copies: Vec<Copy>,
     /// The sequence number and the state behind a commit that has failed, and the database with it:
     /// whether it was made only the next opening tells.
     pub unknown: Option<(u64, State)>,
     /// Cuts before this operation are not worth the time.
     pub dull: u64,
-    /// All calls so far.
-    pub trace: Vec<Step>,
+    /// Whether the system keeps what it was given when the process dies.
+    pub keeps: bool,
     /// Openings that found fewer commits than were promised: `None` where there must be none.
     pub losses: Option<usize>,
 }
@@ -155,6 +187,7 @@ impl World {
         let base = states.len() - 1;
         let (begun, kept, durable) = (Vec::new(), vec![(0, base)], vec![(0, base)]);
         let (db, tickets, snapshot) = (None, Vec::new(), None);
+        let (told, copies) = (Vec::new(), Vec::new());
         let (fs, unknown) = (Arc::new(sim.clone()), None);
         World {
             sim,
@@ -170,8 +203,10 @@ impl World {
             durable,
             tickets,
             snapshot,
+            told,
+            copies,
             dull: 0,
-            trace: Vec::new(),
+            keeps: true,
             losses: None,
         }
     }
@@ -185,7 +220,7 @@ impl World {
         self.fs = fs;
         self.db = Some(Db::open(DIR, self.options.clone().fs(self.fs.clone()))?);
         // A close that failed may have lost what was not promised.
-        let (seq, least) = (self.db().visible_seq().get(), self.bounds(self.sim.ops(), true).0);
+        let (seq, least) = (self.db().visible_seq().get(), self.bounds(self.sim.ops(), self.keeps).0);
         let at = self.seqs.iter().rposition(|s| *s == seq).expect("a commit that ended with this number");
         if let (Some(losses), true) = (&mut self.losses, at < least) {
             *losses += 1;
@@ -203,6 +238,13 @@ impl World {
 
     pub fn db(&self) -> &Db {
         self.db.as_ref().unwrap()
+    }
+
+    /// The database, which nothing else holds.
+    pub fn let_go(&mut self) -> Option<Db> {
+        self.tickets.clear();
+        self.snapshot = None;
+        self.db.take()
     }
 
     /// The number of commits.
@@ -242,6 +284,11 @@ impl World {
         self.kept.push((self.sim.ops(), n));
     }
 
+    /// Moves each promise so many operations forward, to before it was kept: for controls.
+    pub fn promise_early(&mut self, ops: u64) {
+        self.durable.iter_mut().for_each(|(at, _)| *at = at.saturating_sub(ops));
+    }
+
     pub fn run(&mut self, step: &Step) {
         self.try_run(step).unwrap_or_else(|e| panic!("{step:?}: {e:?}"));
     }
@@ -249,12 +296,13 @@ impl World {
     /// Makes one call, and takes down what became of it. After an error the database may be closed
     /// or read-only.
     pub fn try_run(&mut self, step: &Step) -> esker::Result<()> {
-        self.trace.push(step.clone());
         let began = self.sim.ops();
         let mut next = self.state().clone();
         let operations = apply(&mut next, step);
         let seq = self.seqs[self.now()] + operations;
+        let jobs = self.db.as_ref().map(|db| db.metrics().jobs).unwrap_or_default();
         let result = self.call(step);
+        self.tell(step, began, jobs);
         let Some(db) = &self.db else { return result };
         // A commit whose sync has failed is visible, and acknowledged it is not.
         if operations > 0 && db.visible_seq().get() == seq {
@@ -271,7 +319,9 @@ impl World {
                 self.unknown = Some((seq, next));
             }
         }
-        if matches!(step, Step::Commit(How::Sync, _) | Step::Sync | Step::Reopen) && result.is_ok() {
+        if matches!(step, Step::Commit(How::Sync, _) | Step::Sync | Step::Reopen | Step::Checkpoint)
+            && result.is_ok()
+        {
             assert_eq!(db.durable_seq().get(), self.seqs[self.now()], "{step:?}");
         }
         self.note_durable();
@@ -280,6 +330,36 @@ impl World {
 
     pub fn run_all(&mut self, steps: &[Step]) {
         steps.iter().for_each(|step| self.run(step));
+    }
+
+    /// Takes down what was done since the disk and the jobs were as they say.
+    fn tell(&mut self, step: &Step, began: u64, before: JobMetrics) {
+        let Some(db) = &self.db else { return };
+        let mut jobs = db.metrics().jobs;
+        // Another database, if it was opened again.
+        if !matches!(step, Step::Reopen) {
+            jobs.flushes -= before.flushes;
+            jobs.compactions -= before.compactions;
+            jobs.moves -= before.moves;
+        }
+        self.told.push(Told { step: step.clone(), ops: began..self.sim.ops(), jobs });
+    }
+
+    /// What is read at the snapshot is what was there when it was taken, gone or not.
+    fn look_back(&self) -> esker::Result<()> {
+        let Some(Held { snapshot, state, keyspaces }) = &self.snapshot else { return Ok(()) };
+        for keyspace in keyspaces {
+            let row = |e: esker::Result<esker::Entry>| e.map(|e| (e.key().to_vec(), e.value().to_vec()));
+            let rows: BTreeMap<_, _> = keyspace.at(snapshot).iter().map(row).collect::<esker::Result<_>>()?;
+            assert!(rows == state[keyspace.name()], "{} at {snapshot:?}", keyspace.name());
+        }
+        Ok(())
+    }
+
+    fn hold(&self) -> esker::Result<Held> {
+        let state = self.state().clone();
+        let keyspaces = state.keys().map(|name| self.db().keyspace(name)).collect::<esker::Result<_>>()?;
+        Ok(Held { snapshot: self.db().snapshot(), state, keyspaces })
     }
 
     fn call(&mut self, step: &Step) -> esker::Result<()> {
@@ -292,15 +372,24 @@ impl World {
                 assert!(self.db().durable_seq() >= seq);
             }
             Step::Reopen => {
-                self.tickets.clear();
-                self.snapshot = None;
-                self.db.take().unwrap().close()?;
+                self.look_back()?;
+                self.let_go().unwrap().close()?;
                 let now = self.now();
                 self.try_open(self.fs.clone())?;
-                assert_eq!(self.now(), now, "closing in order loses nothing");
+                assert!(self.now() == now || self.losses.is_some(), "a close that succeeds loses nothing");
             }
-            Step::Snapshot => self.snapshot = Some(self.db().snapshot()),
-            Step::Release => self.snapshot = None,
+            Step::Snapshot => self.snapshot = Some(self.hold()?),
+            Step::Release => {
+                self.look_back()?;
+                self.snapshot = None;
+            }
+            Step::Checkpoint => {
+                let (mut dirs, began) = ((0..).map(|n| format!("/backup/{n}")), self.sim.ops());
+                let dir = dirs.find(|dir| self.sim.list(dir.as_ref()).is_err()).unwrap();
+                let seq = self.db().checkpoint(&dir)?;
+                assert_eq!(seq.get(), self.seqs[self.now()]);
+                self.copies.push(Copy { dir, ops: began..self.sim.ops(), commits: self.now() });
+            }
             other => call(self.db(), other)?,
         }
         Ok(())
@@ -328,9 +417,7 @@ fn call(db: &Db, step: &Step) -> esker::Result<()> {
             while db.step()? {}
             Ok(())
         }
-        Step::Commit(..) | Step::Wait | Step::Reopen | Step::Snapshot | Step::Release => {
-            panic!("{step:?} needs a world")
-        }
+        other => panic!("{other:?} needs a world"),
     }
 }
 

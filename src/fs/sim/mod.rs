@@ -92,6 +92,7 @@
 //! Not simulated: sectors going bad on their own ([`SimFs::damage`] does that by hand), failing
 //! calls (see [`fault`](crate::fs::fault)), permissions, symbolic links, `..` in paths.
 
+mod allows;
 mod content;
 mod crash;
 mod disk;
@@ -100,6 +101,7 @@ mod tests;
 
 use crate::fs::{File, Fs, Lock, SharedBytes, Window};
 use crate::sync::{Mutex, MutexGuard};
+pub use allows::{Survived, Tally, Tree};
 use content::{Content, SECTOR, mix};
 use disk::{Disk, Node, Op, is_root, split};
 use std::collections::{BTreeMap, BTreeSet};

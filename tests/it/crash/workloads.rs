@@ -1,25 +1,43 @@
 //! The workloads the power is cut in: each leads through one way in which files come and go.
 
+use crate::crash::paths::Path;
 use crate::world::{How, Name, Step, World, Write, rows, value};
+use esker::ErrorKind;
 
-type Workload = fn(&mut World);
+/// A run, how many states of it are a fair sample, and where it must lead through.
+pub struct Workload {
+    pub name: &'static str,
+    pub sample: usize,
+    pub run: fn(&mut World),
+    pub through: &'static [Path],
+}
 
-/// The workloads, and how many states of each are a fair sample.
-pub const WORKLOADS: &[(&str, usize, Workload)] = &[
-    ("first commits", 150, first_commits),
-    ("rotation", 150, rotation),
-    ("large batches", 100, large_batches),
-    ("flush and merge", 200, flush_and_merge),
-    ("catalog", 200, catalog),
-    ("range deletes", 150, range_deletes),
-    ("tickets", 100, tickets),
-    ("closing and opening", 200, closing_and_opening),
-    ("full manifest", 60, full_manifest),
-    ("moves", 80, moves),
-    ("tables under a range delete", 100, tables_under_a_range_delete),
-    ("queue", 80, queue),
-    ("compacted by hand", 100, compacted_by_hand),
-    ("replaced again and again", 80, replaced_again_and_again),
+const fn workload(
+    name: &'static str,
+    sample: usize,
+    run: fn(&mut World),
+    through: &'static [Path],
+) -> Workload {
+    Workload { name, sample, run, through }
+}
+
+pub const WORKLOADS: &[Workload] = &[
+    workload("first commits", 120, first_commits, &[Path::Create]),
+    workload("rotation", 110, rotation, &[Path::Rotation, Path::Flush, Path::SegmentGone]),
+    workload("large batches", 70, large_batches, &[Path::LargeSegment, Path::Rotation, Path::Flush]),
+    workload("flush and merge", 150, flush_and_merge, &[Path::Flush, Path::Merge]),
+    workload("catalog", 140, catalog, &[Path::Create, Path::Drop, Path::Dropped, Path::Replace]),
+    workload("range deletes", 110, range_deletes, &[Path::RangeDelete, Path::Clear, Path::Snapshot]),
+    workload("tickets", 80, tickets, &[Path::Ticket, Path::Rotation]),
+    workload("closing and opening", 150, closing_and_opening, &[Path::Close, Path::Flush]),
+    workload("full manifest", 40, full_manifest, &[Path::ManifestRoll]),
+    workload("moves", 60, moves, &[Path::Move, Path::Merge]),
+    workload("tables under a range delete", 70, tables_under_a_range_delete, &[Path::Unread]),
+    workload("queue", 60, queue, &[Path::RangeDelete, Path::Rotation, Path::SegmentGone]),
+    workload("compacted by hand", 70, compacted_by_hand, &[Path::CompactByHand, Path::Snapshot]),
+    workload("replaced again and again", 60, replaced_again_and_again, &[Path::Replace, Path::Dropped]),
+    workload("checkpoints", 150, checkpoints, &[Path::Checkpoint, Path::Merge, Path::Dropped]),
+    workload("full disk", 100, full_disk, &[Path::Spare, Path::Rotation, Path::Flush]),
 ];
 
 pub fn put(name: Name, how: How, key: &str, value: impl Into<Vec<u8>>) -> Step {
@@ -172,6 +190,7 @@ fn moves(w: &mut World) {
     }
     w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..14, 30, 99)));
     w.run_all(&[Step::Flush, Step::Work, Step::Reopen, Step::Settle]);
+    w.run(&Step::Compact("a", b"key0003".to_vec(), b"key0009".to_vec()));
 }
 
 /// Tables that are dropped without being read once nobody can see into them, and one that a snapshot
@@ -240,4 +259,40 @@ fn replaced_again_and_again(w: &mut World) {
         w.run_all(&[Step::Release, if round == 2 { Step::Reopen } else { Step::Work }]);
     }
     w.run_all(&[Step::Flush, Step::Settle, Step::Drop("a"), Step::Settle]);
+}
+
+/// Copies are made, of nothing, of everything there can be, of the same once more; the original goes on
+/// and lets go of what they share.
+fn checkpoints(w: &mut World) {
+    w.run_all(&[Step::Checkpoint, Step::Create("a"), Step::Create("b")]);
+    w.run(&Step::Commit(How::Buffered, rows(&["a", "b"], 0..6, 100, 1)));
+    w.run_all(&[Step::Flush, Step::Commit(How::Buffered, rows(&["a"], 3..9, 100, 2)), Step::Checkpoint]);
+    w.run_all(&[Step::Checkpoint, put("b", How::Submit, "k", value(3, 700)), Step::Drop("a"), Step::Work]);
+    w.run_all(&[Step::Settle, put("b", How::Sync, "l", value(4, 50)), Step::Checkpoint]);
+    w.run_all(&[put("b", How::Buffered, "m", "1"), Step::Flush, Step::Compact("b", vec![], b"z".to_vec())]);
+    w.run_all(&[Step::Settle, Step::Reopen, put("b", How::Buffered, "n", "1"), Step::Settle]);
+}
+
+/// There is no space for a while, twice; what frees some goes on.
+fn full_disk(w: &mut World) {
+    w.run(&Step::Create("a"));
+    w.run(&Step::Commit(How::Buffered, rows(&["a"], 0..10, 200, 1)));
+    w.run_all(&[Step::Flush, Step::Settle]);
+    for round in 0..2 {
+        let used: u64 = w.sim.files().iter().map(|file| file.1).sum();
+        w.sim.set_capacity(Some(used + 100));
+        let mut full = false;
+        for i in 0..30 {
+            let big = rows(&["a"], i..i + 4, 300, 100 * round + i as u64);
+            let refused = w.try_run(&Step::Commit(How::Buffered, big));
+            full |= refused.is_err_and(|e| e.kind() == ErrorKind::DiskFull);
+            let _ = w.try_run(&Step::Work);
+        }
+        assert!(full, "it never was");
+        // Taking away is possible.
+        w.run(&Step::Commit(How::Sync, vec![Write::DeleteRange("a", b"key0001".to_vec(), b"l".to_vec())]));
+        let _ = w.try_run(&Step::Flush);
+        w.sim.set_capacity(None);
+        w.run_all(&[Step::Flush, Step::Settle, put("a", How::Sync, "there is space", "again")]);
+    }
 }

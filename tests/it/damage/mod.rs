@@ -15,6 +15,8 @@ mod control;
 mod counts;
 mod harm;
 mod judge;
+mod lies;
+mod lookalikes;
 mod oracle;
 mod shapes;
 

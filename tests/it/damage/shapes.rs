@@ -74,7 +74,7 @@ fn with_levels(options: Options) -> (World, Past) {
     (world, past)
 }
 
-fn everything(end: End) -> Base {
+pub fn everything(end: End) -> Base {
     let (world, past) = with_everything();
     Base::at_rest(format!("everything, {end:?}"), world, past, end)
 }

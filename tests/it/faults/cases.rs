@@ -1,7 +1,7 @@
 //! What is run while the disk fails: every workload the power is cut in, from the first creation on;
 //! what a power cut left, as it recovers; and calls that those have not.
 
-use crate::crash::workloads::{WORKLOADS, put};
+use crate::crash::workloads::{WORKLOADS, Workload, put};
 use crate::rng::Rng;
 use crate::state::{State, small};
 use crate::world::{DIR, How, Step, World, rows};
@@ -74,14 +74,14 @@ impl Case {
     }
 }
 
-/// All workloads in all ways, each followed by `recoveries` from cuts in it.
-pub fn all(recoveries: usize) -> Vec<Case> {
+/// All workloads in all ways, or in one way each, followed by `recoveries` from cuts in them.
+pub fn all(recoveries: usize, one_way: bool) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, _, workload) in WORKLOADS {
-        for (way, options) in ways() {
+    for (n, Workload { name, run, .. }) in WORKLOADS.iter().enumerate() {
+        for (_, (way, options)) in (0..).zip(ways()).filter(|(way, _)| !one_way || *way == n % 3) {
             let mut world = World::new(options.clone());
-            workload(&mut world);
-            let calls = world.trace.iter().cloned().map(Call::Step).collect();
+            run(&mut world);
+            let calls = world.told.iter().map(|told| Call::Step(told.step.clone())).collect();
             let name = format!("{name}, {way}");
             cases.push(Case::new(name.clone(), options, calls));
             let mut rng = Rng::new(cases.len() as u64);

@@ -1,0 +1,222 @@
+//! `preload`: calls of the C library fail below a writer. Nothing may panic, errors are typed, what
+//! failed for good stays so, and what was acknowledged is there afterwards.
+
+use crate::args::Args;
+use crate::check::End;
+use crate::child::{Child, Heard};
+use crate::dir::{Dir, Life, acknowledged};
+use crate::disk::call;
+use crate::steps::Rng;
+use crate::tell::{Level, Told};
+use crate::work::Work;
+use crate::writer::Orders;
+use crate::{Outcome, progress};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A directory is given up for a new one, with other options, after so many points on average.
+const LIFE: usize = 10;
+/// So many steps of each writer in one life.
+const STEPS: u64 = 12;
+
+const EINTR: i32 = 4;
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const EMFILE: i32 = 24;
+const ENODEV: i32 = 19;
+/// The call does half of what it was asked.
+const SHORT: i32 = 0;
+
+/// What can fail, in the order of the library's numbers, and how.
+const CALLS: [(&str, &[i32]); 8] = [
+    ("pwrite", &[EIO, ENOSPC, EINTR, SHORT]),
+    ("pread", &[EIO, EINTR, SHORT]),
+    ("fdatasync", &[EIO, ENOSPC, EINTR]),
+    ("fsync", &[EIO, ENOSPC, EINTR]),
+    ("open", &[EIO, ENOSPC, EINTR, EMFILE]),
+    ("unlink", &[EIO]),
+    ("mmap", &[ENODEV]),
+    ("fallocate", &[EIO, ENOSPC, EINTR]),
+];
+
+/// The kinds of error there may be.
+const KINDS: [&str; 4] = ["Io", "DiskFull", "ReadOnly", "Closed"];
+
+/// What was done and seen.
+#[derive(Default)]
+struct Counts {
+    points: u64,
+    /// Calls that failed, by what and how.
+    failed: BTreeMap<(&'static str, i32), u64>,
+    /// Errors told by the writer, by kind.
+    errors: BTreeMap<String, u64>,
+    acks: u64,
+    /// How often each call was seen in one life, at most.
+    seen: [u64; CALLS.len()],
+}
+
+/// What fails, and when.
+struct Fault {
+    call: usize,
+    nth: u64,
+    times: u64,
+    with: i32,
+}
+
+/// The library, and the file it counts in.
+struct Library {
+    path: PathBuf,
+    counts: PathBuf,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let mut work = Work::new(args)?;
+    let library = match Library::build(work.path()) {
+        Ok(library) => library,
+        Err(e) => {
+            println!("skipped: preload: the library cannot be compiled: {e}");
+            return Ok(());
+        }
+    };
+    let counts = points(args, &work, &library, args.cycles.unwrap_or(100)).map_err(|e| work.keep(e))?;
+    let list = |words: Vec<String>| words.join(", ");
+    let failed: Vec<_> = counts
+        .failed
+        .iter()
+        .map(|((call, with), n)| format!("{call} {} {n}", std::io::Error::from_raw_os_error(*with)))
+        .collect();
+    println!("calls that failed: {}", list(failed));
+    if let Some((call, _)) = CALLS.iter().zip(counts.seen).find(|(_, seen)| *seen == 0).map(|(call, _)| call)
+    {
+        println!(
+            "never seen: {call}, which the default build asks of the kernel itself; \
+             RUSTFLAGS=--cfg=rustix_use_libc makes it go through the C library"
+        );
+    }
+    println!(
+        "proof: preload: {} points, {} calls failed, errors {}, {} commits acknowledged, 0 failures",
+        counts.points,
+        counts.failed.values().sum::<u64>(),
+        list(counts.errors.iter().map(|(kind, n)| format!("{kind} {n}")).collect()),
+        counts.acks
+    );
+    Ok(())
+}
+
+fn points(args: &Args, work: &Work, library: &Library, points: u64) -> Outcome<Counts> {
+    let mut counts = Counts { seen: [8; CALLS.len()], ..Counts::default() };
+    let mut most = [0; CALLS.len()];
+    let mut dir = None;
+    for point in 0..points {
+        let mut rng = Rng::new(&[args.seed, point, 11]);
+        if rng.one_in(LIFE) {
+            dir = None;
+        }
+        let dir = match &mut dir {
+            Some(dir) => dir,
+            None => dir.insert(Dir::new(work.path().join("db"), rng.next() >> 1, None)?),
+        };
+        dir.orders.steps = Some(STEPS);
+        let call = rng.below(CALLS.len());
+        let fault = Fault {
+            call,
+            nth: 1 + rng.next() % counts.seen[call].max(1),
+            times: rng.pick(&[1, 1, 2, u64::MAX]),
+            with: rng.pick(CALLS[call].1),
+        };
+        one(work, library, dir, &fault, &mut counts, &mut most).map_err(|e| {
+            let Fault { call, nth, times, with } = fault;
+            format!(
+                "point {point} (--seed {}; {}): {} number {nth}, {times} times, error {with}: {e}",
+                args.seed, dir.orders.setup, CALLS[call].0
+            )
+        })?;
+        counts.points += 1;
+        progress(point + 1, points, "points");
+    }
+    counts.seen = most;
+    Ok(counts)
+}
+
+fn one(
+    work: &Work,
+    library: &Library,
+    dir: &mut Dir,
+    fault: &Fault,
+    counts: &mut Counts,
+    most: &mut [u64; CALLS.len()],
+) -> Outcome {
+    let (life, log) = library.live(&work.log(), &dir.orders, fault)?;
+    let (seen, hits) = library.counts()?;
+    for (call, seen) in seen.into_iter().enumerate() {
+        most[call] = most[call].max(seen);
+        // The next points are spread over as many calls as there are.
+        counts.seen[call] = most[call].max(8);
+    }
+    if hits > 0 {
+        *counts.failed.entry((CALLS[fault.call].0, fault.with)).or_default() += hits;
+    }
+    // Interrupted for ever is not interrupted: who tries again then does so for ever.
+    let silent = matches!(fault.with, EINTR | SHORT);
+    for told in &life.told {
+        let Told::Failed { kind, .. } = told else { continue };
+        if silent || hits == 0 || !KINDS.contains(&&kind[..]) {
+            return Err(format!("{hits} failed, and the child told: {told} {log}").into());
+        }
+        *counts.errors.entry(kind.clone()).or_default() += 1;
+    }
+    let acks = life.acknowledged(End::Killed);
+    counts.acks += acknowledged(&acks, Level::Buffered);
+    dir.look(&work.path().join("before"), &acks, End::Killed, true)?;
+    Ok(())
+}
+
+impl Library {
+    fn build(work: &Path) -> Outcome<Library> {
+        let (source, path) = (work.join("preload.c"), work.join("preload.so"));
+        fs::write(&source, include_str!("preload.c"))?;
+        let flags = ["-shared", "-fPIC", "-O1", "-o"].map(Path::new);
+        call("cc", flags.into_iter().chain([&*path, &*source, Path::new("-ldl")]))?;
+        Ok(Library { path, counts: work.join("counts") })
+    }
+
+    /// A life below the library, to its own end.
+    fn live(&self, log: &Path, orders: &Orders, fault: &Fault) -> Outcome<(Life, String)> {
+        fs::write(&self.counts, vec![0; 8 * (CALLS.len() + 1)])?;
+        // Nobody is interrupted for ever.
+        let times = if fault.with == EINTR { fault.times.min(3) } else { fault.times };
+        let env = [
+            ("LD_PRELOAD", self.path.clone().into()),
+            ("TORTURE_COUNTS", self.counts.clone().into()),
+            ("TORTURE_DIR", orders.dir.clone().into()),
+            ("TORTURE_CALL", fault.call.to_string().into()),
+            ("TORTURE_NTH", fault.nth.to_string().into()),
+            ("TORTURE_TIMES", times.to_string().into()),
+            ("TORTURE_ERRNO", fault.with.to_string().into()),
+        ];
+        let mut child = Child::writer_with(orders, &env, log)?;
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut life = Life::default();
+        loop {
+            match child.hear(until) {
+                Heard::Told(told) => life.told.push(told),
+                Heard::End => break,
+                Heard::Nothing => return Err(format!("the child hangs: {}", child.log()).into()),
+            }
+        }
+        let status = child.end()?;
+        if !status.success() || child.log().contains("panicked") {
+            return Err(format!("the child ended with {status}: {}", child.log()).into());
+        }
+        Ok((life, child.log()))
+    }
+
+    /// How often each call was made, and how often one failed.
+    fn counts(&self) -> Outcome<([u64; CALLS.len()], u64)> {
+        let bytes = fs::read(&self.counts)?;
+        let word = |at: usize| bytes[8 * at..8 * at + 8].iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));
+        Ok((std::array::from_fn(word), word(CALLS.len())))
+    }
+}
