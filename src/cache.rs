@@ -100,7 +100,7 @@ impl std::fmt::Debug for Slots {
 
 impl Cache {
     /// A cache of at most `cap` bytes under no other limit; 0 caches nothing.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn new(cap: usize) -> Arc<Cache> {
         Cache::within(&Budget::unlimited(), cap)
     }

@@ -27,6 +27,21 @@ pub struct Ack {
     pub level: Level,
 }
 
+/// What a life has claimed.
+pub struct Claims {
+    pub acks: Vec<Ack>,
+    pub end: End,
+    /// Everything up to this sequence number was told to be durable.
+    pub durable: u64,
+}
+
+impl Claims {
+    /// Nothing but what the last look has found.
+    pub fn none() -> Claims {
+        Claims { acks: Vec::new(), end: End::Cut, durable: 0 }
+    }
+}
+
 /// What was found.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Found {
@@ -34,6 +49,8 @@ pub struct Found {
     pub steps: u64,
     /// Acknowledged steps that are gone, as they may be.
     pub lost: u64,
+    /// The newest sequence number.
+    pub newest: u64,
     /// Whether the journal ended in a torn tail.
     pub torn: bool,
 }
@@ -45,18 +62,17 @@ pub fn check(
     setup: &Setup,
     read_only: bool,
     model: &mut Model,
-    acks: &[Ack],
-    end: End,
+    claims: &Claims,
 ) -> Result<Found, String> {
     let how = if read_only { "read-only" } else { "for writing" };
     let open = Db::open(dir, setup.options().read_only(read_only));
     let db = open.map_err(|e| format!("opening {how}: {e}"))?;
-    let found = look(&db, model, acks, end).map_err(|e| format!("opened {how}, {}: {e}", db.recovery()))?;
+    let found = look(&db, model, claims).map_err(|e| format!("opened {how}, {}: {e}", db.recovery()))?;
     db.close().map_err(|e| format!("closing: {e}"))?;
     Ok(found)
 }
 
-fn look(db: &Db, model: &mut Model, acks: &[Ack], end: End) -> Result<Found, String> {
+fn look(db: &Db, model: &mut Model, claims: &Claims) -> Result<Found, String> {
     let names: BTreeSet<String> = db.names().map_err(text)?.into_iter().map(|(name, _)| name).collect();
     let space = |name: &str| match names.contains(name) {
         true => db.keyspace(name).map(Some).map_err(text),
@@ -68,7 +84,11 @@ fn look(db: &Db, model: &mut Model, acks: &[Ack], end: End) -> Result<Found, Str
         let (now, before) = (counts[writer], before[writer]);
         return Err(format!("writer {writer} is at step {now}, and was at {before} in the last check"));
     }
-    let lost = acknowledged(acks, &counts, db.visible_seq().get(), end)?;
+    let newest = db.visible_seq().get();
+    if newest < claims.durable {
+        return Err(format!("the newest commit is {newest}, {} was durable", claims.durable));
+    }
+    let lost = acknowledged(claims, &counts, newest)?;
     for (writer, n) in counts.iter().enumerate() {
         model.advance(writer, *n);
     }
@@ -94,7 +114,7 @@ fn look(db: &Db, model: &mut Model, acks: &[Ack], end: End) -> Result<Found, Str
         return Err(format!("verifying: {verified}"));
     }
     let steps = counts.iter().sum::<u64>() - before.iter().sum::<u64>();
-    Ok(Found { steps, lost, torn: db.recovery().torn.is_some() })
+    Ok(Found { steps, lost, newest, torn: db.recovery().torn.is_some() })
 }
 
 /// The number of each writer's last step. What a step had seen of the others came before it, so it
@@ -121,13 +141,13 @@ fn counts(keyspace: Option<&Keyspace>) -> Result<[u64; WRITERS], String> {
 }
 
 /// Holds what was told against what is there; how many steps were told and are gone.
-fn acknowledged(acks: &[Ack], counts: &[u64; WRITERS], newest: u64, end: End) -> Result<u64, String> {
-    let must = match end {
+fn acknowledged(claims: &Claims, counts: &[u64; WRITERS], newest: u64) -> Result<u64, String> {
+    let must = match claims.end {
         End::Killed => Level::Buffered,
         End::Cut => Level::Durable,
     };
     let mut lost = BTreeSet::new();
-    for ack in acks {
+    for ack in &claims.acks {
         let there = ack.n <= counts[ack.writer];
         if !there && ack.level >= must {
             return Err(format!("lost: {ack:?}, the writer is at step {}", counts[ack.writer]));

@@ -4,10 +4,11 @@
 use crate::Outcome;
 use crate::args::Args;
 use crate::disk::Kind;
+use crate::preload::{Calls, Library};
 use crate::script::Truth;
 use crate::work::Work;
 use crate::writer::Lie;
-use crate::{kill, power, sim};
+use crate::{full, kill, power, preload, sim};
 use std::error::Error;
 
 /// A lie must be caught within so many cycles; an honest child must get through fewer.
@@ -33,6 +34,18 @@ fn hold_all(args: &Args, work: &Work, seen: &mut Seen) -> Outcome {
     for (lie, must) in [(None, false), (Some(Lie::Ahead), true), (Some(Lie::Torn), true)] {
         let found = kill::cycles(args, work, cycles(must), lie).err();
         seen.hold(&format!("kill, {lie:?}"), must, found)?;
+    }
+    match Library::build(work.path()) {
+        Err(e) => println!("skipped: controls of preload: {e}"),
+        Ok(library) => {
+            for (calls, must) in [(Calls::Work, false), (Calls::Lie, true)] {
+                let found = preload::points(args, work, &library, cycles(must), calls).err();
+                seen.hold(&format!("preload, calls that {calls:?}"), must, found)?;
+            }
+        }
+    }
+    for (lie, must) in [(None, false), (Some(Lie::Ahead), true)] {
+        seen.hold(&format!("full, {lie:?}"), must, full::control(args, work, lie).err())?;
     }
     for kind in Kind::ALL {
         let name = kind.name();

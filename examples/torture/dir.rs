@@ -2,16 +2,19 @@
 //! look at what that life has left.
 
 use crate::Outcome;
-use crate::check::{Ack, End, Found, check};
+use crate::check::{Ack, Claims, End, Found, check};
 use crate::child::{Child, Heard};
 use crate::setup::Setup;
-use crate::steps::Model;
+use crate::steps::{Model, Rng};
 use crate::tell::{Level, Told};
 use crate::work;
 use crate::writer::{Lie, Orders};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// A child that is to make some steps is not waited for any longer.
+const LONGEST: Duration = Duration::from_secs(1);
 
 pub struct Dir {
     pub orders: Orders,
@@ -27,6 +30,23 @@ pub enum Span {
     Start(Duration),
     /// From the moment the database is open.
     Open(Duration),
+    /// From its telling of so many steps, or from long after the open.
+    Made(u64, Duration),
+}
+
+impl Span {
+    /// One of all sorts: now and then too short to open the database, mostly by steps, so that something
+    /// happens on slow machines too.
+    pub fn draw(rng: &mut Rng) -> Span {
+        let mut long = |most: u64| Duration::from_micros(rng.next() % most);
+        let (opening, short) = (long(15_000), long(5_000));
+        match rng.below(8) {
+            0 => Span::Start(opening),
+            1 | 2 => Span::Open(short),
+            3..6 => Span::Made(rng.next() % 40, short),
+            _ => Span::Made(rng.next() % 300, short),
+        }
+    }
 }
 
 /// What a child told.
@@ -40,9 +60,10 @@ pub struct Life {
 
 impl Dir {
     pub fn new(path: PathBuf, seed: u64, lie: Option<Lie>) -> Outcome<Dir> {
-        work::remove(&path)?;
-        let setup = Setup::new(seed);
-        Ok(Dir { orders: Orders { lie, ..Orders::new(path, setup) }, model: Model::new(seed), exists: false })
+        let orders = Orders { lie, ..Orders::new(path, Setup::new(seed)) };
+        work::remove(&orders.dir)?;
+        work::remove(&orders.copies())?;
+        Ok(Dir { orders, model: Model::new(seed), exists: false })
     }
 
     /// There is a database: somebody has said that it is open.
@@ -66,15 +87,15 @@ impl Dir {
 
     /// Looks at what is left, first without changing anything, then, if asked to, opened for writing.
     /// What was there before that is kept in `before`.
-    pub fn look(&mut self, before: &Path, made: &[Ack], end: End, write: bool) -> Outcome<Found> {
+    pub fn look(&mut self, before: &Path, claims: &Claims, write: bool) -> Outcome<Found> {
         let Dir { orders, model, exists } = self;
         let mut found = Found::default();
         if *exists {
-            found = check(&orders.dir, &orders.setup, true, model, made, end)?;
+            found = check(&orders.dir, &orders.setup, true, model, claims)?;
         }
         if write || !*exists {
             work::copy(&orders.dir, before)?;
-            let more = check(&orders.dir, &orders.setup, false, model, made, end)?;
+            let more = check(&orders.dir, &orders.setup, false, model, claims)?;
             if *exists && more.steps > 0 {
                 return Err("opened for writing there is more than there was read-only".into());
             }
@@ -82,28 +103,80 @@ impl Dir {
         }
         Ok(found)
     }
+
+    /// Looks at the copies that a life has made, then removes them: those it has told of must be whole,
+    /// others whole or refused. How many were whole.
+    pub fn look_at_copies(&self, life: &Life, claims: &Claims) -> Outcome<u64> {
+        let (mut told, mut whole) = (life.copies(claims.end), 0);
+        let copies = self.orders.copies();
+        // A copy may be of any moment.
+        let acks = claims.acks.iter().map(|ack| Ack { level: Level::Sent, ..*ack }).collect();
+        let any = Claims { acks, end: End::Cut, durable: 0 };
+        for entry in copies.read_dir().into_iter().flatten() {
+            let path = entry?.path();
+            let n = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let seq = told.remove(&n.ok_or("a copy without a number")?);
+            let mut model = Model::new(self.orders.setup.seed);
+            match (check(&path, &self.orders.setup, true, &mut model, &any), seq) {
+                (Ok(found), Some(seq)) if found.newest != seq => {
+                    let newest = found.newest;
+                    return Err(format!(
+                        "{} goes up to {newest}, and was told to up to {seq}",
+                        path.display()
+                    )
+                    .into());
+                }
+                (Ok(_), _) => whole += 1,
+                // Never completed.
+                (Err(e), None) if e.starts_with("opening") => {}
+                (Err(e), _) => return Err(format!("{}: {e}", path.display()).into()),
+            }
+        }
+        if let Some((n, seq)) = told.first_key_value() {
+            return Err(format!("copy {n}, of all up to {seq}, is gone").into());
+        }
+        work::remove(&copies)?;
+        Ok(whole)
+    }
 }
 
 impl Life {
-    /// The acknowledgements. An error told before the death is one here.
-    pub fn acks(&self, end: End) -> Result<Vec<Ack>, String> {
+    /// What was told. An error told before the death is one here.
+    pub fn claims(&self, end: End) -> Result<Claims, String> {
         match self.told.iter().find(|told| matches!(told, Told::Failed { .. })) {
             Some(failed) => Err(format!("the child: {failed}")),
-            None => Ok(self.acknowledged(end)),
+            None => Ok(self.all_claims(end)),
         }
     }
 
-    /// The acknowledgements alone.
-    pub fn acknowledged(&self, end: End) -> Vec<Ack> {
-        // Only the order counts of what was read after the power had gone.
-        let late = if end == End::Cut { Level::Sent } else { Level::Durable };
-        let told = self.told.iter().map(|told| (told, Level::Durable));
-        let all = told.chain(self.late.iter().map(|told| (told, late)));
-        all.filter_map(|(told, most)| match *told {
-            Told::Made { writer, n, seq, level } => Some(Ack { writer, n, seq, level: level.min(most) }),
+    /// What was told, whatever failed.
+    pub fn all_claims(&self, end: End) -> Claims {
+        let mut claims = Claims { acks: Vec::new(), end, durable: 0 };
+        let late = self.late.iter().map(|told| (told, end == End::Killed));
+        for (told, counts) in self.told.iter().map(|told| (told, true)).chain(late) {
+            match *told {
+                // Only the order counts of what was read after the power had gone.
+                Told::Made { writer, n, seq, level } => {
+                    let level = if counts { level } else { Level::Sent };
+                    claims.acks.push(Ack { writer, n, seq, level });
+                }
+                Told::Synced { seq } | Told::Copied { seq, .. } if counts => {
+                    claims.durable = claims.durable.max(seq);
+                }
+                _ => {}
+            }
+        }
+        claims
+    }
+
+    /// The copies that must be there, by number: up to where they go.
+    fn copies(&self, end: End) -> BTreeMap<u64, u64> {
+        let late = self.late.iter().filter(|_| end == End::Killed);
+        let copied = |told: &Told| match *told {
+            Told::Copied { n, seq } => Some((n, seq)),
             _ => None,
-        })
-        .collect()
+        };
+        self.told.iter().chain(late).filter_map(copied).collect()
     }
 }
 
@@ -116,18 +189,25 @@ pub fn acknowledged(acks: &[Ack], level: Level) -> u64 {
 fn live(log: &Path, orders: &Orders, span: Span, death: impl FnOnce() -> Outcome) -> Outcome<Life> {
     let child = Child::writer(orders, log)?;
     let mut told = Vec::new();
-    let (mut dies, mut until) = match span {
-        Span::Start(long) => (true, child.started() + long),
-        // Nobody may hang.
-        Span::Open(_) => (false, child.started() + Duration::from_secs(60)),
-    };
-    loop {
+    // Nobody may hang.
+    let mut until = child.started() + Duration::from_secs(60);
+    let mut dies = false;
+    let mut steps = 0;
+    if let Span::Start(long) = span {
+        (dies, until) = (true, child.started() + long);
+    }
+    // Not to listen for ever to a child that never pauses.
+    while !dies || Instant::now() < until {
         match child.hear(until) {
             Heard::Nothing if dies => break,
             Heard::Nothing => return Err("the child does not open the database".into()),
             Heard::Told(more) => {
-                if let (Told::Open, Span::Open(long)) = (&more, span) {
-                    (dies, until) = (true, Instant::now() + long);
+                steps += u64::from(matches!(more, Told::Made { .. }));
+                match (&more, span) {
+                    (Told::Open, Span::Open(long)) => (dies, until) = (true, Instant::now() + long),
+                    (Told::Open, Span::Made(..)) => (dies, until) = (true, Instant::now() + LONGEST),
+                    (Told::Made { .. }, Span::Made(n, long)) if steps == n => until = Instant::now() + long,
+                    _ => {}
                 }
                 told.push(more);
             }
@@ -135,10 +215,6 @@ fn live(log: &Path, orders: &Orders, span: Span, death: impl FnOnce() -> Outcome
                 let last = told.iter().rev().find(|t| matches!(t, Told::Failed { .. }));
                 return Err(format!("the child has ended by itself: {last:?} {}", child.log()).into());
             }
-        }
-        // Not to listen for ever to a child that never pauses.
-        if dies && Instant::now() >= until {
-            break;
         }
     }
     told.extend(child.heard());

@@ -8,8 +8,9 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{File, create_dir_all};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 /// A file system that can be shut down under its users.
@@ -65,17 +66,17 @@ pub enum Cut {
 /// The variable that says that we are in a namespace of our own.
 const INSIDE: &str = "ESKER_TORTURE_INSIDE";
 
-/// Runs this program once more in a mount namespace of its own. `None` if that is where we are.
-/// An error if that cannot be, with the reason.
-pub fn inside() -> Outcome<Option<ExitStatus>> {
+/// Goes on in a mount namespace of our own: this program is started anew there, in this process. An
+/// error if that cannot be, with the reason.
+pub fn go_inside() -> Outcome {
     if std::env::var_os(INSIDE).is_some() {
-        return Ok(None);
+        return Ok(());
     }
     let own = ["--mount", "--propagation", "private", "--"];
     call("unshare", own.iter().chain(&["true"]))?;
     let mut again = Command::new("unshare");
     again.args(own).arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");
-    Ok(Some(again.status()?))
+    Err(again.exec().into())
 }
 
 /// A mounted image. Unmounted when dropped.

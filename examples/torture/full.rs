@@ -9,10 +9,13 @@ use crate::disk::Tmpfs;
 use crate::steps::{HEAVY, Rng, WRITERS};
 use crate::tell::{Level, Told};
 use crate::work::Work;
+use crate::writer::Lie;
 use crate::{Outcome, progress};
 use std::time::{Duration, Instant};
 
 const SMALL: u64 = 12 << 20;
+/// For the controls.
+const TINY: u64 = 4 << 20;
 const MORE: u64 = 4 << 20;
 /// Nobody may hang for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,7 +40,7 @@ pub fn run(args: &Args) -> Outcome {
     let cycles = args.cycles.unwrap_or(5);
     for cycle in 0..cycles {
         let mut rng = Rng::new(&[args.seed, cycle, 13]);
-        one(&mut rng, &work, &mut counts)
+        one(&mut rng, &work, SMALL, None, &mut counts)
             .map_err(|e| work.keep(format!("cycle {cycle} (--seed {}): {e}", args.seed).into()))?;
         progress(cycle + 1, cycles, "file systems");
     }
@@ -50,9 +53,14 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn one(rng: &mut Rng, work: &Work, counts: &mut Counts) -> Outcome {
-    let disk = Tmpfs::new(work.path(), SMALL)?;
-    let mut dir = Dir::new(disk.path().join("db"), rng.next() | HEAVY, None)?;
+/// One file system, for the controls: where the child lies, the error is what was caught.
+pub fn control(args: &Args, work: &Work, lie: Option<Lie>) -> Outcome {
+    one(&mut Rng::new(&[args.seed, 14]), work, TINY, lie, &mut Counts::default())
+}
+
+fn one(rng: &mut Rng, work: &Work, bytes: u64, lie: Option<Lie>, counts: &mut Counts) -> Outcome {
+    let disk = Tmpfs::new(work.path(), bytes)?;
+    let mut dir = Dir::new(disk.path().join("db"), rng.next() | HEAVY, lie)?;
     dir.orders.patient = true;
     let child = Child::writer(&dir.orders, &work.log())?;
     let mut life = Life::default();
@@ -62,26 +70,26 @@ fn one(rng: &mut Rng, work: &Work, counts: &mut Counts) -> Outcome {
         counts.full += 1;
         counts.reads += reads(&child, &mut life)?;
         if n < grown {
-            disk.resize(SMALL + (n + 1) * MORE)?;
+            disk.resize(bytes + (n + 1) * MORE)?;
             resume(&child, &mut life).map_err(|e| format!("{}, {n} times grown: {e}", dir.orders.setup))?;
         }
     }
     life.told.extend(child.heard());
     life.late = child.kill()?;
-    let acks = life.acks(End::Killed)?;
-    counts.acks += acknowledged(&acks, Level::Buffered);
+    let claims = life.claims(End::Killed)?;
+    counts.acks += acknowledged(&claims.acks, Level::Buffered);
     dir.exists();
     // Full as it is, it can be read, and opened or refused for that reason.
     let before = work.path().join("before");
-    counts.steps += dir.look(&before, &acks, End::Killed, false)?.steps;
-    if let Err(e) = dir.look(&before, &acks, End::Killed, true) {
+    counts.steps += dir.look(&before, &claims, false)?.steps;
+    if let Err(e) = dir.look(&before, &claims, true) {
         if !e.to_string().contains("No space left on device") {
             return Err(e);
         }
         counts.refused += 1;
     }
-    disk.resize(SMALL + (grown + 2) * MORE)?;
-    dir.look(&before, &acks, End::Killed, true)?;
+    disk.resize(bytes + (grown + 2) * MORE)?;
+    dir.look(&before, &claims, true)?;
     Ok(())
 }
 

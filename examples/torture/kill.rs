@@ -22,17 +22,18 @@ pub struct Counts {
     acks: u64,
     steps: u64,
     torn: u64,
+    copies: u64,
     dirs: u64,
 }
 
 pub fn run(args: &Args) -> Outcome {
     let mut work = Work::new(args)?;
     let counts = cycles(args, &work, args.cycles.unwrap_or(200), None).map_err(|e| work.keep(e))?;
-    let Counts { kills, opening, recovering, acks, steps, torn, dirs } = counts;
+    let Counts { kills, opening, recovering, acks, steps, torn, copies, dirs } = counts;
     println!(
         "proof: kill: {kills} kills, {opening} of them before the database was open and {recovering} in \
          recoveries, {dirs} directories, {acks} commits acknowledged, {steps} found, {torn} torn tails, \
-         0 failures"
+         {copies} checkpoints, 0 failures"
     );
     Ok(())
 }
@@ -61,18 +62,11 @@ pub fn cycles(args: &Args, work: &Work, cycles: u64, lie: Option<Lie>) -> Outcom
 }
 
 fn one(rng: &mut Rng, work: &Work, dir: &mut Dir, counts: &mut Counts) -> Outcome {
-    let mut long = |most: u64| Duration::from_micros(rng.next() % most);
-    let span = match long(8).as_micros() {
-        0 => Span::Start(long(12_000)),
-        1..4 => Span::Open(long(4_000)),
-        4..7 => Span::Open(long(40_000)),
-        _ => Span::Open(long(150_000)),
-    };
-    let life = dir.live(&work.log(), span, || Ok(()))?;
-    let acks = life.acks(End::Killed)?;
+    let life = dir.live(&work.log(), Span::draw(rng), || Ok(()))?;
+    let claims = life.claims(End::Killed)?;
     counts.kills += 1;
     counts.opening += u64::from(!life.told.contains(&Told::Open));
-    counts.acks += acknowledged(&acks, Level::Buffered);
+    counts.acks += acknowledged(&claims.acks, Level::Buffered);
     if rng.one_in(4) {
         // Killed again in the recovery, up to three times.
         for _ in 0..1 + rng.below(3) {
@@ -81,7 +75,8 @@ fn one(rng: &mut Rng, work: &Work, dir: &mut Dir, counts: &mut Counts) -> Outcom
             counts.kills += 1;
         }
     }
-    let found = dir.look(&work.path().join("before"), &acks, End::Killed, rng.one_in(2))?;
+    let found = dir.look(&work.path().join("before"), &claims, rng.one_in(2))?;
+    counts.copies += dir.look_at_copies(&life, &claims)?;
     counts.steps += found.steps;
     counts.torn += u64::from(found.torn);
     Ok(())

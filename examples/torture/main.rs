@@ -70,15 +70,11 @@ fn with_disks(args: &Args) -> Outcome {
         "controls" => controls::run,
         other => return Err(format!("there is no {other} (--help says more)").into()),
     };
-    match disk::inside() {
-        Ok(None) => run(args),
-        Ok(Some(status)) if status.success() => Ok(()),
-        Ok(Some(status)) => Err(format!("{} has failed ({status})", args.mode).into()),
-        Err(e) => {
-            println!("skipped: {}: this needs root, and a mount namespace: {e}", args.mode);
-            Ok(())
-        }
+    if let Err(e) = disk::go_inside() {
+        println!("skipped: {}: this needs root, and a mount namespace: {e}", args.mode);
+        return Ok(());
     }
+    run(args)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -2,7 +2,7 @@
 //! lost. What was acknowledged as durable before that must be there when it is mounted again.
 
 use crate::args::Args;
-use crate::check::End;
+use crate::check::{Claims, End};
 use crate::dir::{Dir, Span, acknowledged};
 use crate::disk::{Cut, Disk, Kind};
 use crate::steps::Rng;
@@ -28,6 +28,7 @@ pub struct Counts {
     steps: u64,
     lost: u64,
     torn: u64,
+    copies: u64,
 }
 
 pub fn run(args: &Args) -> Outcome {
@@ -39,13 +40,13 @@ pub fn run(args: &Args) -> Outcome {
             continue;
         }
         let counts = cycles(args, &work, kind, args.cycles.unwrap_or(50), None).map_err(|e| work.keep(e))?;
-        let Counts { cuts, opening, recovering, after, with_journal, disks, acks, steps, lost, torn } =
+        let Counts { cuts, opening, recovering, after, with_journal, disks, acks, steps, lost, torn, copies } =
             counts;
         println!(
             "proof: power: {name}: {cuts} power cuts, {opening} of them before the database was open, \
              {recovering} in recoveries and {after} after a close, {with_journal} kept the file system's \
              journal; {disks} disks, {acks} commits acknowledged as durable, {steps} found, {lost} buffered \
-             ones lost, {torn} torn tails, 0 failures"
+             ones lost, {torn} torn tails, {copies} checkpoints, 0 failures"
         );
     }
     Ok(())
@@ -93,15 +94,12 @@ pub fn cycles(args: &Args, work: &Work, kind: Kind, cycles: u64, lie: Option<Lie
 }
 
 fn one(rng: &mut Rng, work: &Work, disk: &mut Disk, dir: &mut Dir, counts: &mut Counts) -> Outcome {
-    let most = rng.pick(&[10_000, 40_000, 150_000]);
-    let long = Duration::from_micros(rng.next() % most);
-    let span = if rng.one_in(8) { Span::Start(long / 4) } else { Span::Open(long) };
-    let cut = counts.draw(rng);
+    let (span, cut) = (Span::draw(rng), counts.draw(rng));
     let life = dir.live(&work.log(), span, || Ok(disk.cut(cut)?))?;
     disk.restart()?;
-    let acks = life.acks(End::Cut)?;
+    let claims = life.claims(End::Cut)?;
     counts.opening += u64::from(!life.told.contains(&Told::Open));
-    counts.acks += acknowledged(&acks, Level::Durable);
+    counts.acks += acknowledged(&claims.acks, Level::Durable);
     if rng.one_in(4) {
         // Again in the recovery, up to three times.
         for _ in 0..1 + rng.below(3) {
@@ -111,7 +109,8 @@ fn one(rng: &mut Rng, work: &Work, disk: &mut Disk, dir: &mut Dir, counts: &mut 
         }
     }
     let write = rng.one_in(2);
-    let found = dir.look(&work.path().join("before"), &acks, End::Cut, write)?;
+    let found = dir.look(&work.path().join("before"), &claims, write)?;
+    counts.copies += dir.look_at_copies(&life, &claims)?;
     counts.steps += found.steps;
     counts.lost += found.lost;
     counts.torn += u64::from(found.torn);
@@ -120,7 +119,7 @@ fn one(rng: &mut Rng, work: &Work, disk: &mut Disk, dir: &mut Dir, counts: &mut 
         disk.cut(counts.draw(rng))?;
         disk.restart()?;
         counts.after += 1;
-        dir.look(&work.path().join("before"), &[], End::Cut, false)?;
+        dir.look(&work.path().join("before"), &Claims::none(), false)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
  *   TORTURE_CALL   the number of the kind that fails
  *   TORTURE_NTH    the first call of it that fails, from 1
  *   TORTURE_TIMES  how many fail
- *   TORTURE_ERRNO  with what; 0: it does half of what it was asked
+ *   TORTURE_ERRNO  with what; 0: it does half of what it was asked; -1: nothing, and says it did all
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -73,6 +73,7 @@ static int hit(unsigned kind) {
     ssize_t name(int fd, buffer buf, size_t len, off64_t at) {               \
         __typeof__(&name) real = REAL(name);                                 \
         if (fd_below(fd) && hit(kind)) {                                     \
+            if (with < 0) return len;                                        \
             if (with == 0) return real(fd, buf, len > 1 ? len / 2 : len, at); \
             errno = with;                                                    \
             return -1;                                                       \

@@ -21,16 +21,20 @@ const LIFE: usize = 10;
 /// So many steps of each writer in one life.
 const STEPS: u64 = 12;
 
-const EINTR: i32 = 4;
-const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
-const EMFILE: i32 = 24;
-const ENODEV: i32 = 19;
+/// How a call fails: a word, and the number of the error.
+type How = (&'static str, i32);
+const EINTR: How = ("EINTR", 4);
+const EIO: How = ("EIO", 5);
+const ENODEV: How = ("ENODEV", 19);
+const EMFILE: How = ("EMFILE", 24);
+const ENOSPC: How = ("ENOSPC", 28);
 /// The call does half of what it was asked.
-const SHORT: i32 = 0;
+const SHORT: How = ("half done", 0);
+/// The call does nothing and claims success: what no program can stand.
+const LOST: How = ("lost", -1);
 
 /// What can fail, in the order of the library's numbers, and how.
-const CALLS: [(&str, &[i32]); 8] = [
+const CALLS: [(&str, &[How]); 8] = [
     ("pwrite", &[EIO, ENOSPC, EINTR, SHORT]),
     ("pread", &[EIO, EINTR, SHORT]),
     ("fdatasync", &[EIO, ENOSPC, EINTR]),
@@ -46,10 +50,10 @@ const KINDS: [&str; 4] = ["Io", "DiskFull", "ReadOnly", "Closed"];
 
 /// What was done and seen.
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     points: u64,
     /// Calls that failed, by what and how.
-    failed: BTreeMap<(&'static str, i32), u64>,
+    failed: BTreeMap<(&'static str, &'static str), u64>,
     /// Errors told by the writer, by kind.
     errors: BTreeMap<String, u64>,
     acks: u64,
@@ -62,11 +66,22 @@ struct Fault {
     call: usize,
     nth: u64,
     times: u64,
-    with: i32,
+    with: How,
+}
+
+/// What the calls of a run do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Calls {
+    /// They fail, and say so.
+    Fail,
+    /// None fails.
+    Work,
+    /// Writes are lost.
+    Lie,
 }
 
 /// The library, and the file it counts in.
-struct Library {
+pub struct Library {
     path: PathBuf,
     counts: PathBuf,
 }
@@ -80,13 +95,10 @@ pub fn run(args: &Args) -> Outcome {
             return Ok(());
         }
     };
-    let counts = points(args, &work, &library, args.cycles.unwrap_or(100)).map_err(|e| work.keep(e))?;
+    let cycles = args.cycles.unwrap_or(100);
+    let counts = points(args, &work, &library, cycles, Calls::Fail).map_err(|e| work.keep(e))?;
     let list = |words: Vec<String>| words.join(", ");
-    let failed: Vec<_> = counts
-        .failed
-        .iter()
-        .map(|((call, with), n)| format!("{call} {} {n}", std::io::Error::from_raw_os_error(*with)))
-        .collect();
+    let failed: Vec<_> = counts.failed.iter().map(|((call, with), n)| format!("{call} {with} {n}")).collect();
     println!("calls that failed: {}", list(failed));
     if let Some((call, _)) = CALLS.iter().zip(counts.seen).find(|(_, seen)| *seen == 0).map(|(call, _)| call)
     {
@@ -105,7 +117,8 @@ pub fn run(args: &Args) -> Outcome {
     Ok(())
 }
 
-fn points(args: &Args, work: &Work, library: &Library, points: u64) -> Outcome<Counts> {
+/// So many points; where calls lie, the error is what was caught.
+pub fn points(args: &Args, work: &Work, library: &Library, points: u64, calls: Calls) -> Outcome<Counts> {
     let mut counts = Counts { seen: [8; CALLS.len()], ..Counts::default() };
     let mut most = [0; CALLS.len()];
     let mut dir = None;
@@ -119,18 +132,12 @@ fn points(args: &Args, work: &Work, library: &Library, points: u64) -> Outcome<C
             None => dir.insert(Dir::new(work.path().join("db"), rng.next() >> 1, None)?),
         };
         dir.orders.steps = Some(STEPS);
-        let call = rng.below(CALLS.len());
-        let fault = Fault {
-            call,
-            nth: 1 + rng.next() % counts.seen[call].max(1),
-            times: rng.pick(&[1, 1, 2, u64::MAX]),
-            with: rng.pick(CALLS[call].1),
-        };
+        let fault = Fault::draw(&mut rng, &counts.seen, calls);
         one(work, library, dir, &fault, &mut counts, &mut most).map_err(|e| {
             let Fault { call, nth, times, with } = fault;
             format!(
-                "point {point} (--seed {}; {}): {} number {nth}, {times} times, error {with}: {e}",
-                args.seed, dir.orders.setup, CALLS[call].0
+                "point {point} (--seed {}; {}): {} number {nth}, {times} times, {}: {e}",
+                args.seed, dir.orders.setup, CALLS[call].0, with.0
             )
         })?;
         counts.points += 1;
@@ -156,9 +163,9 @@ fn one(
         counts.seen[call] = most[call].max(8);
     }
     if hits > 0 {
-        *counts.failed.entry((CALLS[fault.call].0, fault.with)).or_default() += hits;
+        *counts.failed.entry((CALLS[fault.call].0, fault.with.0)).or_default() += hits;
     }
-    // Interrupted for ever is not interrupted: who tries again then does so for ever.
+    // What was interrupted or done by half is tried again, and nobody hears of it.
     let silent = matches!(fault.with, EINTR | SHORT);
     for told in &life.told {
         let Told::Failed { kind, .. } = told else { continue };
@@ -167,14 +174,27 @@ fn one(
         }
         *counts.errors.entry(kind.clone()).or_default() += 1;
     }
-    let acks = life.acknowledged(End::Killed);
-    counts.acks += acknowledged(&acks, Level::Buffered);
-    dir.look(&work.path().join("before"), &acks, End::Killed, true)?;
+    let claims = life.all_claims(End::Killed);
+    counts.acks += acknowledged(&claims.acks, Level::Buffered);
+    dir.look(&work.path().join("before"), &claims, true)?;
+    dir.look_at_copies(&life, &claims)?;
     Ok(())
 }
 
+impl Fault {
+    /// One at a call that is likely to be made.
+    fn draw(rng: &mut Rng, seen: &[u64; CALLS.len()], calls: Calls) -> Fault {
+        let call = if calls == Calls::Lie { 0 } else { rng.below(CALLS.len()) };
+        let with = if calls == Calls::Lie { LOST } else { rng.pick(CALLS[call].1) };
+        let nth = if calls == Calls::Work { u64::MAX } else { 1 + rng.next() % seen[call].max(1) };
+        // Nobody is interrupted for ever.
+        let most = if with == EINTR { 3 } else { u64::MAX };
+        Fault { call, nth, times: rng.pick(&[1, 1, 2, most]), with }
+    }
+}
+
 impl Library {
-    fn build(work: &Path) -> Outcome<Library> {
+    pub fn build(work: &Path) -> Outcome<Library> {
         let (source, path) = (work.join("preload.c"), work.join("preload.so"));
         fs::write(&source, include_str!("preload.c"))?;
         let flags = ["-shared", "-fPIC", "-O1", "-o"].map(Path::new);
@@ -185,16 +205,14 @@ impl Library {
     /// A life below the library, to its own end.
     fn live(&self, log: &Path, orders: &Orders, fault: &Fault) -> Outcome<(Life, String)> {
         fs::write(&self.counts, vec![0; 8 * (CALLS.len() + 1)])?;
-        // Nobody is interrupted for ever.
-        let times = if fault.with == EINTR { fault.times.min(3) } else { fault.times };
         let env = [
             ("LD_PRELOAD", self.path.clone().into()),
             ("TORTURE_COUNTS", self.counts.clone().into()),
             ("TORTURE_DIR", orders.dir.clone().into()),
             ("TORTURE_CALL", fault.call.to_string().into()),
             ("TORTURE_NTH", fault.nth.to_string().into()),
-            ("TORTURE_TIMES", times.to_string().into()),
-            ("TORTURE_ERRNO", fault.with.to_string().into()),
+            ("TORTURE_TIMES", fault.times.to_string().into()),
+            ("TORTURE_ERRNO", fault.with.1.to_string().into()),
         ];
         let mut child = Child::writer_with(orders, &env, log)?;
         let until = Instant::now() + Duration::from_secs(60);

@@ -29,6 +29,10 @@ pub enum Told {
     Open,
     /// A step was committed, and ended at this sequence number.
     Made { writer: usize, n: u64, seq: u64, level: Level },
+    /// Everything up to here was synced.
+    Synced { seq: u64 },
+    /// Copy number `n` is there, of everything up to here, which is durable with it.
+    Copied { n: u64, seq: u64 },
     /// The disk is full; the writer waits.
     Full { writer: usize },
     /// So many reads were made and found right.
@@ -50,6 +54,8 @@ impl fmt::Display for Told {
                 let word = Level::WORDS.iter().find(|(_, known)| known == level).map_or("", |w| w.0);
                 write!(f, "{word} {writer} {n} {seq}")
             }
+            Told::Synced { seq } => write!(f, "synced {seq}"),
+            Told::Copied { n, seq } => write!(f, "copied {n} {seq}"),
             Told::Full { writer } => write!(f, "full {writer}"),
             Told::Read { times } => write!(f, "read {times}"),
             Told::Stepped { n } => write!(f, "stepped {n}"),
@@ -76,6 +82,8 @@ impl FromStr for Told {
         Ok(match word {
             "opening" => Told::Opening,
             "open" => Told::Open,
+            "synced" => Told::Synced { seq: number()? },
+            "copied" => Told::Copied { n: number()?, seq: number()? },
             "full" => Told::Full { writer: number()? as usize },
             "read" => Told::Read { times: number()? },
             "stepped" => Told::Stepped { n: number()? },

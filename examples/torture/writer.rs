@@ -45,6 +45,11 @@ impl Orders {
     pub fn new(dir: PathBuf, setup: Setup) -> Orders {
         Orders { dir, setup, lie: None, idle: false, patient: false, steps: None }
     }
+
+    /// Where copies go: beside the database, on the same file system.
+    pub fn copies(&self) -> PathBuf {
+        self.dir.with_file_name("copies")
+    }
 }
 
 fn fail(writer: usize, e: &esker::Error) {
@@ -146,6 +151,9 @@ impl<'a> Life<'a> {
         for n in first..self.orders.steps.map_or(u64::MAX, |steps| first + steps) {
             let step = steps::step(self.orders.setup.seed, writer, n);
             let mut told = false;
+            if self.orders.lie == Some(Lie::Ahead) {
+                tell(Told::Made { writer, n, seq: 0, level: Level::Durable });
+            }
             loop {
                 match self.make(writer, n, &step, &mut pending) {
                     Ok(()) => break,
@@ -210,9 +218,6 @@ impl<'a> Life<'a> {
         let row: Vec<u8> = std::iter::once(n).chain(seen).flat_map(u64::to_le_bytes).collect();
         batch.put(&self.counts, [writer as u8], row);
         let made = |seq: u64, level| tell(Told::Made { writer, n, seq, level });
-        if lie == Some(Lie::Ahead) {
-            made(0, Level::Durable);
-        }
         match step.how {
             How::Buffered => {
                 let seq = batch.commit_with(Durability::Buffered)?.get();
@@ -231,14 +236,25 @@ impl<'a> Life<'a> {
     }
 
     fn shape(&self, rng: &mut Rng) -> esker::Result<()> {
+        // Not the number of one that was removed and that a power cut has brought back.
+        let mut copies = u64::from(std::process::id()) * 1000;
         while !self.is_over() {
             let space = &self.shared[rng.below(SHARED.len())];
-            let done = match rng.below(10) {
+            let done = match rng.below(12) {
                 0..3 => self.db.flush(),
                 3 => space.compact(..),
                 4..6 => space.compact(&b"01"[..]..&b"03"[..]),
                 6 => self.counts.compact(..),
-                7 => self.db.sync(),
+                7 | 8 => {
+                    let seq = self.db.visible_seq().get();
+                    self.db.sync().map(|()| tell(Told::Synced { seq }))
+                }
+                // Room for copies is there only where the disk is not to be full.
+                9 if !self.orders.patient => {
+                    copies += 1;
+                    let copied = self.db.checkpoint(self.orders.copies().join(copies.to_string()));
+                    copied.map(|seq| tell(Told::Copied { n: copies, seq: seq.get() }))
+                }
                 _ => self.db.step().map(drop),
             };
             match done {

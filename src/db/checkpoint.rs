@@ -132,8 +132,8 @@ fn files(state: &State) -> Vec<(Name, u64)> {
     let tables = state.keyspaces.values().flat_map(|k| k.levels.tables());
     let mut files: Vec<_> = tables.map(|(_, table)| (Name::Table(table.no), table.size)).collect();
     files.extend(state.segments.iter().filter_map(|(&no, segment)| match *segment {
-        SegmentState::Sealed { start, end } => Some((Name::Journal(no), end.0.saturating_sub(start.0))),
-        SegmentState::Announced => None,
+        SegmentState::Sealed { start, end, .. } => Some((Name::Journal(no), end.0.saturating_sub(start.0))),
+        SegmentState::Announced { .. } => None,
     }));
     files
 }

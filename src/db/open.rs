@@ -222,11 +222,11 @@ fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
 
 /// The segments of the journal, as recovery wants to know them.
 pub(crate) fn announced(state: &State) -> Vec<Announced> {
-    let sealed = |state: &SegmentState| match *state {
-        SegmentState::Announced => None,
-        SegmentState::Sealed { start, end } => Some((start, end)),
+    let announced = |(&no, state): (&FileNo, &SegmentState)| match *state {
+        SegmentState::Announced { salt } => Announced { no, salt, sealed: None },
+        SegmentState::Sealed { salt, start, end } => Announced { no, salt, sealed: Some((start, end)) },
     };
-    state.segments.iter().map(|(&no, state)| Announced { no, sealed: sealed(state) }).collect()
+    state.segments.iter().map(announced).collect()
 }
 
 /// The directory and its lock.

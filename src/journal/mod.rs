@@ -15,6 +15,8 @@ mod recover;
 
 mod verify;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

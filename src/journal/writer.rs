@@ -27,8 +27,6 @@ pub(crate) enum Mode {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActivationInfo {
     pub db: u64,
-    /// Random: seeds the checksums of the records.
-    pub salt: u64,
     /// Where the segment before it ended.
     pub start: Position,
     /// The segment before it; 0 if it is the first of all.
@@ -73,12 +71,12 @@ enum Sink {
 impl Writer {
     /// Writes the header of `segment`. After an error the segment is not used again.
     pub fn activate(segment: Arc<Segment>, info: ActivationInfo, mode: Mode) -> Result<Writer> {
-        let ActivationInfo { db, salt, start, previous, durable, last_edit } = info;
+        let ActivationInfo { db, start, previous, durable, last_edit } = info;
         if start.0.checked_add(segment.capacity()).is_none() {
             return Err(Error::invalid("the journal's positions are used up"));
         }
         let durable = durable.min(start);
-        let (no, capacity) = (segment.no(), segment.capacity());
+        let (no, capacity, salt) = (segment.no(), segment.capacity(), segment.salt());
         let header = SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity };
         let mut first = [0; DATA_START as usize];
         let header = header.encode();

@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod events;
 mod faults;
+mod fuzz;
 mod histories;
 mod hook;
 mod limits;

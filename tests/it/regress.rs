@@ -433,3 +433,21 @@ fn what_verify_cannot_read_is_not_damaged() {
     }
     assert!(db.verify().unwrap().is_ok());
 }
+
+/// Of a segment whose end was cut off, behind all that it held, verification said nothing, and the
+/// next opening refused it.
+#[test]
+fn a_segment_that_was_cut_is_seen_by_verification() {
+    let sim = Arc::new(SimFs::new(1));
+    let db = open(&small(), &sim);
+    db.keyspace("a").unwrap().put("k", "v").unwrap();
+    db.sync().unwrap();
+    assert!(db.verify().unwrap().is_ok());
+    let (path, len) = sim.files().into_iter().find(|(path, _)| is(path, "journal")).unwrap();
+    sim.damage(&path, |bytes| bytes.truncate(len as usize - 1)).unwrap();
+    let damage = db.verify().unwrap().damage;
+    assert!(damage.len() == 1 && damage[0].file() == Some(&path), "{damage:?}");
+    assert!(damage[0].to_string().contains("was cut"), "{damage:?}");
+    let refused = Db::open(DIR, small().fs(Arc::new(sim.crash(1)))).unwrap_err();
+    assert!(refused.is_corruption() && refused.file() == Some(&path), "{refused:?}");
+}

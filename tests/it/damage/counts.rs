@@ -96,7 +96,8 @@ impl fmt::Display for Counts {
         for (kind, name) in [("bit", "bits flipped"), ("byte", "bytes zeroed"), ("cut", "cuts")] {
             write!(f, ", {} {name}", self.of_kind(kind))?;
         }
-        let others = ["the rest zeroed", "sector zeroed", "sector garbled", "longer", "removed"];
+        let others =
+            ["the rest zeroed", "sector zeroed", "sector garbled", "headers lost", "longer", "removed"];
         let others = others.into_iter().chain(["swapped", "doubled", "parts misplaced", "stale"]);
         for kind in others.filter(|kind| self.of_kind(kind) > 0) {
             write!(f, ", {} {kind}", self.of_kind(kind))?;

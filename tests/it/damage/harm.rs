@@ -11,6 +11,10 @@ const SECTOR: usize = 512;
 /// damaged, unless all are asked for.
 const TASTE: usize = 509;
 
+/// Both copies of the header, of a journal segment and of a manifest, with what lies between and
+/// behind them.
+const PAGES: Range<usize> = 0..8192;
+
 /// Files are named by their index in the anatomy.
 #[derive(Clone, Debug)]
 pub enum Harm {
@@ -44,7 +48,8 @@ impl Harm {
         match self {
             Harm::Flip(..) => "bit",
             Harm::Byte(..) => "byte",
-            Harm::Zeros(_, range) | Harm::Noise(_, range) if range.len() > SECTOR => "the rest zeroed",
+            Harm::Zeros(_, range) | Harm::Noise(_, range) if *range == PAGES => "headers lost",
+            Harm::Zeros(_, range) if range.len() > SECTOR => "the rest zeroed",
             Harm::Zeros(..) => "sector zeroed",
             Harm::Noise(..) => "sector garbled",
             Harm::Cut(..) => "cut",
@@ -149,13 +154,16 @@ impl Base {
         })
     }
 
-    /// Whole files: each lost, each in the place of another of its kind, each twice, each as it was
+    /// Whole files: each lost, or its headers, each in the place of another of its kind, each twice, each as it was
     /// earlier or as an earlier one was, and the manifests of the past.
     pub fn files_harmed(&self) -> Vec<Harm> {
         let files = &self.anatomy.files;
         let mut all: Vec<Harm> = (0..self.old_manifests.len()).map(Harm::OldManifest).collect();
         for (i, one) in files.iter().enumerate() {
             all.push(Harm::Remove(i));
+            if one.bytes.len() > PAGES.end {
+                all.extend([Harm::Zeros(i, PAGES), Harm::Noise(i, PAGES)]);
+            }
             let alike = |other: &FileAt| other.kind() == one.kind() && other.kind() != "reserve";
             all.extend((i + 1..files.len()).filter(|&j| alike(&files[j])).take(4).map(|j| Harm::Swap(i, j)));
             if let Some(extension) = one.path.extension() {

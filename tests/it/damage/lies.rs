@@ -95,8 +95,7 @@ fn lies(piece: &Piece, bytes: &[u8]) -> Vec<(usize, Vec<u8>)> {
     let mut all = Vec::new();
     // The rest of a manifest's header is zero and not looked at.
     let len = if piece.what == "header" { piece.range.len().min(84) } else { piece.range.len() };
-    for at in piece.range.start..piece.range.start + len {
-        let byte = bytes[at];
+    for (at, &byte) in bytes.iter().enumerate().skip(piece.range.start).take(len) {
         let near = [byte.wrapping_add(1), byte.wrapping_sub(1), byte ^ 0x80, 0, 0xff, 0x7f];
         all.extend(near.into_iter().filter(|lie| *lie != byte).map(|lie| (at, vec![lie])));
         if at.is_multiple_of(4) || piece.what == "last edit" || piece.what == "edit" {

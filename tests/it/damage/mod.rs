@@ -19,6 +19,7 @@ mod lies;
 mod lookalikes;
 mod oracle;
 mod shapes;
+mod stranger;
 
 use crate::crash::seeds;
 use crate::rng::Rng;

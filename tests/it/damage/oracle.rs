@@ -76,7 +76,8 @@ impl Anatomy {
                     // A mark holds no commit: the next batch is the first that is gone.
                     *first = record.batch;
                 }
-                if headed && intact(segment, bytes, record.range.start..record.range.start + 32) {
+                // The manifest knows the salt of those whose header is gone.
+                if intact(segment, bytes, record.range.start..record.range.start + 32) {
                     vouched = vouched.max(record.watermark);
                 }
             }

@@ -5,6 +5,7 @@ mod random;
 mod script;
 
 pub use random::seeds;
+pub use script::fuzz;
 
 use crate::state::{Bytes, State};
 use std::collections::BTreeMap;

@@ -213,3 +213,12 @@ impl fmt::Debug for Step {
         }
     }
 }
+
+/// Runs the script that `rng` chooses, of at most so many calls.
+pub fn fuzz(rng: &mut crate::rng::Rng, calls: usize) {
+    let setup = random::setup(rng);
+    let script = random::script(rng, calls, true);
+    if let Err((at, machine::Failure(why))) = machine::Machine::run(&setup, &script) {
+        panic!("call {at}: {why}\n{setup:#?}\n{script:#?}");
+    }
+}

@@ -97,11 +97,10 @@ struct Author {
 pub fn script(rng: &mut Rng, calls: usize, cuts: bool) -> Vec<Step> {
     let keys = keys(rng);
     let ranges = *rng.pick(&[2, 10, 25, 50]);
-    let rng = Rng::new(rng.next());
-    let mut author = Author { rng, keys, live: [false; NAMES.len()], queue: 0..0, ranges, cuts };
+    let mut author = Author { rng: rng.part(), keys, live: [false; NAMES.len()], queue: 0..0, ranges, cuts };
     let mut script = vec![Step::Create(0)];
     author.live[0] = true;
-    while script.len() < calls {
+    while script.len() < calls && !author.rng.is_over() {
         script.push(author.step());
     }
     script
@@ -139,7 +138,7 @@ impl Author {
     }
 
     fn reopen(&mut self) -> Step {
-        let cut = End::Cut(self.rng.next() % 1000);
+        let cut = End::Cut(self.rng.below(1000) as u64);
         let end = *self.rng.pick(&[End::Close, End::Drop, cut, cut]);
         let end = if self.cuts || !matches!(end, End::Cut(_)) { end } else { End::Drop };
         Step::Reopen(end, self.rng.below(3))
