@@ -1,6 +1,7 @@
 //! Bugs that were found, each as a small run that showed it.
 
 use crate::hook::{Doing, HookFs};
+use esker::fs::Fs;
 use esker::fs::fault::{Fault, FaultFs, Op, Rule};
 use esker::fs::sim::SimFs;
 use esker::{Db, Durability, ErrorKind, Expect, Keyspace, Options, Prefix};
@@ -450,6 +451,34 @@ fn a_segment_that_was_cut_is_seen_by_verification() {
     assert!(damage[0].to_string().contains("was cut"), "{damage:?}");
     let refused = Db::open(DIR, small().fs(Arc::new(sim.crash(1)))).unwrap_err();
     assert!(refused.is_corruption() && refused.file() == Some(&path), "{refused:?}");
+}
+
+/// A copy went on with the numbers of the original. Removed, it left a manifest on the disk that had the
+/// number which the original's next opening gives to its own; where that lay in the same place and
+/// the power went before it was written, the old one showed, was complete, and was taken for it.
+#[test]
+fn what_a_removed_copy_leaves_on_the_disk_is_not_taken_for_ours() {
+    let sim = Arc::new(SimFs::new(1));
+    let db = open(&small(), &sim);
+    let a = db.keyspace("a").unwrap();
+    a.put("k", "in the copy").unwrap();
+    db.checkpoint("/copy").unwrap();
+    a.put("l", "later").unwrap();
+    drop((a, db));
+    let manifest = |sim: &SimFs, dir: &str| {
+        let mut files =
+            sim.files().into_iter().filter(|(path, _)| path.starts_with(dir) && is(path, "manifest"));
+        files.next().unwrap().0
+    };
+    let left = sim.read(manifest(&sim, "/copy")).unwrap();
+    // Where the next opening puts its manifest, with what lay there before.
+    let next = sim.crash(1);
+    drop(open(&small(), &Arc::new(next.clone())));
+    let fresh = sim.create(&manifest(&next, DIR)).unwrap();
+    esker::fs::write_all_at(&*fresh, &left, 0).unwrap();
+    let db = open(&small(), &sim);
+    assert_eq!(keys(&db.keyspace("a").unwrap()), ["k", "l"]);
+    assert!(manifest(&sim, DIR) > manifest(&next, DIR));
 }
 
 /// A process that dies within the write that begins a segment may leave one of the two copies of its

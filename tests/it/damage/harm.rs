@@ -203,6 +203,33 @@ impl Base {
         all
     }
 
+    /// Space of one segment or manifest that was never written shows what another holds at the same
+    /// offsets, or from its first record on: as if the space had been that one's before.
+    pub fn space_reused(&self) -> Vec<Harm> {
+        let files = &self.anatomy.files;
+        let mut all = Vec::new();
+        for (i, file) in files.iter().enumerate().filter(|(_, f)| ["journal", "manifest"].contains(&f.kind()))
+        {
+            let unwritten = file.pieces.iter().filter(|p| p.what.starts_with("never"));
+            for (to, j) in unwritten.flat_map(|p| (0..files.len()).map(move |j| (p.range.clone(), j))) {
+                let other = &files[j];
+                if j == i || other.kind() != file.kind() {
+                    continue;
+                }
+                let same = to.start..to.end.min(other.bytes.len());
+                if !same.is_empty() {
+                    all.push(Harm::CopyPart((j, same.clone()), (i, same)));
+                }
+                let records = ["record", "snapshot"];
+                let Some(first) = other.pieces.iter().find(|p| records.contains(&p.what)) else { continue };
+                let len = to.len().min(other.bytes.len() - first.range.start);
+                let from = first.range.start..first.range.start + len;
+                all.push(Harm::CopyPart((j, from), (i, to.start..to.start + len)));
+            }
+        }
+        all
+    }
+
     /// One of the above, and others, drawn.
     pub fn some_harm(&self, rng: &mut Rng) -> Harm {
         let filled: Vec<usize> =

@@ -1,6 +1,7 @@
 //! One damaged database, opened both ways, read in every way, verified, written to, flushed and
 //! compacted: each answer is right, or an error that names the place.
 
+use super::anatomy::kind;
 use super::base::Base;
 use super::counts::{Counts, Found};
 use super::harm::{Change, Harm, is_read};
@@ -30,7 +31,11 @@ impl Base {
         let expect = self.expect(&changes);
         let disk = self.disk.crash(1);
         make(&disk, &changes);
-        let case = Case { base: self, disk, changes, what, expect };
+        let in_place = matches!(harm, Harm::Flip(..) | Harm::Byte(..) | Harm::Noise(..));
+        // Beside tables few reads meet what was damaged: most cases do with one way to read.
+        let tables = changes.iter().any(|(path, _)| kind(path) == "table");
+        let every_way = tables || counts.all().is_multiple_of(8);
+        let case = Case { base: self, disk, changes, what, in_place, every_way, expect };
         let reading = case.open_and_use(true, counts);
         let writing = case.open_and_use(false, counts);
         assert_eq!(reading.at, writing.at, "{}: read-only, and not", case.what);
@@ -79,6 +84,10 @@ struct Case<'a> {
     disk: SimFs,
     changes: Vec<Change>,
     what: String,
+    /// Bytes of one file are others, and nothing else.
+    in_place: bool,
+    /// To be read, verified and written to both ways.
+    every_way: bool,
     expect: Option<Expect>,
 }
 
@@ -100,9 +109,12 @@ impl Case<'_> {
         };
         let at = self.commits(&db);
         let expected = &self.base.states[at];
-        let (read, took) = grown(|| self.read(&db, expected));
+        let read = |db: &Db| (read_only && !self.every_way) || self.read(db, expected);
+        let (read, took) = grown(|| read(&db));
         self.bounded("reading", took, false, counts);
-        let (verified, took) = grown(|| db.verify().unwrap());
+        let verify =
+            |db: &Db| (read_only || self.every_way).then(|| db.verify().unwrap()).unwrap_or_default();
+        let (verified, took) = grown(|| verify(&db));
         self.bounded("verifying", took, false, counts);
         verified.damage.iter().for_each(|e| self.names_a_place(e));
         assert!(read || !verified.is_ok(), "{}: reading fails, and verify does not tell", self.what);
@@ -114,7 +126,7 @@ impl Case<'_> {
         };
         if read_only {
             self.is_untouched(before, true);
-        } else {
+        } else if self.every_way {
             let (worked, took) = grown(|| self.work(&db, expected));
             self.bounded("writing", took, false, counts);
             if !worked {
@@ -142,8 +154,16 @@ impl Case<'_> {
         at
     }
 
+    /// The file, which for a few bytes of a table or of the journal is the one they are in, and then
+    /// the offset too.
     fn names_a_place(&self, e: &Error) {
         assert!(e.kind() == ErrorKind::Corruption && e.file().is_some(), "{}: {e:?}", self.what);
+        if let [(path, _)] = &self.changes[..]
+            && self.in_place
+            && ["table", "journal"].contains(&kind(path))
+        {
+            assert!(e.file() == Some(path) && e.offset().is_some(), "{}: {e:?}", self.what);
+        }
     }
 
     /// Nothing but the lock file may have come.

@@ -7,7 +7,7 @@
 //!
 //! `ESKER_SEEDS=a..b` tries other random databases than the few that are always tried.
 //! `ESKER_DAMAGE_STRIDE=n` tries every n-th case of the databases of [`shapes`], beginning with
-//! the one of number `ESKER_DAMAGE_SHARD` (0): n runs with the shards below n try them all.
+//! the one of number `ESKER_DAMAGE_SHARD`: n runs with the shards below n try them all.
 
 mod anatomy;
 mod base;
@@ -68,7 +68,8 @@ fn files_that_are_mixed_up_are_told() {
     for end in ENDS {
         for seed in seeds(2) {
             let base = Base::random(seed, end);
-            base.files_harmed().iter().for_each(|harm| base.judge(harm, &mut counts));
+            let mixed = base.files_harmed().into_iter().chain(base.space_reused());
+            mixed.for_each(|harm| base.judge(&harm, &mut counts));
         }
     }
     println!("{counts}");
@@ -88,7 +89,7 @@ fn asked(or: usize) -> (usize, usize) {
 
 fn sweep(base: &Base, (stride, shard): (usize, usize), all: bool) -> Counts {
     let mut counts = Counts::default();
-    let whole = base.files_harmed().into_iter().chain(base.pieces_harmed());
+    let whole = base.files_harmed().into_iter().chain(base.pieces_harmed()).chain(base.space_reused());
     let cases = base.bytes_harmed(all).chain(whole).skip(shard).step_by(stride);
     cases.for_each(|harm| base.judge(&harm, &mut counts));
     counts
@@ -105,16 +106,19 @@ fn bytes_all_over_small_databases() {
     println!("{all}");
 }
 
-/// Every bit of the databases that have everything, also where nothing was ever written; every cut.
+/// Every bit of whole databases, every cut, every sector; of space that was never written a taste.
+/// `ESKER_DAMAGE_SHAPE=text`: of those whose names hold the text. `ESKER_DAMAGE_ALL=1`: also every bit
+/// of what was never written.
 #[test]
 #[ignore = "takes long"]
 fn every_bit_of_whole_databases() {
     let only = std::env::var("ESKER_DAMAGE_SHAPE").unwrap_or_default();
+    let all_space = std::env::var_os("ESKER_DAMAGE_ALL").is_some();
+    let (stride, shard) = asked(1);
     let mut all = Counts::default();
     for base in shapes().filter(|base| base.name.contains(&only)) {
-        let all_space = base.name.starts_with("everything");
-        let counts = sweep(&base, asked(1), all_space);
-        println!("{}: {counts}", base.name);
+        let counts = sweep(&base, (stride, shard), all_space);
+        println!("{}, of {stride} the cases {shard}: {counts}", base.name);
         all.merge(counts);
     }
     println!("{all}");
