@@ -480,3 +480,39 @@ fn what_a_removed_copy_leaves_on_the_disk_is_not_taken_for_ours() {
     assert_eq!(keys(&db.keyspace("a").unwrap()), ["k", "l"]);
     assert!(manifest(&sim, DIR) > manifest(&next, DIR));
 }
+
+/// A process that dies within the write that begins a segment may leave one of the two copies of its
+/// header; read-only, where nothing is written again, verification called that damage, as if all
+/// that was read were durable.
+#[test]
+fn what_a_death_leaves_half_written_is_not_damaged() {
+    let sim = SimFs::new(1);
+    let options = small().fs(Arc::new(sim.clone()));
+    let a = Db::open(DIR, options.clone()).unwrap().keyspace("a").unwrap();
+    let created = sim.ops();
+    for i in 0..20u8 {
+        a.put([i], [i; 1000]).unwrap();
+        if i % 16 == 7 {
+            a.db().sync().unwrap();
+        }
+    }
+    let mut headers = 0;
+    for op in created..=sim.ops() {
+        // Everything is left, or something.
+        for choice in [1, 70, 71, 72] {
+            let disk = sim.crash_at(op, choice);
+            for read_only in [true, false] {
+                let left = options.clone().fs(Arc::new(disk.clone())).read_only(read_only);
+                let found = Db::open(DIR, left).unwrap().verify().unwrap();
+                assert!(
+                    found.is_ok(),
+                    "{op} {choice} {read_only}: {found}\n{:?}",
+                    sim.log()[op as usize - 1]
+                );
+            }
+        }
+        let done = &sim.log()[op as usize - 1];
+        headers += u32::from(done.contains(".journal") && done.ends_with(" at 0"));
+    }
+    assert!(headers > 1, "{:#?}", sim.log());
+}
