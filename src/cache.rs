@@ -10,6 +10,7 @@
 //! while somebody still holds it.
 
 use crate::budget::{Budget, Share, Use};
+use crate::mutant::Mutant;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
@@ -99,7 +100,7 @@ impl std::fmt::Debug for Slots {
 
 impl Cache {
     /// A cache of at most `cap` bytes under no other limit; 0 caches nothing.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn new(cap: usize) -> Arc<Cache> {
         Cache::within(&Budget::unlimited(), cap)
     }
@@ -163,7 +164,10 @@ impl Slots {
     /// The block at `index`, if it is cached.
     #[inline]
     pub fn get(&self, index: usize) -> Option<Arc<Entry>> {
-        let entry = self.slots.get(index)?.load_full();
+        let mut entry = self.slots.get(index)?.load_full();
+        if Mutant::CacheMixup.on() && entry.is_none() {
+            entry = self.slots.first()?.load_full();
+        }
         match &entry {
             Some(entry) => {
                 // Read first: a store by every reader would pass the line around between cores.

@@ -52,7 +52,10 @@
 // == words ==
 mod error;
 mod ids;
+mod mutant;
 // == materials ==
+#[cfg(any(test, fuzzing))]
+mod choices;
 mod coding;
 mod dump;
 pub mod metrics;
@@ -87,6 +90,9 @@ mod job;
 // == the database ==
 mod db;
 // == beside it ==
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inspect;
 
 #[cfg(doctest)]

@@ -24,6 +24,7 @@
 
 use crate::coding::{u32_at, u64_at};
 use crate::ids::Seq;
+use crate::mutant::Mutant;
 
 /// The bytes of a record before its payload.
 pub(crate) const HEADER_LEN: usize = 32;
@@ -87,6 +88,7 @@ pub(crate) const fn size(len: usize) -> usize {
 #[inline]
 fn seed(salt: u64, offset: u64) -> u32 {
     // One round of a 64-bit mixer (splitmix64's), so that neighbouring offsets share no pattern.
+    let salt = if Mutant::AcceptRecycledRecord.on() { 0 } else { salt };
     let mut x = salt ^ offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (x ^ (x >> 32)) as u32
@@ -98,6 +100,12 @@ pub(crate) fn checksum(salt: u64, offset: u64, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed(salt, offset));
     hasher.update(bytes);
     hasher.finalize()
+}
+
+/// What the checksum of a header covers.
+#[inline]
+fn covered() -> std::ops::Range<usize> {
+    4..if Mutant::HeaderOutsideChecksum.on() { 12 } else { HEADER_LEN }
 }
 
 /// The header bytes of a record that will stand at `offset`. The caller writes them, the payload
@@ -112,7 +120,7 @@ pub(crate) fn encode_header(salt: u64, offset: u64, meta: Meta, payload: &[u8]) 
     h[12..16].copy_from_slice(&count.to_le_bytes());
     h[16..24].copy_from_slice(&(first_seq.get() | (kind as u64) << 56).to_le_bytes());
     h[24..32].copy_from_slice(&watermark.to_le_bytes());
-    let crc = checksum(salt, offset, &h[4..]);
+    let crc = checksum(salt, offset, &h[covered()]);
     h[..4].copy_from_slice(&crc.to_le_bytes());
     h
 }
@@ -134,7 +142,7 @@ pub(crate) fn decode_header(salt: u64, offset: u64, bytes: &[u8]) -> Option<Head
     let word = u64_at(h, 16)?;
     // Cheap tests first: a scan for witnesses asks this at every eighth byte.
     let kind = RecordKind::from_u8((word >> 56) as u8)?;
-    if len as usize > MAX_PAYLOAD || u32_at(h, 0)? != checksum(salt, offset, &h[4..]) {
+    if len as usize > MAX_PAYLOAD || u32_at(h, 0)? != checksum(salt, offset, &h[covered()]) {
         return None;
     }
     Some(Header {
@@ -152,7 +160,8 @@ pub(crate) fn decode_header(salt: u64, offset: u64, bytes: &[u8]) -> Option<Head
 impl Header {
     /// Whether `payload` is what was written after this header.
     pub fn matches(&self, salt: u64, offset: u64, payload: &[u8]) -> bool {
-        payload.len() == self.len as usize && checksum(salt, offset, payload) == self.payload_crc
+        payload.len() == self.len as usize
+            && (Mutant::PayloadUnchecked.on() || checksum(salt, offset, payload) == self.payload_crc)
     }
 }
 

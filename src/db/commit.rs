@@ -9,6 +9,7 @@ use crate::db::core::Core;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{KeyspaceId, Seq};
+use crate::mutant::Mutant;
 use crate::options::Durability;
 use std::sync::Arc;
 
@@ -97,7 +98,10 @@ impl Core {
         if !journal.fits(ops.bytes().len()) {
             return Ok(Tried::NoRoom);
         }
-        let durable = self.sync.durable_hint();
+        let mut durable = self.sync.durable_hint();
+        if Mutant::WatermarkAhead.on() {
+            durable = journal.end();
+        }
         let appended = journal.append(first, ops.count(), ops.bytes(), durable);
         let position = appended.map_err(|e| match e.kind() {
             // Nothing was written, and the journal goes on when there is space.
@@ -106,6 +110,9 @@ impl Core {
         })?;
         if durability == Durability::Buffered {
             journal.flush().map_err(|e| self.latch(e))?;
+        }
+        if Mutant::VisibleBeforeApplied.on() {
+            self.snapshots.publish(last);
         }
         let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
         applied.map_err(|e| self.latch(e))?;

@@ -26,6 +26,7 @@ use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::job::pick;
 use crate::journal::Segment;
 use crate::memtable::{Memtable, Pool};
+use crate::mutant::Mutant;
 use crate::options::Options;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
@@ -269,7 +270,10 @@ impl Core {
         changes.extend(sealed.iter().map(|&(no, start, end)| Change::SegmentSealed { no, start, end }));
         // Read before the pins: a commit that is being applied right now lies behind it.
         let (durable, last_seq) = self.sync.durable_position();
-        let floor = self.needed_from(durable, &installed.flushed);
+        let mut floor = self.needed_from(durable, &installed.flushed);
+        if Mutant::DeleteSegmentEarly.on() {
+            floor = durable;
+        }
         let taken_back = |c: &Change| if let Change::SegmentGone { no } = c { Some(*no) } else { None };
         let mut gone: BTreeSet<FileNo> = changes.iter().filter_map(taken_back).collect();
         changes.retain(|c| taken_back(c).is_none());
@@ -284,6 +288,15 @@ impl Core {
         changes.extend(gone.iter().map(|&no| Change::SegmentGone { no }));
         set.set_next_keyspace(self.registry.lock().next_id);
         let edit = Edit { durable, last_seq, changes: installed.changes };
+        if Mutant::RemoveInputsEarly.on() {
+            let removed = edit.changes.iter().filter_map(|c| match c {
+                Change::RemoveTable { no, .. } if !edit.adds(*no) => Some(*no),
+                _ => None,
+            });
+            for no in removed {
+                self.remove_file(Name::Table(no));
+            }
+        }
         let applied = set.apply(&edit);
         self.counters.edits.set(set.edits());
         self.counters.manifest_bytes.set(set.bytes_written());

@@ -29,6 +29,7 @@ use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::{self, Announced, Hint, Recover};
 use crate::memtable::Pool;
+use crate::mutant::Mutant;
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
@@ -142,7 +143,9 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
     let (pool, store) = places(dir, &options);
-    let mut build = Build::new(&state, &store, &pool, &options)?;
+    // What a table holds that cannot be used has no place of its own.
+    let build = Build::new(&state, &store, &pool, &options);
+    let mut build = build.map_err(|e| e.in_file(dir))?;
     let report = journal::recover(
         Recover {
             fs: &*fs,
@@ -172,12 +175,13 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     let Build { registry, writers, last_seq, needed, .. } = build;
     // What is left belongs to keyspaces that were dropped.
     registry.lock().unborn.clear();
-    let last_seq = last_seq.max(state.last_seq);
+    let last_seq =
+        if Mutant::ReuseSequenceNumber.on() { state.last_seq } else { last_seq.max(state.last_seq) };
     let mut salts = Salts::new(random(&*fs, dir)?);
     let reserve = Reserve::new(options.segment_bytes, |name| listing.files.contains_key(&name));
     let (mut version, mut hint) = (None, None);
     if !options.read_only {
-        if listing.highest() >= state.next_file {
+        if listing.highest() >= state.next_file && !Mutant::ReuseFileNumber.on() {
             state.saw_file(listing.highest())?;
         }
         version = Some(open_versions(&fs, dir, &state, &listing, counts, &reserve, &mut salts)?);
@@ -218,11 +222,11 @@ fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
 
 /// The segments of the journal, as recovery wants to know them.
 pub(crate) fn announced(state: &State) -> Vec<Announced> {
-    let sealed = |state: &SegmentState| match *state {
-        SegmentState::Announced => None,
-        SegmentState::Sealed { start, end } => Some((start, end)),
+    let announced = |(&no, state): (&FileNo, &SegmentState)| match *state {
+        SegmentState::Announced { salt } => Announced { no, salt, sealed: None },
+        SegmentState::Sealed { salt, start, end } => Announced { no, salt, sealed: Some((start, end)) },
     };
-    state.segments.iter().map(|(&no, state)| Announced { no, sealed: sealed(state) }).collect()
+    state.segments.iter().map(announced).collect()
 }
 
 /// The directory and its lock.
@@ -246,7 +250,7 @@ pub(crate) fn enter(fs: &dyn Fs, dir: &Path, read_only: bool) -> Result<Option<B
 /// Makes the directory's own name survive, and those of the directories above it, which may be as
 /// new: made just now, or by a creation that was interrupted.
 pub(crate) fn sync_names(fs: &dyn Fs, dir: &Path) -> Result<()> {
-    for above in dir.ancestors().skip(1) {
+    for above in dir.ancestors().skip(1).filter(|_| !Mutant::SkipDirSyncOfParent.on()) {
         match fs.sync_dir(above) {
             Ok(()) => {}
             // What is above one that may not be opened was not made by us.
@@ -436,14 +440,17 @@ fn begin(
     let journal::Report { ends, unused, end, .. } = journal;
     let end = *end;
     let sealed = |no: &FileNo| matches!(state.segments.get(no), Some(SegmentState::Sealed { .. }));
+    let goes_on = |no: &FileNo| {
+        Mutant::AppendToRecovered.on() && !sealed(no) && ends.last().is_some_and(|e| e.0 == *no)
+    };
     let mut changes: Vec<Change> = ends
         .iter()
-        .filter(|(no, ..)| !sealed(no))
+        .filter(|(no, ..)| !sealed(no) && !goes_on(no))
         .map(|&(no, start, end)| Change::SegmentSealed { no, start, end })
         .collect();
     // Segments are large however little they hold: one that is not needed does not wait for those
     // before it.
-    let idle = ends.iter().map(|e| &e.0).filter(|no| !needed.contains(no));
+    let idle = ends.iter().map(|e| &e.0).filter(|no| !needed.contains(no) && !goes_on(no));
     changes.extend(unused.iter().chain(idle).map(|&no| Change::SegmentGone { no }));
     let live = |id: &KeyspaceId| core.registry.lock().tree(*id).is_some();
     let dead = state.keyspaces.keys().filter(|id| !live(id));
@@ -456,6 +463,11 @@ fn begin(
     // What the edit gave up may be the space that the new segment needs.
     let removed = remove_strays(core, listing, state);
     let previous = ends.last().map_or(FileNo(0), |e| e.0);
+    #[cfg(esker_mutants)]
+    if let Some(&(no, start, _)) = ends.last().filter(|e| goes_on(&e.0)) {
+        core.append_to_recovered(no, start, end)?;
+        return Ok(removed);
+    }
     core.begin_journal(previous, end)?;
     core.reserve.make(&*core.fs, &core.dir);
     Ok(removed)

@@ -110,6 +110,7 @@ impl Registry {
 
     /// Applies a row that was put at `seq`. Answers a tree if this made one.
     pub fn put(&mut self, key: &[u8], row: &[u8], seq: Seq) -> Result<Option<Made>> {
+        catalog::name(key)?;
         let row = Row::decode(row)?;
         self.next_id = self.next_id.max(row.id.0.saturating_add(1));
         if let Some((owner, tree)) = self.trees.get_mut(&row.id)

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
+use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::version::Change;
 use std::sync::Arc;
@@ -41,11 +42,15 @@ impl Core {
     fn create_sized(&self, bytes: u64, len: usize) -> Result<Arc<Segment>> {
         let capacity = bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
-        let created = Segment::create(&*self.fs, &self.dir, no, capacity);
-        let segment = created.inspect_err(|e| self.note_failure(e))?;
-        let synced = self.fs.sync_dir(&self.dir);
+        let salt = self.salts.lock().next();
+        let created = Segment::create(&*self.fs, &self.dir, no, capacity, salt);
+        let segment = created.inspect_err(|e| self.note_failure(e)).map_err(|e| match e.kind() {
+            ErrorKind::DiskFull if Mutant::FullDiskIsFinal.on() => self.latch(e),
+            _ => e,
+        })?;
+        let synced = if Mutant::SkipDirSyncOfSegment.on() { Ok(()) } else { self.fs.sync_dir(&self.dir) };
         let synced = synced.map_err(|e| Error::io("syncing the directory", &self.dir, e));
-        let changes = vec![Change::SegmentAnnounced { no }];
+        let changes = vec![Change::SegmentAnnounced { no, salt }];
         let announced =
             synced.and_then(|()| self.install(Installed { changes, ..Installed::default() }).map(drop));
         match announced {
@@ -139,7 +144,6 @@ impl Core {
     }
 
     fn activate(&self, commit: &mut CommitState, segment: Arc<Segment>, last_edit: u64) -> Result<()> {
-        let salt = self.salts.lock().next();
         let start = commit.segment_start;
         let Some(old) = commit.journal.as_mut() else { return Ok(()) };
         old.flush().map_err(|e| self.latch(e))?;
@@ -147,7 +151,6 @@ impl Core {
         let retired = Retired { segment: old.segment().clone(), start, end };
         let info = ActivationInfo {
             db: self.id,
-            salt,
             start: end,
             previous: retired.segment.no(),
             durable: self.sync.durable_hint(),
@@ -167,13 +170,21 @@ impl Core {
             created => (created?, false),
         };
         let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
-        let salt = self.salts.lock().next();
-        let info = ActivationInfo { db: self.id, salt, start, previous, durable: start, last_edit };
+        let info = ActivationInfo { db: self.id, start, previous, durable: start, last_edit };
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
         commit.segment_start = start;
         commit.began = start;
         commit.spare = spare;
+        Ok(())
+    }
+
+    /// What must not be done: see [`Mutant::AppendToRecovered`].
+    #[cfg(esker_mutants)]
+    pub fn append_to_recovered(&self, no: FileNo, start: Position, end: Position) -> Result<()> {
+        let mut commit = self.commit.lock();
+        commit.journal = Some(Writer::resume(&*self.fs, &self.dir, no, end)?);
+        (commit.segment_start, commit.began) = (start, start);
         Ok(())
     }
 

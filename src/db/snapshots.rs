@@ -94,3 +94,35 @@ impl Snapshots {
         Horizon::new(live.keys().copied(), self.visible().min(self.durable()))
     }
 }
+
+/// Every interleaving of a snapshot that is taken and a merge that begins.
+#[cfg(all(test, loom))]
+mod loom_models {
+    use super::*;
+    use crate::job::retain::Retain;
+    use crate::key::{Kind, Trailer};
+    use crate::sync::{Arc, thread};
+
+    /// Whatever a snapshot sees is kept by a merge that does not know of it yet.
+    #[test]
+    fn a_merge_keeps_what_a_new_snapshot_sees() {
+        let seq = |n| Seq::new(n).unwrap();
+        loom::model(move || {
+            let snapshots = Arc::new(Snapshots::default());
+            snapshots.publish(seq(1));
+            snapshots.publish_durable(seq(1));
+            let reader = {
+                let snapshots = snapshots.clone();
+                thread::spawn(move || snapshots.take(Snapshots::visible))
+            };
+            snapshots.publish(seq(2));
+            snapshots.publish_durable(seq(2));
+            let horizon = snapshots.horizon();
+            let read = reader.join().unwrap();
+            let tombstones = Default::default();
+            let mut retain = Retain::new(&horizon, &tombstones, true);
+            let kept = [2, 1].map(|n| retain.keep(b"k", Trailer::new(seq(n), Kind::Put), n == 1));
+            assert!(kept[0] && (kept[1] || read == seq(2)), "{read:?} {horizon:?}");
+        });
+    }
+}

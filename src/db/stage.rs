@@ -227,3 +227,35 @@ mod tests {
         assert_eq!(wakers.take_all().len(), 1);
     }
 }
+
+/// Every interleaving of a commit and of who waits for it.
+#[cfg(all(test, loom))]
+mod loom_models {
+    use super::*;
+    use crate::sync::{Arc, thread};
+
+    /// A commit looks, under no lock, whether anybody waits. Were a wake-up lost, the model would hang.
+    #[test]
+    fn who_waits_for_a_commit_is_woken() {
+        loom::model(|| {
+            let stage = Arc::new(SyncStage::new(Position(0), Seq::ZERO, None));
+            let visible = Arc::new(AtomicU64::new(0));
+            let waiter = {
+                let (stage, visible) = (stage.clone(), visible.clone());
+                thread::spawn(move || {
+                    let mut state = stage.state.lock();
+                    loop {
+                        stage.watch(Durability::Buffered);
+                        if visible.load(Ordering::Acquire) > 0 {
+                            return;
+                        }
+                        state = stage.moved.wait(state);
+                    }
+                })
+            };
+            visible.store(1, Ordering::Release);
+            stage.tell_visible(Seq::new(1).unwrap());
+            waiter.join().unwrap();
+        });
+    }
+}

@@ -8,6 +8,7 @@ use crate::db::stage::{Place, State, wake};
 use crate::error::{Error, Result, closed};
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::Segment;
+use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ impl Core {
     /// Returns once everything up to `seq` survives power loss.
     pub fn sync_to(&self, seq: Seq) -> Result<()> {
         // A durable commit stays durable, whatever has failed since.
-        if self.snapshots.durable() >= seq {
+        if self.snapshots.durable() >= seq || Mutant::AckBeforeSync.on() {
             return Ok(());
         }
         let mut state = self.sync.state.lock();
@@ -145,14 +146,19 @@ impl Core {
             taken.map_err(|e| self.fail(e))?
         };
         let sync = |segment: &Segment| {
-            let synced = segment.file().sync();
+            let mut synced = segment.file().sync();
+            if Mutant::RetryFailedSync.on() {
+                synced = synced.or_else(|_| segment.file().sync());
+            }
             synced.map_err(|e| self.fail(Error::io("syncing the journal", segment.path(), e)))
         };
         // In journal order: the newer must not be durable without the older.
-        for old in &retired {
+        for old in retired.iter().filter(|_| !Mutant::SkipSyncAtRotation.on()) {
             sync(&old.segment)?;
         }
-        sync(&active)?;
+        if !Mutant::SkipJournalSync.on() {
+            sync(&active)?;
+        }
         let sealed = retired.iter().map(|r| (r.segment.no(), r.start, r.end)).collect();
         Ok(Synced { durable, seq, sealed })
     }

@@ -6,6 +6,7 @@ use crate::db::throttle::{Gauge, Load, Throttle};
 use crate::error::{Error, ErrorKind};
 use crate::ids::{FileNo, KeyspaceId, Seq};
 use crate::memtable::Memtable;
+use crate::mutant::Mutant;
 use crate::options::KeyspaceOptions;
 use crate::sync::Mutex;
 use crate::view::run::Run;
@@ -168,6 +169,7 @@ impl Slot {
 
     /// Takes out the trees that no snapshot at or above `oldest` needs. Whether older ones remain.
     pub fn forget_before(&self, oldest: Seq, forgotten: &mut Vec<Arc<Tree>>) -> bool {
+        let oldest = if Mutant::DropIgnoresSnapshots.on() { Seq::MAX } else { oldest };
         let mut history = self.history.lock();
         let needed = history.partition_point(|(since, _)| *since <= oldest).saturating_sub(1);
         forgotten.extend(history.drain(..needed).filter_map(|(_, tree)| tree));

@@ -15,6 +15,7 @@ use crate::db::tree::{Slot, Tree, dropped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{KeyspaceId, Seq};
 use crate::key::{MAX_VALUE_LEN, check_len as check_key};
+use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::record::MAX_PAYLOAD;
 use crate::view::{Lookup, View};
@@ -367,6 +368,9 @@ impl Batch {
             let Some(tree) = condition.slot.tree.load_full() else { return Ok(false) };
             let view = tree.view.load();
             // What came since may have left the memtables already.
+            if Mutant::ConditionUnseen.on() {
+                continue;
+            }
             if view.flushed > since || !condition.recheck(&view, since)? {
                 return Ok(false);
             }

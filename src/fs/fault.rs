@@ -15,12 +15,18 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
+//! Nothing here renames, because [`Fs`] does not: names are created, linked and removed. A disk that
+//! is full for all files at once is [`SimFs::set_capacity`](crate::fs::sim::SimFs::set_capacity);
+//! [`Fault::Full`] is one that is full for whom the rule says.
+//!
 //! To try every failure a run can meet, run it once without rules, read [`FaultFs::count`] of
 //! [`Op::Any`], and run it again with a rule for each number up to there.
 
-use crate::fs::{File, Fs, Lock, SharedBytes, Window};
+use crate::fs::{File, Fs, Lock, SharedBytes, Window, write_all_at};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -70,6 +76,9 @@ pub enum Op {
     Store,
 }
 
+/// What systems say where too many files are open: the same number on every Unix.
+const EMFILE: i32 = if cfg!(windows) { 4 } else { 24 };
+
 /// How many kinds of operation there are, [`Op::Any`] included.
 const OPS: usize = Op::Store as usize + 1;
 
@@ -90,13 +99,33 @@ pub enum Fault {
     /// A read or write of two bytes or more handles only the first half. Nothing happens to other
     /// operations.
     Short,
-    /// A read or a map shows one bit flipped: this one, counted round the bits that were read.
-    /// Nothing happens to other operations.
+    /// A read or a map shows one bit flipped: this one, counted round the bits that were read. A
+    /// write or a store leaves one flipped at rest, and claims success. Nothing happens to other
+    /// operations.
     FlipBit(u64),
     /// A sync fails, and every later sync of the same handle claims success and does nothing: so do
-    /// systems that forget the pages they could not write. Any other operation fails as with
-    /// [`Fault::Io`].
+    /// systems that take pages they could not write for clean, and go on showing them. Any other
+    /// operation fails as with [`Fault::Io`].
     Forget,
+    /// A sync fails, and what was written to the file since the last one is gone: every reader sees
+    /// the old bytes again, and later syncs succeed. So do systems that drop the pages they could
+    /// not write. What was written before the first rule of this kind was added stays. Any other
+    /// operation fails as with [`Fault::Io`].
+    Revert,
+    /// The operation does nothing and fails as where too many files are open (EMFILE).
+    NoFiles,
+}
+
+/// An operation that went wrong as a [`Rule`] has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Struck {
+    /// What it was.
+    pub op: Op,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What went wrong.
+    pub kind: Fault,
 }
 
 /// Which operation fails, and how.
@@ -126,6 +155,17 @@ struct Faults(Mutex<State>);
 struct State {
     rules: Vec<Active>,
     counts: [u64; OPS],
+    struck: Vec<Struck>,
+    /// What was there before each write since the last sync, oldest first, by file; only kept once
+    /// there is a rule that asks for it.
+    undo: Option<BTreeMap<PathBuf, Vec<Old>>>,
+}
+
+/// The bytes that a write has replaced.
+#[derive(Debug)]
+struct Old {
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -149,7 +189,12 @@ impl FaultFs {
     /// Adds a rule for paths that end in `path_end` only; others are not counted for it.
     pub fn fail_in(&self, path_end: &str, rule: Rule) -> &FaultFs {
         let active = Active { rule, path_end: path_end.to_string(), seen: 0 };
-        self.faults.0.lock().rules.push(active);
+        let mut state = self.faults.0.lock();
+        if rule.kind == Fault::Revert {
+            state.undo.get_or_insert_default();
+        }
+        state.rules.push(active);
+        drop(state);
         self
     }
 
@@ -161,6 +206,11 @@ impl FaultFs {
     /// How many operations of this kind there were, failed ones included.
     pub fn count(&self, op: Op) -> u64 {
         self.faults.0.lock().counts[op as usize]
+    }
+
+    /// What went wrong so far, in order.
+    pub fn struck(&self) -> Vec<Struck> {
+        self.faults.0.lock().struck.clone()
     }
 
     fn file(&self, path: &Path, inner: Arc<dyn File>) -> Arc<dyn File> {
@@ -188,7 +238,34 @@ impl Faults {
                 fault = fault.or(Some(kind));
             }
         }
+        if let Some(kind) = fault {
+            state.struck.push(Struck { op, path: path.to_path_buf(), kind });
+        }
         fault
+    }
+
+    /// Remembers what a write of `len` bytes is about to replace, if anybody may want it back.
+    fn remember(&self, file: &dyn File, path: &Path, offset: u64, len: usize) -> io::Result<()> {
+        if self.0.lock().undo.is_none() {
+            return Ok(());
+        }
+        let mut bytes = vec![0; len];
+        let mut filled = 0;
+        while filled < len {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64)? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        if let Some(undo) = &mut self.0.lock().undo {
+            undo.entry(path.to_path_buf()).or_default().push(Old { offset, bytes });
+        }
+        Ok(())
+    }
+
+    /// What was written to a file since its last sync, which ends now.
+    fn take_old(&self, path: &Path) -> Vec<Old> {
+        self.0.lock().undo.as_mut().and_then(|undo| undo.remove(path)).unwrap_or_default()
     }
 
     /// Does the operation, unless it is to fail.
@@ -204,10 +281,11 @@ fn fail<T>(fault: Option<Fault>, op: Op, path: &Path, work: impl FnOnce() -> io:
             work()?;
             ErrorKind::Other
         }
-        Some(Fault::Io | Fault::Forget) => ErrorKind::Other,
+        Some(Fault::Io | Fault::Forget | Fault::Revert) => ErrorKind::Other,
         Some(Fault::Full) => ErrorKind::StorageFull,
         Some(Fault::Interrupted) => ErrorKind::Interrupted,
         Some(Fault::Unsupported) => ErrorKind::Unsupported,
+        Some(Fault::NoFiles) => return Err(io::Error::from_raw_os_error(EMFILE)),
     };
     Err(io::Error::new(kind, format!("injected failure of {op:?}: {}", path.display())))
 }
@@ -280,6 +358,14 @@ fn flip(bytes: &mut [u8], bit: u64) {
     }
 }
 
+/// What arrives of `bytes` that are written.
+fn as_stored(fault: Option<Fault>, bytes: &[u8]) -> Cow<'_, [u8]> {
+    let Some(Fault::FlipBit(bit)) = fault else { return bytes.into() };
+    let mut bytes = bytes.to_vec();
+    flip(&mut bytes, bit);
+    bytes.into()
+}
+
 impl File for FaultFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let fault = self.faults.meet(Op::Read, &self.path);
@@ -294,7 +380,8 @@ impl File for FaultFile {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let fault = self.faults.meet(Op::Write, &self.path);
         let buf = &buf[..half(fault, buf.len())];
-        fail(fault, Op::Write, &self.path, || self.inner.write_at(buf, offset))
+        self.faults.remember(&*self.inner, &self.path, offset, buf.len())?;
+        fail(fault, Op::Write, &self.path, || self.inner.write_at(&as_stored(fault, buf), offset))
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -311,6 +398,14 @@ impl File for FaultFile {
         let forgetful = self.forgetful.load(Ordering::Relaxed);
         if fault == Some(Fault::Forget) {
             self.forgetful.store(true, Ordering::Relaxed);
+        }
+        if fault.is_none_or(|fault| fault == Fault::Revert) {
+            let old = self.faults.take_old(&self.path);
+            if fault.is_some() {
+                for Old { offset, bytes } in old.iter().rev() {
+                    write_all_at(&*self.inner, bytes, *offset)?;
+                }
+            }
         }
         fail(fault, Op::Sync, &self.path, || if forgetful { Ok(()) } else { self.inner.sync() })
     }
@@ -340,13 +435,15 @@ impl File for FaultFile {
         let Some(inner) = fail(fault, Op::Window, &self.path, || self.inner.window(len))? else {
             return Ok(None);
         };
-        Ok(Some(Box::new(FaultWindow { inner, path: self.path.clone(), faults: self.faults.clone() })))
+        let (file, path, faults) = (self.inner.clone(), self.path.clone(), self.faults.clone());
+        Ok(Some(Box::new(FaultWindow { inner, file, path, faults })))
     }
 }
 
 #[derive(Debug)]
 struct FaultWindow {
     inner: Box<dyn Window>,
+    file: Arc<dyn File>,
     path: PathBuf,
     faults: Arc<Faults>,
 }
@@ -357,15 +454,17 @@ impl Window for FaultWindow {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.faults.run(Op::Store, &self.path, || self.inner.write(offset, bytes))
+        let fault = self.faults.meet(Op::Store, &self.path);
+        self.faults.remember(&*self.file, &self.path, offset, bytes.len())?;
+        fail(fault, Op::Store, &self.path, || self.inner.write(offset, &as_stored(fault, bytes)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::read_exact_at;
     use crate::fs::sim::SimFs;
-    use crate::fs::{read_exact_at, write_all_at};
 
     fn setup() -> (SimFs, FaultFs, Arc<dyn File>) {
         let disk = SimFs::new(1);
@@ -522,6 +621,53 @@ mod tests {
         assert!(disk.crash(0).read("/f").unwrap().is_empty(), "a retried sync pretends");
         fs.open_write(Path::new("/f")).unwrap().sync().unwrap();
         assert_eq!(disk.crash(0).read("/f").unwrap(), [0x55; 1000]);
+    }
+
+    #[test]
+    fn a_bit_may_be_flipped_at_rest() {
+        let (disk, fs, file) = setup();
+        let mut window = file.window(1000).unwrap().unwrap();
+        window.populate(0, 1000).unwrap();
+        for op in [Op::Write, Op::Store] {
+            fs.fail(once(op, Fault::FlipBit(9)));
+            let mut write = |byte: u8| match op {
+                Op::Write => assert_eq!(file.write_at(&[byte; 10], 20).unwrap(), 10),
+                _ => window.write(20, &[byte; 10]).unwrap(),
+            };
+            write(0);
+            assert_eq!(disk.read("/f").unwrap()[20..30], [0, 2, 0, 0, 0, 0, 0, 0, 0, 0], "{op:?}");
+            write(7);
+            assert_eq!(disk.read("/f").unwrap()[20..30], [7; 10], "{op:?}");
+        }
+        let struck: Vec<_> = fs.struck().into_iter().map(|s| (s.op, s.path)).collect();
+        assert_eq!(struck, [Op::Write, Op::Store].map(|op| (op, PathBuf::from("/f"))));
+    }
+
+    #[test]
+    fn a_failed_sync_may_take_back_what_was_written() {
+        let (disk, fs, file) = setup();
+        fs.sync_dir(Path::new("/")).unwrap();
+        fs.fail(Rule { op: Op::Sync, nth: 2, kind: Fault::Revert, forever: false });
+        file.sync().unwrap();
+        let mut window = file.window(1000).unwrap().unwrap();
+        window.populate(0, 1000).unwrap();
+        file.write_at(&[1; 10], 5).unwrap();
+        window.write(10, &[2; 10]).unwrap();
+        assert!(file.sync().is_err());
+        assert_eq!(disk.read("/f").unwrap(), [0x55; 1000], "what was synced, and nothing since");
+        file.write_at(&[3; 10], 0).unwrap();
+        file.sync().unwrap();
+        let left = disk.crash(0).read("/f").unwrap();
+        assert!(left[..10] == [3; 10] && left[10..] == [0x55; 990], "later syncs are honest");
+    }
+
+    #[test]
+    fn there_may_be_too_many_files() {
+        let (_, fs, _) = setup();
+        fs.fail(once(Op::OpenRead, Fault::NoFiles));
+        let e = fs.open_read(Path::new("/f")).map(drop).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(EMFILE));
+        assert!(fs.open_read(Path::new("/f")).is_ok());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! operations mean fewer assumptions about what a crash leaves behind.
 //!
 //! All paths are full paths. Reads and writes may be short; [`read_exact_at`] and [`write_all_at`]
-//! loop. An implementation must answer `StorageFull` for a full disk.
+//! loop, and go on after `Interrupted`. Nothing else is to answer `Interrupted`: it is a failure like
+//! any other there. An implementation must answer `StorageFull` for a full disk.
 
 pub mod fault;
 pub(crate) mod names;

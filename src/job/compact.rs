@@ -5,6 +5,7 @@ use crate::cursor::merge::Merge;
 use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain, hides};
+use crate::mutant::Mutant;
 use crate::table::Store;
 use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
@@ -53,7 +54,10 @@ pub(crate) fn compact(
     }
     let tombstones = horizon.thin(tables.iter().flat_map(|t| t.tombstones().deletes()));
     drop(tables);
-    let kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
+    let mut kept = crate::job::retain::tombstones(&tombstones, horizon, bottom);
+    if Mutant::ForgetRangeDeletes.on() {
+        kept = RangeTombstones::default();
+    }
     let seen = |t: &RunTable| tombstones.is_empty() || !hides(&tombstones, horizon, &t.meta);
     let seen = runs.iter().map(|r| r.only(seen));
     let mut entries = Merge::new(seen.map(RunCursor::streaming).collect());
@@ -72,7 +76,10 @@ pub(crate) fn compact(
         if retain.keep(key, trailer, again) {
             output.add(key, trailer, value, again)?;
         }
-        entries.next()?;
+        match entries.next() {
+            Err(_) if Mutant::SwallowReadError.on() => break,
+            next => next?,
+        }
     }
     Ok(Merged { tables: output.finish()?, tombstones })
 }

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::ids::FileNo;
 use crate::key::Trailer;
+use crate::mutant::Mutant;
 use crate::table::{Store, Summary, Unsynced, WriteOptions, Writer};
 use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
@@ -95,6 +96,7 @@ impl<'a> Output<'a> {
         if !again && self.below.get(self.passed).is_some_and(|next| *next.smallest <= *key) {
             self.pass(key)?;
         }
+        let again = again && !Mutant::SplitUserKey.on();
         let bytes = (key.len() + value.len() + MOST_BESIDE) as u64;
         match self.room.checked_sub(bytes) {
             Some(room) => self.room = room,

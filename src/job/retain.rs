@@ -6,6 +6,7 @@
 
 use crate::ids::Seq;
 use crate::key::{Kind, Trailer};
+use crate::mutant::Mutant;
 use crate::tombstones::{Active, Fragment, RangeDelete, RangeTombstones};
 use crate::version::{Levels, Span, TableMeta};
 use std::sync::Arc;
@@ -21,7 +22,8 @@ pub(crate) struct Horizon {
 impl Horizon {
     /// From the live snapshots (ascending) and a sequence number no new snapshot will be below.
     pub fn new(snapshots: impl IntoIterator<Item = Seq>, now: Seq) -> Horizon {
-        let mut points: Vec<Seq> = snapshots.into_iter().filter(|&s| s < now).collect();
+        let known = |s: &Seq| *s < now && !Mutant::IgnoreSnapshots.on();
+        let mut points: Vec<Seq> = snapshots.into_iter().filter(known).collect();
         points.push(now);
         debug_assert!(points.is_sorted());
         Horizon { points }
@@ -87,7 +89,8 @@ impl<'a> Retain<'a> {
             return false;
         }
         // In the lowest stratum a delete hides only what this merge drops with it.
-        !(trailer.kind() == Kind::Delete && self.bottom && stratum == 0)
+        let bottom = self.bottom || Mutant::DropTombstoneEarly.on();
+        !(trailer.kind() == Kind::Delete && bottom && stratum == 0)
     }
 
     /// Whether a range delete of its stratum hides version `seq` of `key`.

@@ -15,13 +15,14 @@ mod recover;
 
 mod verify;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 
-#[allow(unused_imports, reason = "the layers above are still to come")]
 pub(crate) use {
     hint::{Hint, dump as dump_hint, read_hint},
-    recover::{Announced, Recover, Replayed, Report, Torn, last_edit, recover},
+    recover::{Announced, Recover, Replayed, Report, last_edit, recover},
     segment::{Segment, dump},
     verify::{Verify, verify},
     writer::{ActivationInfo, Mode, Writer},

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::fs::{File, read_exact_at};
 use crate::ids::Position;
-use crate::journal::segment::{DATA_START, HEADERS, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::journal::segment::{DATA_START, HEADERS, SEGMENT_HEADER_LEN, SegmentHeader, allows};
+use crate::mutant::Mutant;
 use crate::record::{self, ALIGN, HEADER_LEN};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,10 @@ impl Reader {
 
     /// The record at `offset`; `None` if there is no valid one.
     pub fn record(&mut self, salt: u64, offset: u64) -> Result<Option<Record<'_>>> {
+        if Mutant::AllocateUnbounded.on() {
+            let len = crate::coding::u32_at(self.bytes(offset, HEADER_LEN)?, 8).unwrap_or_default();
+            std::hint::black_box(vec![0u8; len as usize]);
+        }
         let Some(header) = record::decode_header(salt, offset, self.bytes(offset, HEADER_LEN)?) else {
             return Ok(None);
         };
@@ -112,9 +117,9 @@ impl Reader {
         Ok(self.bytes(offset, HEADER_LEN)?.iter().all(|&b| b == 0))
     }
 
-    /// Looks for record headers at every place from `offset` on. Linear in the file, whatever the
-    /// headers claim.
-    pub fn scan(&mut self, header: &SegmentHeader, offset: u64) -> Result<Remains> {
+    /// Looks for record headers with this salt at every place from `offset` on, in a segment that
+    /// starts at `start` or before. Linear in the file, whatever the headers claim.
+    pub fn scan(&mut self, salt: u64, start: Position, offset: u64) -> Result<Remains> {
         let mut seen = Remains::default();
         let mut offset = offset.max(DATA_START).next_multiple_of(ALIGN as u64);
         while offset < self.len {
@@ -124,8 +129,8 @@ impl Reader {
                 seen.end = offset + last as u64 + 1;
                 for from in (0..PIECE.min(last + 1)).step_by(ALIGN) {
                     let place = offset + from as u64;
-                    let found = record::decode_header(header.salt, place, &bytes[from..]);
-                    if let Some(found) = found.filter(|r| header.allows(place, r)) {
+                    let found = record::decode_header(salt, place, &bytes[from..]);
+                    if let Some(found) = found.filter(|r| allows(start.plus(place), r)) {
                         seen.records = true;
                         seen.watermark = seen.watermark.max(Position(found.meta.watermark));
                     }

@@ -5,7 +5,7 @@
 //! record and no next segment stands. What lies behind X was either never made durable (a torn
 //! tail: dropped, and reported) or it is damage. It is damage exactly if a witness vouches for a
 //! position beyond X: the manifest, the hint, or a watermark in any record or segment header
-//! behind X. That such a header exists proves nothing by itself: without a sync, later bytes
+//! behind X, whether its segment's own header is left or not. That such a header exists proves nothing by itself: without a sync, later bytes
 //! may survive a power loss that earlier ones do not.
 //!
 //! Before anything is built on the recovered tail, it must be durable. What was read may have
@@ -19,6 +19,7 @@ use crate::fs::{File, Fs, write_all_at};
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::reader::{Reader, Remains};
 use crate::journal::segment::{DATA_START, HEADERS, SegmentHeader};
+use crate::mutant::Mutant;
 use crate::record::RecordKind;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,8 @@ const PIECE: usize = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Announced {
     pub no: FileNo,
+    /// What seeds the checksums of its records.
+    pub salt: u64,
     /// Start and end, if it is sealed.
     pub sealed: Option<(Position, Position)>,
 }
@@ -105,17 +108,17 @@ pub(crate) fn recover(input: Recover, visit: &mut Visit) -> Result<Report> {
     let loose = chain.unsealed()?;
     let end = chain.end;
     let tail = chain.tail()?;
-    let (witness, later) = loose.witness(&input)?;
+    let (witness, later) = loose.witness(&input, end)?;
     let vouched = [input.durable, input.hint.unwrap_or_default(), tail.seen.watermark, witness];
     let vouched = vouched.into_iter().max().unwrap_or_default();
-    if vouched > end {
+    if vouched > end && !Mutant::BadRecordIsTail.on() {
         return Err(damage(&input, &tail, &loose, (end, vouched), chain.last_seq));
     }
     let torn = torn(&input, &tail, &loose, later)?;
     let Chain { parts, watermark, records, bytes, .. } = chain;
     let mut persisted = 0;
-    if input.persist {
-        for part in parts.iter().filter(|p| p.header.is_some() && p.end > watermark) {
+    if input.persist && !Mutant::TrustPageCache.on() {
+        for part in parts.iter().filter(|p| p.end > watermark) {
             persisted += persist(&input, part, watermark)?;
         }
     }
@@ -164,10 +167,13 @@ struct Loose {
     lost: Vec<(FileNo, SegmentHeader)>,
     /// Without a valid header.
     blank: Vec<Blank>,
+    /// The bytes of all segments that are not sealed.
+    bytes: u64,
 }
 
 struct Blank {
     no: FileNo,
+    salt: u64,
     /// Bytes stand where the header should.
     dirty: bool,
 }
@@ -182,10 +188,10 @@ impl<'a, 'v> Chain<'a, 'v> {
     /// Reads the segments whose start and end the manifest names.
     fn sealed(&mut self) -> Result<()> {
         let input = self.input;
-        let sealed = input.segments.iter().filter_map(|s| Some((s.no, s.sealed?)));
-        let mut sealed: Vec<_> = sealed.filter(|(_, (start, end))| start != end).collect();
-        sealed.sort_by_key(|(_, range)| *range);
-        for (no, (start, end)) in sealed {
+        let sealed = input.segments.iter().filter_map(|s| Some((s.no, s.salt, s.sealed?)));
+        let mut sealed: Vec<_> = sealed.filter(|(.., (start, end))| start != end).collect();
+        sealed.sort_by_key(|(.., range)| *range);
+        for (no, salt, (start, end)) in sealed {
             let path = Name::Journal(no).path(input.dir);
             let broken = |why: String, offset| Err(Error::corruption(why).at(&path, offset));
             let len = end.0.saturating_sub(start.0);
@@ -195,7 +201,7 @@ impl<'a, 'v> Chain<'a, 'v> {
             let Some(mut reader) = open(input, no)? else {
                 return Err(Error::corruption("a sealed journal segment is missing").in_file(&path));
             };
-            let Some(header) = header(input, no, &mut reader)? else {
+            let Some(header) = header(input, (no, salt), &mut reader)? else {
                 return broken("the header of a sealed journal segment is not valid".into(), 0);
             };
             if header.start != start {
@@ -226,13 +232,14 @@ impl<'a, 'v> Chain<'a, 'v> {
     /// Reads the chain of the other segments; answers those that are not in it.
     fn unsealed(&mut self) -> Result<Loose> {
         let input = self.input;
-        let (mut headers, mut blank) = (Vec::new(), Vec::new());
-        for no in input.segments.iter().filter(|s| s.sealed.is_none()).map(|s| s.no) {
+        let (mut headers, mut blank, mut bytes) = (Vec::new(), Vec::new(), 0u64);
+        for &Announced { no, salt, .. } in input.segments.iter().filter(|s| s.sealed.is_none()) {
             let Some(mut reader) = open(input, no)? else {
-                blank.push(Blank { no, dirty: false });
+                blank.push(Blank { no, salt, dirty: false });
                 continue;
             };
-            let found = header(input, no, &mut reader)?;
+            bytes = bytes.saturating_add(reader.len());
+            let found = header(input, (no, salt), &mut reader)?;
             let least = found.map_or(DATA_START, |h| h.capacity);
             if reader.len() < least {
                 let why = format!("the file was cut: it had at least {least} bytes");
@@ -245,7 +252,7 @@ impl<'a, 'v> Chain<'a, 'v> {
                     for at in HEADERS {
                         dirty |= !reader.is_blank(at)?;
                     }
-                    blank.push(Blank { no, dirty });
+                    blank.push(Blank { no, salt, dirty });
                 }
             }
         }
@@ -262,7 +269,7 @@ impl<'a, 'v> Chain<'a, 'v> {
             let why = format!("the segment starts at position {start}, the one before it ends at {end}");
             return Err(Error::corruption(why).at(&Name::Journal(*no).path(input.dir), 40));
         }
-        Ok(Loose { lost, blank })
+        Ok(Loose { lost, blank, bytes })
     }
 
     /// Reads one more segment of the chain.
@@ -331,21 +338,26 @@ impl<'a, 'v> Chain<'a, 'v> {
         let Some(mut reader) = open(self.input, part.no)? else { return Ok(Tail::default()) };
         let offset = part.end.0.saturating_sub(part.start.0);
         let blank = reader.is_blank(offset)?;
-        let seen = reader.scan(&header, offset)?;
+        let seen = reader.scan(header.salt, header.start, offset)?;
         Ok(Tail { segment: Some(part.no), offset, blank, seen })
     }
 }
 
 impl Loose {
     /// The highest position that anything in these segments vouches for, and how many bytes were
-    /// written to them.
-    fn witness(&self, input: &Recover) -> Result<(Position, u64)> {
+    /// written to those with a header. The chain ends at `end`.
+    fn witness(&self, input: &Recover, end: Position) -> Result<(Position, u64)> {
         let (mut vouched, mut bytes) = (Position(0), 0u64);
         for (no, header) in &self.lost {
             let Some(mut reader) = open(input, *no)? else { continue };
-            let seen = reader.scan(header, DATA_START)?;
+            let seen = reader.scan(header.salt, header.start, DATA_START)?;
             vouched = vouched.max(header.durable).max(seen.watermark);
             bytes = bytes.saturating_add(seen.end.max(DATA_START));
+        }
+        // One that was in use and has lost both headers; its records still know the salt.
+        for Blank { no, salt, .. } in &self.blank {
+            let Some(mut reader) = open(input, *no)? else { continue };
+            vouched = vouched.max(reader.scan(*salt, end.plus(self.bytes), DATA_START)?.watermark);
         }
         Ok((vouched, bytes))
     }
@@ -370,16 +382,16 @@ fn open(input: &Recover, no: FileNo) -> Result<Option<Reader>> {
     }
 }
 
-/// The header of segment `no`; `None` if it was never written, or not wholly. What no crash can
-/// leave behind is an error.
-fn header(input: &Recover, no: FileNo, reader: &mut Reader) -> Result<Option<SegmentHeader>> {
+/// The header of the segment with this number and salt; `None` if it was never written, or not wholly.
+/// What no crash can leave behind is an error.
+fn header(input: &Recover, name: (FileNo, u64), reader: &mut Reader) -> Result<Option<SegmentHeader>> {
     let mut found: Option<SegmentHeader> = None;
     for (at, header) in reader.headers()? {
         let broken = |why: String, field| Err(Error::corruption(why).at(reader.path(), at + field));
         if header.db != input.db {
             return broken(format!("the segment belongs to the database {:016x}", header.db), 16);
         }
-        if header.no != no {
+        if (header.no, header.salt) != name {
             // Space that was never written may still hold what an earlier file left there.
             continue;
         }
@@ -440,14 +452,15 @@ fn torn(input: &Recover, tail: &Tail, loose: &Loose, later: u64) -> Result<Optio
 
 /// Writes the part of a segment behind `from` again, as it was read, and syncs the file.
 fn persist(input: &Recover, part: &Part, from: Position) -> Result<u64> {
+    let Some(known) = part.header else { return Ok(0) };
     let path = Name::Journal(part.no).path(input.dir);
     let failed = |e| Error::io("writing a recovered journal tail again", &path, e);
     let changed = |offset| Error::corruption("the journal changed while it was read").at(&path, offset);
     let file = input.fs.open_write(&path).map_err(failed)?;
     let mut reader = Reader::new(file.clone(), &path)?;
-    let found = header(input, part.no, &mut reader)?;
+    let found = header(input, (part.no, known.salt), &mut reader)?;
     let mut out = Rewrite { file: &*file, piece: Vec::new(), at: 0, written: 0 };
-    let Some(header) = found.filter(|found| part.header == Some(*found)) else { return Err(changed(0)) };
+    let Some(header) = found.filter(|found| *found == known) else { return Err(changed(0)) };
     if from < part.start.plus(DATA_START) {
         for at in HEADERS {
             out.put(at, &header.encode()).map_err(failed)?;

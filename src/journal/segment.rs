@@ -17,7 +17,9 @@
 //! ```
 //!
 //! Without the salt nothing in a segment can be told to be valid, so no witness in it could
-//! speak. Therefore the header stands there twice, in two pages: the loss of one changes nothing.
+//! speak. Therefore the manifest names it when it announces the segment, and the header stands
+//! there twice, in two pages: the loss of one changes nothing, and that of both is told by the first
+//! record that vouches for more than what is left.
 //!
 //! ```text
 //! offset  size  field of the header
@@ -26,7 +28,7 @@
 //!     12     4  zero
 //!     16     8  database id
 //!     24     8  number of this segment
-//!     32     8  salt: random, seeds the checksums of this segment's records
+//!     32     8  salt: random, as announced; seeds the checksums of this segment's records
 //!     40     8  start: the journal position of byte 0 of this file
 //!     48     8  number of the segment before it, 0 if none; that one ended at `start`
 //!     56     8  durable: a position known durable when this header was written, at most `start`
@@ -125,13 +127,18 @@ impl SegmentHeader {
 
     /// Whether a valid record header that stands at `offset` of this segment may say what it says.
     pub fn allows(&self, offset: u64, record: &record::Header) -> bool {
-        let shape = match record.meta.kind {
-            RecordKind::Batch => record.meta.count > 0,
-            RecordKind::Mark => record.meta.count == 0 && record.len == 0,
-            RecordKind::Snapshot | RecordKind::Edit => false,
-        };
-        shape && record.meta.watermark <= self.start.plus(offset).0
+        allows(self.start.plus(offset), record)
     }
+}
+
+/// Whether a valid record header that stands at `position` may say what it says.
+pub(super) fn allows(position: Position, record: &record::Header) -> bool {
+    let shape = match record.meta.kind {
+        RecordKind::Batch => record.meta.count > 0,
+        RecordKind::Mark => record.meta.count == 0 && record.len == 0,
+        RecordKind::Snapshot | RecordKind::Edit => false,
+    };
+    shape && record.meta.watermark <= position.0
 }
 
 /// An open, preallocated segment file.
@@ -141,12 +148,13 @@ pub(crate) struct Segment {
     path: PathBuf,
     file: Arc<dyn File>,
     capacity: u64,
+    salt: u64,
 }
 
 impl Segment {
     /// Creates the file, reserves its space and syncs it; the caller syncs the directory. After an
     /// error the file is gone again, if the system lets it.
-    pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, capacity: u64) -> Result<Segment> {
+    pub fn create(fs: &dyn Fs, dir: &Path, no: FileNo, capacity: u64, salt: u64) -> Result<Segment> {
         if capacity < Self::capacity_for(0) {
             return Err(Error::invalid(format!("a journal segment of {capacity} bytes holds no record")));
         }
@@ -157,7 +165,18 @@ impl Segment {
             let _ = fs.remove(&path);
             return Err(Error::io("reserving space for a journal segment", &path, e));
         }
-        Ok(Segment { no, path, file, capacity })
+        Ok(Segment { no, path, file, capacity, salt })
+    }
+
+    /// What must not be done: opens a recovered segment for writing.
+    #[cfg(esker_mutants)]
+    pub(super) fn reopen(fs: &dyn Fs, dir: &Path, no: FileNo) -> Result<(Segment, SegmentHeader)> {
+        let path = Name::Journal(no).path(dir);
+        let file = fs.open_write(&path).map_err(|e| Error::io("opening a journal segment", &path, e))?;
+        let mut bytes = [0; SEGMENT_HEADER_LEN];
+        file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading a journal segment", &path, e))?;
+        let header = SegmentHeader::decode(&bytes)?.ok_or_else(|| Error::invalid("no header"))?;
+        Ok((Segment { no, path, file, capacity: header.capacity, salt: header.salt }, header))
     }
 
     /// The least capacity that a batch with a payload of `len` bytes fits.
@@ -181,6 +200,11 @@ impl Segment {
     /// The bytes reserved, header included.
     pub fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// What seeds the checksums of its records.
+    pub fn salt(&self) -> u64 {
+        self.salt
     }
 }
 

@@ -36,12 +36,12 @@ pub(crate) struct Verified {
 /// unless something durable must be in them.
 pub(crate) fn verify(input: &Verify<'_>, report: &mut dyn FnMut(Error)) -> Verified {
     let mut verified = Verified::default();
-    let sealed = input.segments.iter().filter_map(|s| Some((s.no, s.sealed?)));
-    for (no, (start, end)) in sealed.filter(|(_, (start, end))| start != end) {
-        let mut segment = match Open::new(input, no) {
+    let sealed = input.segments.iter().filter_map(|s| Some((s, s.sealed?)));
+    for (announced, (start, end)) in sealed.filter(|(_, (start, end))| start != end) {
+        let mut segment = match Open::new(input, announced) {
             Ok(Some(segment)) => segment,
             Ok(None) => {
-                let path = Name::Journal(no).path(input.dir);
+                let path = Name::Journal(announced.no).path(input.dir);
                 report(Error::corruption("a sealed journal segment is missing").in_file(&path));
                 continue;
             }
@@ -70,17 +70,29 @@ pub(crate) fn verify(input: &Verify<'_>, report: &mut dyn FnMut(Error)) -> Verif
 /// The chain of the other segments, up to the durable end.
 fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Verified) {
     let (mut chain, mut blank): (Vec<(SegmentHeader, Open)>, Vec<FileNo>) = Default::default();
-    for no in input.segments.iter().filter(|s| s.sealed.is_none()).map(|s| s.no) {
-        match Open::new(input, no) {
+    // Where something could not be read, what is missing may well be there.
+    let mut unread = false;
+    for announced in input.segments.iter().filter(|s| s.sealed.is_none()) {
+        match Open::new(input, announced) {
             Ok(Some(mut segment)) => {
                 // What a copy of the header lacks is told when it is known to be needed.
-                match segment.header(&mut |_| {}) {
+                let mut failed = None;
+                match segment.header(&mut |e| failed = Some(e)) {
                     Some(header) => chain.push((header, segment)),
-                    None => blank.push(no),
+                    None => match failed.filter(|e| !e.is_corruption()) {
+                        Some(e) => {
+                            report(e);
+                            unread = true;
+                        }
+                        None => blank.push(announced.no),
+                    },
                 }
             }
-            Ok(None) => blank.push(no),
-            Err(e) => report(e),
+            Ok(None) => blank.push(announced.no),
+            Err(e) => {
+                report(e);
+                unread = true;
+            }
         }
     }
     chain.sort_by_key(|(header, _)| header.start);
@@ -91,17 +103,21 @@ fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Ve
             break;
         }
         let stop = starts.get(i + 1).copied().unwrap_or(input.durable).min(input.durable);
-        if header.start != at {
+        if header.start != at && !unread {
             let why =
                 format!("the segment starts at position {}, what is before it ends at {at}", header.start);
             report(segment.damage(why, 40));
         }
         segment.header(report);
+        if segment.reader.len() < header.capacity {
+            let why = format!("the file was cut: it had at least {} bytes", header.capacity);
+            report(segment.damage(why, segment.reader.len()));
+        }
         verified.segments += 1;
         verified.bytes += segment.records(&header, stop.0.saturating_sub(header.start.0), report);
         (at, last) = (stop, Some(segment.no));
     }
-    if at < input.durable {
+    if at < input.durable && !unread {
         let why = format!("the journal was durable up to position {}, and ends at {at}", input.durable);
         // Most likely in the next one, whose header is gone.
         let no = blank.into_iter().find(|no| last.is_none_or(|last| last < *no)).or(last);
@@ -113,16 +129,17 @@ fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Ve
 /// A segment being read.
 struct Open {
     no: FileNo,
+    salt: u64,
     db: u64,
     reader: Reader,
 }
 
 impl Open {
     /// `None` if the file is missing.
-    fn new(input: &Verify<'_>, no: FileNo) -> Result<Option<Open>> {
+    fn new(input: &Verify<'_>, &Announced { no, salt, .. }: &Announced) -> Result<Option<Open>> {
         let path = Name::Journal(no).path(input.dir);
         match input.fs.open_read(&path) {
-            Ok(file) => Ok(Some(Open { no, db: input.db, reader: Reader::new(file, &path)? })),
+            Ok(file) => Ok(Some(Open { no, salt, db: input.db, reader: Reader::new(file, &path)? })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("opening a journal segment", &path, e)),
         }
@@ -142,7 +159,7 @@ impl Open {
                 Err(e) => Err(e),
             };
             match decoded {
-                Ok(Some(h)) if h.no == self.no && h.db == self.db && found.is_none_or(|f| f == h) => {
+                Ok(Some(h)) if self.is_named(&h) && found.is_none_or(|f| f == h) => {
                     found = Some(h);
                 }
                 Ok(_) => missing.push(at),
@@ -153,6 +170,10 @@ impl Open {
             report(self.damage("a copy of the segment's header is not valid".into(), at));
         }
         found
+    }
+
+    fn is_named(&self, header: &SegmentHeader) -> bool {
+        (header.db, header.no, header.salt) == (self.db, self.no, self.salt)
     }
 
     /// Reads the records up to the offset `stop`; answers how many bytes that were.

@@ -27,8 +27,6 @@ pub(crate) enum Mode {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActivationInfo {
     pub db: u64,
-    /// Random: seeds the checksums of the records.
-    pub salt: u64,
     /// Where the segment before it ended.
     pub start: Position,
     /// The segment before it; 0 if it is the first of all.
@@ -73,12 +71,12 @@ enum Sink {
 impl Writer {
     /// Writes the header of `segment`. After an error the segment is not used again.
     pub fn activate(segment: Arc<Segment>, info: ActivationInfo, mode: Mode) -> Result<Writer> {
-        let ActivationInfo { db, salt, start, previous, durable, last_edit } = info;
+        let ActivationInfo { db, start, previous, durable, last_edit } = info;
         if start.0.checked_add(segment.capacity()).is_none() {
             return Err(Error::invalid("the journal's positions are used up"));
         }
         let durable = durable.min(start);
-        let (no, capacity) = (segment.no(), segment.capacity());
+        let (no, capacity, salt) = (segment.no(), segment.capacity(), segment.salt());
         let header = SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity };
         let mut first = [0; DATA_START as usize];
         let header = header.encode();
@@ -107,6 +105,21 @@ impl Writer {
         };
         result.map_err(|e| Error::io("activating a journal segment", writer.segment.path(), e).for_good())?;
         Ok(writer)
+    }
+
+    /// What must not be done: goes on in a recovered segment.
+    #[cfg(esker_mutants)]
+    pub fn resume(
+        fs: &dyn crate::fs::Fs,
+        dir: &std::path::Path,
+        no: FileNo,
+        end: Position,
+    ) -> Result<Writer> {
+        let (segment, header) = Segment::reopen(fs, dir, no)?;
+        let SegmentHeader { salt, start, durable: vouched, .. } = header;
+        let end = end.0 - start.0;
+        let (sink, last_seq) = (Sink::Gather { buf: Vec::new(), at: end }, Seq::ZERO);
+        Ok(Writer { segment: Arc::new(segment), start, salt, end, vouched, last_seq, sink, failed: None })
     }
 
     /// Whether a batch with a payload of `len` bytes fits, and one mark behind it.

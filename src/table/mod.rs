@@ -24,6 +24,8 @@ mod store;
 // == as a whole, against itself ==
 mod verify;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

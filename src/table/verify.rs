@@ -54,7 +54,7 @@ struct Counted {
 
 impl Table {
     /// The first thing that is wrong with it.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn verify(self: &Arc<Table>) -> Result<()> {
         let mut first = Ok(());
         self.check(true, &mut |e| {

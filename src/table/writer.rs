@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, File};
 use crate::ids::Seq;
 use crate::key::{self, Kind, MAX_KEY_LEN, MAX_VALUE_LEN, Trailer};
+use crate::mutant::Mutant;
 use crate::options::Compression;
 use crate::table::builder::Builder;
 use crate::table::codec::Compressor;
@@ -72,6 +73,9 @@ pub(crate) struct Unsynced {
 
 impl Unsynced {
     pub fn sync(self) -> Result<()> {
+        if Mutant::PublishUnsyncedTable.on() {
+            return Ok(());
+        }
         self.file.sync().map_err(|e| Error::io("syncing a table", &self.path, e))
     }
 }
@@ -215,7 +219,9 @@ impl Writer {
         }
         let hash = key::hash(key);
         if fresh && self.options.filter_bits > 0 {
-            self.hashes.push(hash);
+            if !Mutant::FilterForgetsKey.on() || self.hashes.len() % 16 != 7 {
+                self.hashes.push(hash);
+            }
         }
         self.counts.add(trailer, fresh, key.len() + value.len());
         self.block.push(key, hash, trailer, value);

@@ -15,7 +15,7 @@
 //!   2 remove table      keyspace | level (1 byte) | file number
 //!   3 flushed           keyspace | sequence number
 //!   4 drop keyspace     keyspace
-//!   5 segment announced file number
+//!   5 segment announced file number | salt of its header and records (8 bytes)
 //!   6 segment sealed    file number | start | end (journal positions)
 //!   7 segment gone      file number
 //! table:
@@ -63,6 +63,7 @@ pub(crate) enum Change {
     /// A journal segment of this number may exist from here on.
     SegmentAnnounced {
         no: FileNo,
+        salt: u64,
     },
     /// The announced segment is complete and durable, and holds this part of the journal.
     SegmentSealed {
@@ -175,7 +176,10 @@ impl Change {
             }
             Change::Flushed { keyspace, seq } => put(FLUSHED, &[u64::from(keyspace.0), seq.get()]),
             Change::DropKeyspace { keyspace } => put(DROP_KEYSPACE, &[u64::from(keyspace.0)]),
-            Change::SegmentAnnounced { no } => put(SEGMENT_ANNOUNCED, &[no.0]),
+            Change::SegmentAnnounced { no, salt } => {
+                put(SEGMENT_ANNOUNCED, &[no.0]);
+                out.extend_from_slice(&salt.to_le_bytes());
+            }
             Change::SegmentSealed { no, start, end } => put(SEGMENT_SEALED, &[no.0, start.0, end.0]),
             Change::SegmentGone { no } => put(SEGMENT_GONE, &[no.0]),
         }
@@ -194,7 +198,7 @@ impl Change {
             REMOVE_TABLE => Change::RemoveTable { keyspace: keyspace(r)?, level: r.u8()?, no: file(r)? },
             FLUSHED => Change::Flushed { keyspace: keyspace(r)?, seq: seq(r)? },
             DROP_KEYSPACE => Change::DropKeyspace { keyspace: keyspace(r)? },
-            SEGMENT_ANNOUNCED => Change::SegmentAnnounced { no: file(r)? },
+            SEGMENT_ANNOUNCED => Change::SegmentAnnounced { no: file(r)?, salt: r.u64()? },
             SEGMENT_SEALED => Change::SegmentSealed {
                 no: file(r)?,
                 start: Position(r.varint()?),
@@ -314,7 +318,7 @@ fn describe(change: &Change) -> String {
         }
         Change::Flushed { keyspace, seq } => format!("keyspace {keyspace} flushed to {seq}"),
         Change::DropKeyspace { keyspace } => format!("drop keyspace {keyspace}"),
-        Change::SegmentAnnounced { no } => format!("segment {no} announced"),
+        Change::SegmentAnnounced { no, salt } => format!("segment {no} announced, salt {salt:016x}"),
         Change::SegmentSealed { no, start, end } => format!("segment {no} sealed, {start} to {end}"),
         Change::SegmentGone { no } => format!("segment {no} gone"),
     }

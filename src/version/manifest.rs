@@ -44,6 +44,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs, write_all_at};
 use crate::ids::{FileNo, Seq};
+use crate::mutant::Mutant;
 use crate::record::{self, ALIGN, HEADER_LEN, MAX_PAYLOAD, Meta, RecordKind};
 use crate::version::edit::{self, Counters, Edit};
 use crate::version::state::State;
@@ -119,7 +120,9 @@ impl Manifest {
         let bytes = framed(self.salt, self.end, meta, &mut payload, self.space);
         write_all_at(&*self.file, &bytes, self.end)
             .map_err(|e| self.fail(Error::io("writing an edit", &self.path, e)))?;
-        self.sync()?;
+        if !Mutant::SkipManifestSync.on() {
+            self.sync()?;
+        }
         self.end = end;
         Ok(())
     }
@@ -202,7 +205,9 @@ impl Blank {
         let Blank { no, path, file, space, .. } = self;
         write_all_at(&*file, &bytes, 0).map_err(|e| Error::io("writing a manifest", &path, e))?;
         file.sync().map_err(|e| Error::io("syncing a manifest", &path, e))?;
-        fs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
+        if !Mutant::SkipDirSyncOfManifest.on() {
+            fs.sync_dir(dir).map_err(|e| Error::io("syncing the directory", dir, e))?;
+        }
         Ok(Manifest { no, path, file, salt, end: bytes.len() as u64, space, failed: None })
     }
 }
@@ -315,7 +320,11 @@ pub(crate) fn load(fs: &dyn Fs, dir: &Path, candidates: &[(FileNo, u64)]) -> Res
     for (no, len) in candidates {
         let path = Name::Manifest(no).path(dir);
         let bytes = read_file(fs, &path, len)?;
-        match parse(&bytes, no).map_err(|(offset, e)| e.at(&path, offset))? {
+        let parsed = match parse(&bytes, no) {
+            Err(_) if Mutant::TakeOlderManifest.on() => Ok(None),
+            parsed => parsed,
+        };
+        match parsed.map_err(|(offset, e)| e.at(&path, offset))? {
             Some((state, torn)) => return Ok(Some(Loaded { state, no, torn, incomplete })),
             None => incomplete.push(no),
         }

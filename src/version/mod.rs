@@ -22,5 +22,7 @@ pub(crate) use manifest::{dump, found, load};
 pub(crate) use set::VersionSet;
 pub(crate) use state::{KeyspaceState, SegmentState, State};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -51,9 +51,9 @@ pub(crate) struct KeyspaceState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SegmentState {
     /// It may exist, and may be in use.
-    Announced,
+    Announced { salt: u64 },
     /// Complete and durable.
-    Sealed { start: Position, end: Position },
+    Sealed { salt: u64, start: Position, end: Position },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,7 +147,7 @@ impl State {
         for &(no, start, end) in sealed {
             state.change_segment(&Change::SegmentSealed { no, start, end })?;
         }
-        state.segments.retain(|_, segment| *segment != SegmentState::Announced);
+        state.segments.retain(|_, segment| matches!(segment, SegmentState::Sealed { .. }));
         state.durable = state.sealed_end;
         state.last_seq = last_seq;
         Ok(state)
@@ -223,7 +223,7 @@ impl State {
                 Change::AddTable { keyspace, level, run, table } => {
                     steps.push(self.add_table(*keyspace, *level, *run, table)?);
                 }
-                Change::SegmentAnnounced { no }
+                Change::SegmentAnnounced { no, .. }
                 | Change::SegmentSealed { no, .. }
                 | Change::SegmentGone { no } => {
                     let old = self.segments.get(no).copied();
@@ -304,18 +304,18 @@ impl State {
     fn change_segment(&mut self, change: &Change) -> Result<()> {
         let refuse = |no: FileNo, why: &str| Err(Error::corruption(format!("segment {no}: {why}")));
         match *change {
-            Change::SegmentAnnounced { no } => {
+            Change::SegmentAnnounced { no, salt } => {
                 self.check_new_file(no)?;
-                self.segments.insert(no, SegmentState::Announced);
+                self.segments.insert(no, SegmentState::Announced { salt });
             }
             Change::SegmentSealed { no, start, end } => {
-                if self.segments.get(&no) != Some(&SegmentState::Announced) {
+                let Some(&SegmentState::Announced { salt }) = self.segments.get(&no) else {
                     return refuse(no, "sealed, but not announced or sealed before");
-                }
+                };
                 if start > end {
                     return refuse(no, "its positions are reversed");
                 }
-                self.segments.insert(no, SegmentState::Sealed { start, end });
+                self.segments.insert(no, SegmentState::Sealed { salt, start, end });
                 self.sealed_end = self.sealed_end.max(end);
             }
             Change::SegmentGone { no } if self.segments.remove(&no).is_none() => {
@@ -403,9 +403,10 @@ impl State {
             }
         }
         for (&no, &segment) in &self.segments {
-            Change::SegmentAnnounced { no }.encode(out);
+            let (SegmentState::Announced { salt } | SegmentState::Sealed { salt, .. }) = segment;
+            Change::SegmentAnnounced { no, salt }.encode(out);
             count += 1;
-            if let SegmentState::Sealed { start, end } = segment {
+            if let SegmentState::Sealed { start, end, .. } = segment {
                 Change::SegmentSealed { no, start, end }.encode(out);
                 count += 1;
             }

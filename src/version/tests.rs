@@ -26,7 +26,7 @@ fn edit(text: &str) -> Edit {
         edit.changes.push(match words[..] {
             ["flushed", k, n] => Change::Flushed { keyspace: keyspace(k), seq: seq(number(n)) },
             ["drop", k] => Change::DropKeyspace { keyspace: keyspace(k) },
-            ["announce", no] => Change::SegmentAnnounced { no: FileNo(number(no)) },
+            ["announce", no] => Change::SegmentAnnounced { no: FileNo(number(no)), salt: !number(no) },
             ["seal", no, start, end] => Change::SegmentSealed {
                 no: FileNo(number(no)),
                 start: Position(number(start)),
@@ -66,8 +66,8 @@ fn show(state: &State) -> String {
     }
     for (no, segment) in &state.segments {
         text += &match segment {
-            SegmentState::Announced => format!("segment {}\n", no.0),
-            SegmentState::Sealed { start, end } => format!("segment {} {start}..{end}\n", no.0),
+            SegmentState::Announced { .. } => format!("segment {}\n", no.0),
+            SegmentState::Sealed { start, end, .. } => format!("segment {} {start}..{end}\n", no.0),
         };
     }
     text
@@ -293,11 +293,11 @@ impl Random {
                     table,
                 });
             }
-            5 => out.push(Change::SegmentAnnounced { no: FileNo(number()) }),
+            5 => out.push(Change::SegmentAnnounced { no: FileNo(number()), salt: number() }),
             6 => {
                 let Some(no) = self.pick(&segments) else { return };
                 out.push(match state.segments[&no] {
-                    SegmentState::Announced => {
+                    SegmentState::Announced { .. } => {
                         let start = self.below(5000);
                         Change::SegmentSealed {
                             no,

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::ids::{Position, Seq};
 use crate::key::{Found, Kind, Trailer, hash};
 use crate::memtable::Memtable;
+use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::{Pin, TableCursor};
 use crate::view::run::{Run, RunCursor, RunTable};
@@ -82,7 +83,9 @@ impl<'a> Lookup<'a> {
         match (found, cover) {
             (None, None) => Lookup::Nothing,
             (None, Some(cover)) => Lookup::Deleted(cover),
-            (Some(f), Some(cover)) if cover > f.trailer.seq() => Lookup::Deleted(cover),
+            (Some(f), Some(cover)) if cover > f.trailer.seq() || Mutant::RangeHidesNewer.on() => {
+                Lookup::Deleted(cover)
+            }
             (Some(f), _) if f.trailer.kind() == Kind::Delete => Lookup::Deleted(f.trailer.seq()),
             (Some(f), _) => Lookup::Value(f),
         }

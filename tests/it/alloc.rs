@@ -17,11 +17,14 @@ thread_local! {
     /// Bytes allocated and not freed by this thread; below zero where it frees what others gave it.
     static LIVE: Cell<i64> = const { Cell::new(0) };
     static PEAK: Cell<i64> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-fn note(allocations: u64, bytes: i64) {
+/// `size`: of a new allocation, or 0.
+fn note(size: usize, bytes: i64) {
     // A thread that ends may still free: nothing is counted then.
-    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + allocations));
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + u64::from(size > 0)));
+    let _ = LARGEST.try_with(|n| n.set(n.get().max(size)));
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + bytes);
         let _ = PEAK.try_with(|peak| peak.set(peak.get().max(live.get())));
@@ -31,7 +34,7 @@ fn note(allocations: u64, bytes: i64) {
 // SAFETY: everything is handed on to the system's allocator as it is; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(1, layout.size() as i64);
+        note(layout.size(), layout.size() as i64);
         // SAFETY: as promised by the caller.
         unsafe { System.alloc(layout) }
     }
@@ -43,13 +46,13 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        note(1, layout.size() as i64);
+        note(layout.size(), layout.size() as i64);
         // SAFETY: as promised by the caller.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(1, size as i64 - layout.size() as i64);
+        note(size, size as i64 - layout.size() as i64);
         // SAFETY: as promised by the caller.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -68,6 +71,22 @@ fn growth(run: impl FnOnce()) -> (i64, i64) {
     PEAK.set(before);
     run();
     (LIVE.get() - before, PEAK.get() - before)
+}
+
+/// What a call of this thread takes from the allocator.
+#[derive(Clone, Copy, Debug)]
+pub struct Grown {
+    /// The largest piece asked for at once.
+    pub largest: usize,
+    /// By how many bytes what is held had grown at most.
+    pub peak: usize,
+}
+
+pub fn grown<T>(run: impl FnOnce() -> T) -> (T, Grown) {
+    LARGEST.set(0);
+    let mut result = None;
+    let (_, peak) = growth(|| result = Some(run()));
+    (result.expect("it ran"), Grown { largest: LARGEST.get(), peak: peak as usize })
 }
 
 fn fresh(options: Options) -> (TempDir, Db) {

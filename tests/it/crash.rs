@@ -16,7 +16,7 @@ mod control;
 mod cuts;
 mod paths;
 mod words;
-mod workloads;
+pub mod workloads;
 
 use crate::rng::Rng;
 use crate::state::small;

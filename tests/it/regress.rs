@@ -441,3 +441,42 @@ fn what_a_removed_copy_leaves_on_the_disk_is_not_taken_for_ours() {
     assert_eq!(keys(&db.keyspace("a").unwrap()), ["k", "l"]);
     assert!(manifest(&sim, DIR) > manifest(&next, DIR));
 }
+
+/// A segment that could not be opened or read left a gap in the journal, which was told as damage.
+#[test]
+fn what_verify_cannot_read_is_not_damaged() {
+    let sim = Arc::new(SimFs::new(1));
+    let faults = Arc::new(FaultFs::new(sim));
+    let db = open(&small(), &faults);
+    let a = db.keyspace("a").unwrap();
+    for i in 0..30u8 {
+        a.put([i], [7; 1000]).unwrap();
+    }
+    db.sync().unwrap();
+    assert!(db.verify().unwrap().is_ok());
+    for op in [Op::OpenRead, Op::Len, Op::Read] {
+        faults.fail_in(".journal", Rule { op, nth: 1, kind: Fault::Io, forever: true });
+        let damage = db.verify().unwrap().damage;
+        assert!(!damage.is_empty() && damage.iter().all(|e| e.kind() == ErrorKind::Io), "{op:?}: {damage:?}");
+        faults.clear();
+    }
+    assert!(db.verify().unwrap().is_ok());
+}
+
+/// Of a segment whose end was cut off, behind all that it held, verification said nothing, and the
+/// next opening refused it.
+#[test]
+fn a_segment_that_was_cut_is_seen_by_verification() {
+    let sim = Arc::new(SimFs::new(1));
+    let db = open(&small(), &sim);
+    db.keyspace("a").unwrap().put("k", "v").unwrap();
+    db.sync().unwrap();
+    assert!(db.verify().unwrap().is_ok());
+    let (path, len) = sim.files().into_iter().find(|(path, _)| is(path, "journal")).unwrap();
+    sim.damage(&path, |bytes| bytes.truncate(len as usize - 1)).unwrap();
+    let damage = db.verify().unwrap().damage;
+    assert!(damage.len() == 1 && damage[0].file() == Some(&path), "{damage:?}");
+    assert!(damage[0].to_string().contains("was cut"), "{damage:?}");
+    let refused = Db::open(DIR, small().fs(Arc::new(sim.crash(1)))).unwrap_err();
+    assert!(refused.is_corruption() && refused.file() == Some(&path), "{refused:?}");
+}

@@ -2,24 +2,52 @@
 
 /// xorshift64*: good enough to choose operations with.
 #[derive(Clone)]
-pub struct Rng(u64);
+pub struct Rng {
+    state: u64,
+    /// Choices made elsewhere, if there are any, by a fuzzer say; behind their end all are the first.
+    made: Option<std::vec::IntoIter<u8>>,
+}
 
 impl Rng {
     pub fn new(seed: u64) -> Rng {
         // Seeds that are close to each other shall not give sequences that are.
         let mixed = (seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        Rng((mixed ^ (mixed >> 29)) | 1)
+        Rng { state: (mixed ^ (mixed >> 29)) | 1, made: None }
+    }
+
+    /// Chooses what `choices` say, a byte or two for each choice. Only what does not choose (the
+    /// bytes of a value) still comes from a seed.
+    pub fn made(choices: &[u8]) -> Rng {
+        Rng { made: Some(choices.to_vec().into_iter()), ..Rng::new(1) }
+    }
+
+    /// A generator for a part of the run: with a seed of its own, or all choices that are left.
+    pub fn part(&mut self) -> Rng {
+        match &mut self.made {
+            Some(made) => Rng { made: Some(std::mem::take(made)), ..self.clone() },
+            None => Rng::new(self.next()),
+        }
+    }
+
+    /// Whether choices were made elsewhere, and there are no more.
+    pub fn is_over(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| made.as_slice().is_empty())
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
+        if let Some(made) = &mut self.made {
+            let mut byte = || usize::from(made.next().unwrap_or(0));
+            let choice = if n <= 0x100 { byte() } else { byte() | byte() << 8 };
+            return choice % n.max(1);
+        }
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 

@@ -24,6 +24,16 @@ pub enum Write {
     Clear(Name),
 }
 
+impl Write {
+    pub fn name(&self) -> Name {
+        let (Write::Put(name, ..)
+        | Write::Delete(name, _)
+        | Write::DeleteRange(name, ..)
+        | Write::Clear(name)) = self;
+        name
+    }
+}
+
 /// How a batch is committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
@@ -79,9 +89,7 @@ fn apply(state: &mut State, step: &Step) -> u64 {
 }
 
 fn apply_write(state: &mut State, write: &Write) {
-    let (Write::Put(name, ..) | Write::Delete(name, _) | Write::DeleteRange(name, ..) | Write::Clear(name)) =
-        write;
-    let rows = state.get_mut(*name).expect("a live keyspace");
+    let rows = state.get_mut(write.name()).expect("a live keyspace");
     match write {
         Write::Put(_, key, value) => drop(rows.insert(key.clone(), value.clone())),
         Write::Delete(_, key) => drop(rows.remove(key)),
@@ -160,6 +168,10 @@ pub struct World {
     pub unknown: Option<(u64, State)>,
     /// Cuts before this operation are not worth the time.
     pub dull: u64,
+    /// Whether the system keeps what it was given when the process dies.
+    pub keeps: bool,
+    /// Openings that found fewer commits than were promised: `None` where there must be none.
+    pub losses: Option<usize>,
 }
 
 impl World {
@@ -194,6 +206,8 @@ impl World {
             told,
             copies,
             dull: 0,
+            keeps: true,
+            losses: None,
         }
     }
 
@@ -206,9 +220,15 @@ impl World {
         self.fs = fs;
         self.db = Some(Db::open(DIR, self.options.clone().fs(self.fs.clone()))?);
         // A close that failed may have lost what was not promised.
-        let (seq, least) = (self.db().visible_seq().get(), self.bounds(self.sim.ops(), true).0);
+        let (seq, least) = (self.db().visible_seq().get(), self.bounds(self.sim.ops(), self.keeps).0);
         let at = self.seqs.iter().rposition(|s| *s == seq).expect("a commit that ended with this number");
-        assert!(at >= least, "{at} commits are there after opening, must be {least}");
+        if let (Some(losses), true) = (&mut self.losses, at < least) {
+            *losses += 1;
+            self.base = self.base.min(at);
+            self.kept.iter_mut().chain(&mut self.durable).for_each(|promise| promise.1 = promise.1.min(at));
+        } else {
+            assert!(at >= least, "{at} commits are there after opening, must be {least}");
+        }
         self.states.truncate(at + 1);
         self.seqs.truncate(at + 1);
         self.begun.truncate(at.saturating_sub(self.base));
@@ -218,6 +238,13 @@ impl World {
 
     pub fn db(&self) -> &Db {
         self.db.as_ref().unwrap()
+    }
+
+    /// The database, which nothing else holds.
+    pub fn let_go(&mut self) -> Option<Db> {
+        self.tickets.clear();
+        self.snapshot = None;
+        self.db.take()
     }
 
     /// The number of commits.
@@ -243,13 +270,18 @@ impl World {
     }
 
     /// What the database says is durable is a promise.
-    fn note_durable(&mut self) {
+    pub fn note_durable(&mut self) {
         let durable = self.db().durable_seq().get();
         let n = self.seqs.partition_point(|&seq| seq <= durable) - 1;
         if self.durable.last().unwrap().1 < n {
-            self.durable.push((self.sim.ops(), n));
-            self.kept.push((self.sim.ops(), n));
+            self.promise(n);
         }
+    }
+
+    /// From now on so many commits survive whatever comes.
+    pub fn promise(&mut self, n: usize) {
+        self.durable.push((self.sim.ops(), n));
+        self.kept.push((self.sim.ops(), n));
     }
 
     /// Moves each promise so many operations forward, to before it was kept: for controls.
@@ -341,12 +373,10 @@ impl World {
             }
             Step::Reopen => {
                 self.look_back()?;
-                self.tickets.clear();
-                self.snapshot = None;
-                self.db.take().unwrap().close()?;
+                self.let_go().unwrap().close()?;
                 let now = self.now();
                 self.try_open(self.fs.clone())?;
-                assert_eq!(self.now(), now, "closing in order loses nothing");
+                assert!(self.now() == now || self.losses.is_some(), "a close that succeeds loses nothing");
             }
             Step::Snapshot => self.snapshot = Some(self.hold()?),
             Step::Release => {

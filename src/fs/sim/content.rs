@@ -206,7 +206,8 @@ impl Content {
         }
     }
 
-    fn blank(&self) -> Range<u64> {
+    /// Space that was never written and of which nothing is said.
+    pub fn blank(&self) -> Range<u64> {
         self.stale.last().map_or(0, |(range, _)| range.end)..self.len
     }
 }

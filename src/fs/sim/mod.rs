@@ -89,9 +89,13 @@
 //! seed too ([`Fs::random`]): a run of the engine without threads (`workers(0)`) is the same to the
 //! byte each time.
 //!
+//! [`SimFs::allows`] asks the other way round: whether what was found on some disk is one of these states.
+//! By that the model is held against real file systems (`examples/torture`).
+//!
 //! Not simulated: sectors going bad on their own ([`SimFs::damage`] does that by hand), failing
 //! calls (see [`fault`](crate::fs::fault)), permissions, symbolic links, `..` in paths.
 
+mod allows;
 mod content;
 mod crash;
 mod disk;
@@ -100,6 +104,7 @@ mod tests;
 
 use crate::fs::{File, Fs, Lock, SharedBytes, Window};
 use crate::sync::{Mutex, MutexGuard};
+pub use allows::{Survived, Tally, Tree};
 use content::{Content, SECTOR, mix};
 use disk::{Disk, Node, Op, is_root, split};
 use std::collections::BTreeMap;

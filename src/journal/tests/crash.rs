@@ -36,8 +36,11 @@ impl Known {
 
     /// What it holds once a recovery has been written down.
     fn sealed(report: &Report) -> Known {
-        let seal =
-            |&(no, start, end): &(FileNo, Position, Position)| Announced { no, sealed: Some((start, end)) };
+        let seal = |&(no, start, end): &(FileNo, Position, Position)| Announced {
+            no,
+            salt: SALT + no.0,
+            sealed: Some((start, end)),
+        };
         Known { segments: report.ends.iter().map(seal).collect(), durable: report.end, start: report.end }
     }
 

@@ -110,9 +110,9 @@ fn lost_pages_and_cut_files_do_not_pass_for_data() {
         for cut in (0..84).chain((84..8192).step_by(333)).chain(8192..bytes.len()) {
             check(&bytes[..cut], cut, bytes.len());
         }
-        // Lost writes and sectors; header pages one at a time.
-        for (from, len) in (0..bytes.len()).step_by(512).map(|at| (at, 512)).chain([(0, 4096), (4096, 4096)])
-        {
+        // Lost writes and sectors; header pages one at a time, and both.
+        let pages = [(0, 4096), (4096, 4096), (0, 8192)];
+        for (from, len) in (0..bytes.len()).step_by(512).map(|at| (at, 512)).chain(pages) {
             for fill in [0, 0xff, 1] {
                 let mut bad = bytes.clone();
                 bad[from..(from + len).min(bytes.len())].fill(fill);
@@ -151,7 +151,7 @@ fn a_segment_under_another_number_is_not_taken_for_it() {
     });
     // Announced under a number of its own, a copy is not used either.
     write_all_at(&*fs.create(&rig.path(3)).unwrap(), &second, 0).unwrap();
-    rig.announced.push(Announced { no: FileNo(3), sealed: None });
+    rig.announced.push(Announced { no: FileNo(3), salt: SALT + 3, sealed: None });
     let (report, got) = collect(Recover { hint, ..rig.input() }).unwrap();
     assert_eq!((report.unused, got), (vec![FileNo(3)], rig.up_to(rig.durable)));
 }
@@ -185,8 +185,8 @@ fn witnesses_decide() {
     // The first segment starts elsewhere.
     fails(Recover { start: Position(8), ..rig.input() }, "inside the one before", Some(40));
     let sealed = |e1: Position, s2: Position| {
-        let one = Announced { no: FileNo(1), sealed: Some((Position(0), e1)) };
-        [one, Announced { no: FileNo(2), sealed: Some((s2, end)) }]
+        let one = Announced { no: FileNo(1), salt: SALT + 1, sealed: Some((Position(0), e1)) };
+        [one, Announced { no: FileNo(2), salt: SALT + 2, sealed: Some((s2, end)) }]
     };
     let both = sealed(start2, start2);
     assert_eq!(collect(Recover { segments: &both, start: end, ..rig.input() }).unwrap().1, all);
@@ -216,15 +216,16 @@ fn witnesses_decide() {
     fails(at(&rig, &sealed(start2, Position(start2.0 + 8)), end), "the segment starts at position", Some(40));
     fails(Recover { segments: &both, start: start2, ..rig.input() }, "is sealed up to", None);
     fails(Recover { segments: &both, last_edit: 1, start: end, ..rig.input() }, "manifest ends", Some(64));
-    let gone = [both[0], Announced { no: FileNo(9), sealed: Some((end, past)) }];
+    let gone = [both[0], Announced { no: FileNo(9), salt: SALT + 9, sealed: Some((end, past)) }];
     fails(at(&rig, &gone, end), "the manifest gives it", Some(0));
     let behind = Position(end.0 + 9000);
-    let gone = [both[0], Announced { no: FileNo(9), sealed: Some((end, behind)) }];
+    let gone = [both[0], Announced { no: FileNo(9), salt: SALT + 9, sealed: Some((end, behind)) }];
     fails(at(&rig, &gone, behind), "segment is missing", None);
     // One that holds nothing may be missing, as may one that was never used.
-    let empty = [both[0], both[1], Announced { no: FileNo(9), sealed: Some((end, end)) }];
+    let empty = [both[0], both[1], Announced { no: FileNo(9), salt: SALT + 9, sealed: Some((end, end)) }];
     assert_eq!(collect(at(&rig, &empty, end)).unwrap().0.ends.len(), 2);
-    let missing = [rig.announced[0], rig.announced[1], Announced { no: FileNo(9), sealed: None }];
+    let missing =
+        [rig.announced[0], rig.announced[1], Announced { no: FileNo(9), salt: SALT + 9, sealed: None }];
     let (report, got) = collect(Recover { segments: &missing, ..rig.input() }).unwrap();
     assert_eq!((report.unused, report.torn, got), (vec![FileNo(9)], None, all));
     fails(Recover { segments: &missing, hint: Some(past), ..rig.input() }, "1 bytes before", Some(0));
@@ -259,7 +260,8 @@ fn headers_that_no_crash_can_leave_are_damage() {
     second_header(&rig, start2, 1, start2 + 8, || fails(&both, "cannot be"));
     second_header(&rig, u64::MAX - 9, 1, 0, || fails(&both, "cannot be"));
     // With the first segment sealed, nothing can be missing in between.
-    let sealed = [Announced { no: FileNo(1), sealed: Some((Position(0), Position(start2))) }, both[1]];
+    let sealed =
+        [Announced { no: FileNo(1), salt: SALT + 1, sealed: Some((Position(0), Position(start2))) }, both[1]];
     second_header(&rig, start2 + 8, 1, 0, || {
         let e = collect(Recover { segments: &sealed, start: Position(start2), ..rig.input() }).unwrap_err();
         assert!(e.to_string().contains("the one before it ends at"), "{e:?}");
@@ -424,6 +426,39 @@ fn a_later_segment_vouches_with_its_header_and_with_its_records() {
         with_bytes(&rig, 1, &bytes, || {
             let e = collect(rig.input()).unwrap_err();
             assert!(e.is_corruption() && e.offset() == Some(8192), "{e}");
+        });
+    }
+}
+
+/// The manifest has named the salt: the records of a segment vouch for it without a header. What was
+/// never durable still goes, and so does what an earlier use of the space has left there.
+#[test]
+fn a_segment_without_a_header_is_missed_if_it_was_durable() {
+    for (synced, stale) in [(true, false), (false, false), (true, true)] {
+        let fs = SimFs::new(0);
+        let mut rig = Rig::new(&fs, Path::new("/"), Mode::Positioned, 8192 + 512);
+        rig.append(1, b"first").unwrap();
+        rig.sync().unwrap();
+        rig.rotate().unwrap();
+        rig.append(1, b"second").unwrap();
+        if synced {
+            rig.sync().unwrap();
+            rig.append(1, b"vouches").unwrap();
+        }
+        rig.writer.as_mut().unwrap().flush().unwrap();
+        let mut bytes = bytes_of(rig.fs, rig.dir, Name::Journal(FileNo(2)));
+        bytes[..8192].fill(0);
+        let mut announced = rig.announced.clone();
+        announced[1].salt += u64::from(stale);
+        with_bytes(&rig, 2, &bytes, || match collect(Recover { segments: &announced, ..rig.input() }) {
+            Err(e) => {
+                assert!(synced && !stale && e.is_corruption(), "{e}");
+                assert_eq!((e.file(), e.offset()), (Some(Path::new("/000002.journal")), Some(0)));
+            }
+            Ok((report, got)) => {
+                assert!(!synced || stale);
+                assert_eq!((got.len(), report.unused), (1, vec![FileNo(2)]));
+            }
         });
     }
 }

@@ -84,17 +84,17 @@ impl<'a> Rig<'a> {
         }
         let no = FileNo(self.next_no);
         self.next_no += 1;
-        let segment = Arc::new(Segment::create(self.fs, self.dir, no, self.capacity)?);
+        let salt = SALT + no.0;
+        let segment = Arc::new(Segment::create(self.fs, self.dir, no, self.capacity, salt)?);
         self.fs.sync_dir(self.dir).unwrap();
         let previous = self.writer.as_ref().map_or(FileNo(0), |w| w.segment().no());
         let start = self.writer.as_ref().map_or(self.start, |w| w.end());
         self.segment_start = start;
-        self.announced.push(Announced { no, sealed: None });
+        self.announced.push(Announced { no, salt, sealed: None });
         if let Some(sim) = self.sim {
             self.announcements.push((sim.ops(), self.announced.clone(), self.durable));
         }
-        let salt = SALT + no.0;
-        let info = ActivationInfo { db: DB, salt, start, previous, durable: self.durable, last_edit: no.0 };
+        let info = ActivationInfo { db: DB, start, previous, durable: self.durable, last_edit: no.0 };
         self.writer = Some(Writer::activate(segment, info, self.mode)?);
         Ok(())
     }

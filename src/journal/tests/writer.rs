@@ -20,7 +20,7 @@ fn what_does_not_fit_or_ascend_is_refused_and_harms_nothing() {
     for mode in MODES {
         let fs = SimFs::new(0);
         let capacity = Segment::capacity_for(100);
-        assert!(Segment::create(&fs, Path::new("/"), FileNo(7), Segment::capacity_for(0) - 1).is_err());
+        assert!(Segment::create(&fs, Path::new("/"), FileNo(7), Segment::capacity_for(0) - 1, SALT).is_err());
         let mut rig = Rig::new(&fs, Path::new("/"), mode, capacity);
         rig.rotate().unwrap();
         let w = rig.writer.as_mut().unwrap();
@@ -56,11 +56,10 @@ fn old_bytes_in_the_reserved_space_do_not_matter() {
     for mode in MODES {
         let fs = SimFs::new(0);
         let dir = Path::new("/");
-        let segment = Arc::new(Segment::create(&fs, dir, FileNo(1), 1 << 20).unwrap());
+        let segment = Arc::new(Segment::create(&fs, dir, FileNo(1), 1 << 20, SALT + 1).unwrap());
         write_all_at(&**segment.file(), &[0xee; 1 << 20], 0).unwrap();
         let zero = Position(0);
-        let info =
-            ActivationInfo { db: DB, salt: 1, start: zero, previous: FileNo(0), durable: zero, last_edit: 0 };
+        let info = ActivationInfo { db: DB, start: zero, previous: FileNo(0), durable: zero, last_edit: 0 };
         let mut w = Writer::activate(segment, info, mode).unwrap();
         let mut expect = Vec::new();
         let large = 64 << 10;
@@ -80,7 +79,7 @@ fn old_bytes_in_the_reserved_space_do_not_matter() {
             expect.push((first.get(), 1, payload));
         }
         w.flush().unwrap();
-        let segments = [Announced { no: FileNo(1), sealed: None }];
+        let segments = [Announced { no: FileNo(1), salt: SALT + 1, sealed: None }];
         let (hint, start, durable) = (None, zero, zero);
         for persist in [false, true] {
             let (fs, segments) = (&fs, &segments[..]);
@@ -138,11 +137,11 @@ fn a_full_disk_shows_before_anything_is_written() {
     let (fs, disk) = fault_fs();
     let dir = Path::new("/");
     disk.set_capacity(Some(1 << 20));
-    let e = Segment::create(&fs, dir, FileNo(1), 2 << 20).unwrap_err();
+    let e = Segment::create(&fs, dir, FileNo(1), 2 << 20, SALT).unwrap_err();
     assert_eq!((e.kind(), disk.files().len()), (ErrorKind::DiskFull, 0));
     for op in [Op::Create, Op::Allocate, Op::Sync] {
         fs.fail(rule(op, 1, Fault::Io));
-        assert_eq!(Segment::create(&fs, dir, FileNo(1), 10 << 10).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(Segment::create(&fs, dir, FileNo(1), 10 << 10, SALT).unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(disk.files().len(), 0, "{op:?}");
         fs.clear();
     }

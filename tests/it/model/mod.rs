@@ -5,6 +5,7 @@ mod random;
 mod script;
 
 pub use random::seeds;
+pub use script::fuzz;
 
 use crate::state::{Bytes, State};
 use std::collections::BTreeMap;
@@ -180,6 +181,19 @@ impl Model {
         (least..=self.now()).rev().find(|&at| self.state(at) == *state)
     }
 
+    /// Whether any operation after the point in time `since` said something about a key in `range`.
+    pub fn touched(&self, space: usize, range: &Range, since: usize) -> bool {
+        let one = |key: &Bytes| (Bound::Included(key.clone()), Bound::Included(key.clone()));
+        (since..self.now()).flat_map(|at| self.commits[at].changes.iter().map(move |c| (at + 1, c))).any(
+            |(at, change)| match change {
+                Change::Put(s, key, _) | Change::Delete(s, key) => *s == space && meet(&one(key), range),
+                Change::DeleteRange(s, deleted) => *s == space && meet(deleted, range),
+                Change::Replace(target, _) => self.space(target, at) == Some(space),
+                Change::Create(_) | Change::Drop(_) => false,
+            },
+        )
+    }
+
     /// Forgets all commits after `at`: what a crash does to those that were not durable.
     pub fn cut(&mut self, at: usize) {
         let kept: Vec<Commit> = self.commits.drain(..at).collect();
@@ -190,19 +204,33 @@ impl Model {
     }
 }
 
-/// Whether no key can lie in `range`.
-pub fn empty(range: &Range) -> bool {
+/// The first key of a range, and the first behind it if there is one.
+fn ends(range: &Range) -> (Bytes, Option<Bytes>) {
     let after = |key: &Bytes| [&key[..], &[0]].concat();
     let lower = match &range.0 {
         Bound::Included(key) => key.clone(),
         Bound::Excluded(key) => after(key),
         Bound::Unbounded => Vec::new(),
     };
-    match &range.1 {
-        Bound::Included(key) => lower >= after(key),
-        Bound::Excluded(key) => lower >= *key,
-        Bound::Unbounded => false,
-    }
+    let upper = match &range.1 {
+        Bound::Included(key) => Some(after(key)),
+        Bound::Excluded(key) => Some(key.clone()),
+        Bound::Unbounded => None,
+    };
+    (lower, upper)
+}
+
+/// Whether no key can lie in `range`.
+pub fn empty(range: &Range) -> bool {
+    let (lower, upper) = ends(range);
+    upper.is_some_and(|upper| lower >= upper)
+}
+
+/// Whether a key can lie in both.
+fn meet(a: &Range, b: &Range) -> bool {
+    let (a, b) = (ends(a), ends(b));
+    let lower = a.0.max(b.0);
+    [a.1, b.1].into_iter().flatten().all(|upper| lower < upper)
 }
 
 /// The version that counts at a point in time.
@@ -229,6 +257,9 @@ fn the_model_remembers() {
     assert_eq!(m.all(a, 5), vec![(b"z".to_vec(), b"9".to_vec())]);
     assert_eq!(m.names(5).len(), 1);
     assert_eq!(m.space("b", 4), Some(b));
+    let upto = |key: &str| (Bound::Unbounded, Bound::Excluded(key.as_bytes().to_vec()));
+    assert!(m.touched(b, &ALL, 4) && !m.touched(b, &upto("z"), 4));
+    assert!(m.touched(a, &upto("l"), 4) && !m.touched(a, &ALL, 5), "replaced, which touches all");
     m.cut(3);
     assert_eq!((m.now(), m.seq(3)), (3, 4));
     assert_eq!(m.all(a, 3).len(), 1);

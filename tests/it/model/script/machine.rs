@@ -6,7 +6,10 @@ use crate::model::{ALL, Change, Model, Range, empty};
 use crate::rng::Rng;
 use crate::state::{Bytes, try_state};
 use esker::fs::sim::SimFs;
-use esker::{Batch, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, KeyspaceView, Options, Snapshot};
+use esker::{
+    Batch, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, KeyspaceView, Options, Seq, Snapshot,
+    Ticket, Watch,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -22,6 +25,13 @@ pub struct Setup {
     pub keyspaces: [KeyspaceOptions; NAMES.len()],
     /// Between any two calls, background work drawn from this seed.
     pub work: Option<u64>,
+    /// Background work is done by threads: when, nobody knows.
+    pub threads: bool,
+    /// Between any two calls, while nothing is held, a sync and then a power cut drawn from this seed:
+    /// answers stay what they are.
+    pub cuts: Option<u64>,
+    /// For a control: the model forgets range deletes.
+    pub forgetful: bool,
 }
 
 /// What went wrong.
@@ -34,16 +44,35 @@ impl From<esker::Error> for Failure {
     }
 }
 
-type Result<T> = std::result::Result<T, Failure>;
+pub type Result<T> = std::result::Result<T, Failure>;
 type Row = (Bytes, Bytes);
 /// Keyspaces by the numbers of their names.
 type Live = BTreeMap<usize, Keyspace>;
 
 /// A snapshot, its point in time, and the keyspaces of that time.
-struct Kept {
-    snapshot: Snapshot,
-    at: usize,
+pub(super) struct Kept {
+    pub snapshot: Snapshot,
+    pub at: usize,
     live: Live,
+}
+
+/// What a batch does to the model.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub list: Vec<Change>,
+    /// Those that take a number.
+    pub operations: u64,
+    /// There is a reversed range.
+    pub bad: bool,
+}
+
+/// A script that ran to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// A hash of all answers.
+    pub answers: u64,
+    /// Power cuts that the setup asked for.
+    pub cuts: usize,
 }
 
 /// An iterator on its way, and what is left of what it must show.
@@ -56,17 +85,26 @@ pub struct Machine {
     setup: Setup,
     sim: SimFs,
     db: Option<Db>,
-    model: Model,
-    live: Live,
-    kept: [Option<Kept>; SLOTS],
+    pub(super) model: Model,
+    pub(super) live: Live,
+    pub(super) kept: [Option<Kept>; SLOTS],
     walkers: [Option<Walker>; SLOTS],
+    pub(super) tickets: [Option<Ticket>; SLOTS],
+    /// Of what is visible, and of what is durable, with what was told last.
+    pub(super) watches: [(Option<Watch>, Option<Seq>); 2],
     timing: Option<Rng>,
+    /// The seed of power cuts, and how many there were.
+    cuts: (Option<Rng>, usize),
     /// The number of copies made, and the point in time of the last one.
     copies: (usize, Option<usize>),
-    answers: DefaultHasher,
+    pub(super) answers: DefaultHasher,
 }
 
-fn same<T: PartialEq + fmt::Debug>(found: &T, expected: &T, what: impl fmt::Display) -> Result<()> {
+pub(super) fn same<T: PartialEq + fmt::Debug>(
+    found: &T,
+    expected: &T,
+    what: impl fmt::Display,
+) -> Result<()> {
     if found == expected {
         return Ok(());
     }
@@ -97,7 +135,7 @@ fn row(entry: esker::Entry) -> Row {
 }
 
 /// Whether the range ends before it starts.
-fn reversed((lower, upper): &Range) -> bool {
+pub(super) fn reversed((lower, upper): &Range) -> bool {
     match (lower, upper) {
         (Bound::Included(l) | Bound::Excluded(l), Bound::Included(u) | Bound::Excluded(u)) => l > u,
         _ => false,
@@ -120,7 +158,10 @@ impl Machine {
             live: Live::new(),
             kept: Default::default(),
             walkers: Default::default(),
+            tickets: Default::default(),
+            watches: Default::default(),
             timing: setup.work.map(Rng::new),
+            cuts: (setup.cuts.map(Rng::new), 0),
             copies: (0, None),
             answers: DefaultHasher::new(),
         };
@@ -128,8 +169,8 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Runs a whole script, and once more reads all of it. Answers a hash of all answers.
-    pub fn run(setup: &Setup, script: &[Step]) -> std::result::Result<u64, (usize, Failure)> {
+    /// Runs a whole script, and once more reads all of it.
+    pub fn run(setup: &Setup, script: &[Step]) -> std::result::Result<Outcome, (usize, Failure)> {
         let mut machine = Machine::start(setup).map_err(|e| (0, e))?;
         for (i, step) in script.iter().enumerate() {
             machine.step(step).map_err(|e| (i, e))?;
@@ -137,20 +178,22 @@ impl Machine {
         machine.finish().map_err(|e| (script.len(), e))
     }
 
-    fn finish(mut self) -> Result<u64> {
+    fn finish(mut self) -> Result<Outcome> {
         self.check_all()?;
         self.settle()?;
         self.check_all()?;
         self.reopen(End::Close, 0)?;
-        Ok(self.answers.finish())
+        Ok(Outcome { answers: self.answers.finish(), cuts: self.cuts.1 })
     }
 
-    fn db(&self) -> &Db {
+    pub(super) fn db(&self) -> &Db {
         self.db.as_ref().expect("a database that is open")
     }
 
     fn open(&mut self, options: usize) -> Result<()> {
         self.db = Some(Db::open("/db", self.options(options))?);
+        self.watches =
+            [Durability::Buffered, Durability::Sync].map(|kind| (Some(self.db().watch(kind)), None));
         let at = self.point(self.db().visible_seq().get())?;
         self.model.cut(at);
         let names: Vec<String> = self.db().names()?.into_iter().map(|(name, _)| name).collect();
@@ -192,7 +235,7 @@ impl Machine {
         Ok(())
     }
 
-    fn rows(&self, name: usize, at: usize, range: &Range) -> Vec<Row> {
+    pub(super) fn rows(&self, name: usize, at: usize, range: &Range) -> Vec<Row> {
         self.model.space(NAMES[name], at).map_or_else(Vec::new, |space| self.model.range(space, range, at))
     }
 
@@ -217,6 +260,15 @@ impl Machine {
             let pieces = 1 + timing.below(4);
             self.work(pieces)?;
         }
+        let free = self.kept.iter().all(Option::is_none) && self.walkers.iter().all(Option::is_none);
+        if let Some(cuts) = self.cuts.0.as_mut().filter(|_| free)
+            && cuts.one_in(4)
+        {
+            let (choice, options) = (cuts.next() % 1000, cuts.below(3));
+            self.cuts.1 += 1;
+            self.db().sync()?;
+            self.reopen(End::Cut(choice), options)?;
+        }
         match step {
             Step::Create(name) => self.create(*name),
             Step::Tune(name, options) if self.live.contains_key(name) => {
@@ -232,6 +284,10 @@ impl Machine {
             Step::Drop(name) => self.drop_keyspace(*name),
             Step::Replace(name, staging) => self.replace(*name, *staging),
             Step::Commit(durability, writes) => self.commit(*durability, writes),
+            Step::Try(durability, requires, writes) => self.commit_if(*durability, requires, writes),
+            Step::Submit(slot, writes) => self.submit(*slot, writes),
+            Step::Await(slot) => self.wait(*slot),
+            Step::Told(durable) => self.ask_watch(*durable),
             Step::Snapshot(slot, durable) => self.snapshot(*slot, *durable),
             Step::Release(slot) => {
                 self.kept[*slot] = None;
@@ -260,6 +316,7 @@ impl Machine {
             Step::Compact(name, range) => self.compact(*name, range),
             Step::Checkpoint(options) => self.checkpoint(*options),
             Step::Reopen(end, options) => self.reopen(*end, *options),
+            Step::Look(options) => self.look(*options),
         }
     }
 
@@ -274,6 +331,9 @@ impl Machine {
 
     fn settle(&mut self) -> Result<()> {
         while self.db().step()? {}
+        if self.setup.threads {
+            return Ok(());
+        }
         // What is on the disk is known, and either needed or held; the catalog's tables are not counted.
         let files = self.sim.files();
         let tables = files
@@ -318,36 +378,43 @@ impl Machine {
     }
 
     /// Takes down a commit of so many operations that was just made.
-    fn committed(&mut self, changes: Vec<Change>, operations: u64) -> Result<()> {
+    pub(super) fn committed(&mut self, changes: Vec<Change>, operations: u64) -> Result<()> {
         let seq = self.model.seq(self.model.now()) + operations;
         same(&self.db().visible_seq().get(), &seq, format_args!("visible after {changes:?}"))?;
         if operations > 0 {
-            self.model.commit(seq, changes);
+            let forgotten = |c: &Change| self.setup.forgetful && matches!(c, Change::DeleteRange(..));
+            self.model.commit(seq, changes.into_iter().filter(|c| !forgotten(c)).collect());
         }
         Ok(())
     }
 
-    fn commit(&mut self, durability: Durability, writes: &[Write]) -> Result<()> {
-        let mut batch = self.db().batch();
-        let (mut changes, mut operations, mut bad) = (Vec::new(), 0, false);
+    /// Puts writes into a batch, those to keyspaces that are there.
+    pub(super) fn fill(&self, batch: &mut Batch, writes: &[Write]) -> Changes {
+        let mut changes = Changes::default();
         for write in writes {
             let Some(keyspace) = self.live.get(&write.name()) else { continue };
             let space = self.space(write.name());
             if let Write::DeleteRange(_, range) = write {
-                bad |= reversed(range);
-                operations += u64::from(!empty(range));
+                changes.bad |= reversed(range);
+                changes.operations += u64::from(!empty(range));
             } else {
-                operations += 1;
+                changes.operations += 1;
             }
-            changes.push(apply(&mut batch, keyspace, space, write));
+            changes.list.push(apply(batch, keyspace, space, write));
         }
+        changes
+    }
+
+    fn commit(&mut self, durability: Durability, writes: &[Write]) -> Result<()> {
+        let mut batch = self.db().batch();
+        let Changes { list, operations, bad } = self.fill(&mut batch, writes);
         if bad {
             return refused(batch.commit_with(durability), "a reversed range");
         }
         let seq = batch.commit_with(durability)?.get();
         // Not the number itself: tuning to what is so already takes none.
         operations.hash(&mut self.answers);
-        self.committed(changes, operations)?;
+        self.committed(list, operations)?;
         if durability == Durability::Sync && operations > 0 {
             same(&self.db().durable_seq().get(), &seq, "durable")?;
         }
@@ -487,10 +554,31 @@ impl Machine {
         Ok(db.close()?)
     }
 
+    /// Reads without writing, between two who write.
+    fn look(&mut self, options: usize) -> Result<()> {
+        self.live.clear();
+        self.kept = Default::default();
+        self.tickets = Default::default();
+        self.watches = Default::default();
+        self.db.take().expect("a database that is open").close()?;
+        for walker in self.walkers.iter_mut().filter_map(Option::take) {
+            walker.finish()?;
+        }
+        let reader = Db::open("/db", self.options(options).read_only(true))?;
+        same(&(try_state(&reader)? == self.model.state(self.model.now())), &true, "what is read only")?;
+        same(&reader.verify()?.is_ok(), &true, "verify, read only")?;
+        let refused = reader.batch().commit().err().map(|e| e.kind());
+        same(&refused, &Some(ErrorKind::ReadOnly), "a write to what is read only")?;
+        drop(reader);
+        self.open(options + 1)
+    }
+
     fn reopen(&mut self, end: End, options: usize) -> Result<()> {
         let durable = self.db().durable_seq().get();
         self.live.clear();
         self.kept = Default::default();
+        self.tickets = Default::default();
+        self.watches = Default::default();
         let db = self.db.take().expect("a database that is open");
         match end {
             End::Close => db.close()?,

@@ -1,10 +1,12 @@
 //! Scripts: runs as data. The same calls can be made under other options and with background work
 //! at other moments, and a run that fails is cut down to the few calls that matter and printed.
 
+mod conditions;
 mod machine;
 mod random;
 mod shrink;
 mod tiny;
+mod waiting;
 
 use super::{Range, show, show_range};
 use crate::state::Bytes;
@@ -33,6 +35,24 @@ impl Write {
         | Write::Clear(name)) = self;
         *name
     }
+}
+
+/// What a batch may require of a key or a range.
+#[derive(Clone, Debug)]
+enum Is {
+    Absent,
+    Present,
+    Value(Bytes),
+    /// Since the snapshot in a slot, if there is one.
+    Unchanged(usize),
+}
+
+/// A condition; a range of one key is the key.
+#[derive(Clone)]
+struct Require {
+    name: usize,
+    range: Range,
+    is: Is,
 }
 
 /// Who reads: a keyspace now, or as the snapshot in a slot saw it.
@@ -68,6 +88,14 @@ enum Step {
     Drop(usize),
     Replace(usize, usize),
     Commit(Durability, Vec<Write>),
+    /// If all of these hold.
+    Try(Durability, Vec<Require>, Vec<Write>),
+    /// The ticket into a slot.
+    Submit(usize, Vec<Write>),
+    /// For the ticket in a slot.
+    Await(usize),
+    /// What a watch of visible (false) or durable commits has to tell.
+    Told(bool),
     /// Into a slot; the newest state, or the newest durable one.
     Snapshot(usize, bool),
     Release(usize),
@@ -91,6 +119,22 @@ enum Step {
     Checkpoint(usize),
     /// With the options of this number.
     Reopen(End, usize),
+    /// Closed, and opened to be read only.
+    Look(usize),
+}
+
+impl Step {
+    /// How many operations that are: reads of a key, moves, writes; 1 for any other call.
+    fn operations(&self) -> usize {
+        match self {
+            Step::Commit(_, writes) | Step::Submit(_, writes) => writes.len().max(1),
+            Step::Try(_, requires, writes) => requires.len() + writes.len(),
+            Step::Get(_, keys) => keys.len(),
+            Step::Advance(_, ways) => ways.len(),
+            Step::Walk(_, _, moves) => moves.len(),
+            _ => 1,
+        }
+    }
 }
 
 impl fmt::Debug for Write {
@@ -113,6 +157,12 @@ impl fmt::Debug for Reader {
     }
 }
 
+impl fmt::Debug for Require {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} is {:?}", NAMES[self.name], show_range(&self.range), self.is)
+    }
+}
+
 impl fmt::Debug for Move {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,6 +182,15 @@ impl fmt::Debug for Step {
             Step::Drop(name) => write!(f, "drop {}", NAMES[*name]),
             Step::Replace(name, staging) => write!(f, "replace {} by {}", NAMES[*name], NAMES[*staging]),
             Step::Commit(durability, writes) => write!(f, "commit {durability:?} {writes:?}"),
+            Step::Try(durability, requires, writes) => {
+                write!(f, "commit {durability:?} {writes:?} if {requires:?}")
+            }
+            Step::Submit(slot, writes) => write!(f, "submit {slot} {writes:?}"),
+            Step::Await(slot) => write!(f, "await {slot}"),
+            Step::Told(durable) => {
+                write!(f, "told of what is {}", ["visible", "durable"][usize::from(*durable)])
+            }
+            Step::Look(options) => write!(f, "Close, read only with options {options}"),
             Step::Snapshot(slot, durable) => {
                 write!(f, "snapshot {slot}{}", if *durable { " (durable)" } else { "" })
             }
@@ -152,5 +211,14 @@ impl fmt::Debug for Step {
             Step::Checkpoint(options) => write!(f, "checkpoint, open with options {options}"),
             Step::Reopen(end, options) => write!(f, "{end:?}, open with options {options}"),
         }
+    }
+}
+
+/// Runs the script that `rng` chooses, of at most so many calls.
+pub fn fuzz(rng: &mut crate::rng::Rng, calls: usize) {
+    let setup = random::setup(rng);
+    let script = random::script(rng, calls, true);
+    if let Err((at, machine::Failure(why))) = machine::Machine::run(&setup, &script) {
+        panic!("call {at}: {why}\n{setup:#?}\n{script:#?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Scripts and setups drawn from a seed.
 
 use super::machine::Setup;
-use super::{End, Move, NAMES, Reader, SLOTS, Step, Write};
+use super::{End, Is, Move, NAMES, Reader, Require, SLOTS, Step, Write};
 use crate::model::Range;
 use crate::rng::Rng;
 use crate::state::Bytes;
@@ -14,7 +14,17 @@ pub fn setup(rng: &mut Rng) -> Setup {
         options: (0..3).map(|_| options(rng)).collect(),
         keyspaces: std::array::from_fn(|_| keyspace_options(rng)),
         work: rng.one_in(2).then(|| rng.next()),
+        threads: false,
+        cuts: None,
+        forgetful: false,
     }
+}
+
+/// The same with threads that work whenever they like.
+pub fn threaded(rng: &mut Rng) -> Setup {
+    let mut setup = Setup { threads: true, ..setup(rng) };
+    setup.options = setup.options.into_iter().map(|options| options.workers(1 + rng.below(2))).collect();
+    setup
 }
 
 fn options(rng: &mut Rng) -> Options {
@@ -87,11 +97,10 @@ struct Author {
 pub fn script(rng: &mut Rng, calls: usize, cuts: bool) -> Vec<Step> {
     let keys = keys(rng);
     let ranges = *rng.pick(&[2, 10, 25, 50]);
-    let rng = Rng::new(rng.next());
-    let mut author = Author { rng, keys, live: [false; NAMES.len()], queue: 0..0, ranges, cuts };
+    let mut author = Author { rng: rng.part(), keys, live: [false; NAMES.len()], queue: 0..0, ranges, cuts };
     let mut script = vec![Step::Create(0)];
     author.live[0] = true;
-    while script.len() < calls {
+    while script.len() < calls && !author.rng.is_over() {
         script.push(author.step());
     }
     script
@@ -100,7 +109,11 @@ pub fn script(rng: &mut Rng, calls: usize, cuts: bool) -> Vec<Step> {
 impl Author {
     fn step(&mut self) -> Step {
         match self.rng.below(100) {
-            0..38 => self.commit(),
+            0..30 => self.commit(),
+            30..34 => self.commit_if(),
+            34..37 => Step::Submit(self.rng.below(SLOTS), self.writes()),
+            37 if self.rng.one_in(2) => Step::Await(self.rng.below(SLOTS)),
+            37 => Step::Told(self.rng.one_in(2)),
             38..41 => self.queue(),
             41..47 => Step::Get(self.reader(), (0..1 + self.rng.below(8)).map(|_| self.key()).collect()),
             47..57 => Step::Scan(self.reader(), self.range(), self.ways()),
@@ -115,7 +128,8 @@ impl Author {
             92..96 => Step::Flush,
             96 => Step::Sync,
             97 => Step::Tune(self.rng.below(NAMES.len()), keyspace_options(&mut self.rng)),
-            98 if self.rng.one_in(3) => Step::Verify,
+            98 if self.rng.one_in(4) => Step::Verify,
+            98 if self.rng.one_in(4) => Step::Look(self.rng.below(3)),
             98 => self.reopen(),
             99 if self.rng.one_in(2) => Step::Compact(self.name(), self.range()),
             99 if self.rng.one_in(2) => Step::Checkpoint(self.rng.below(3)),
@@ -124,7 +138,7 @@ impl Author {
     }
 
     fn reopen(&mut self) -> Step {
-        let cut = End::Cut(self.rng.next() % 1000);
+        let cut = End::Cut(self.rng.below(1000) as u64);
         let end = *self.rng.pick(&[End::Close, End::Drop, cut, cut]);
         let end = if self.cuts || !matches!(end, End::Cut(_)) { end } else { End::Drop };
         Step::Reopen(end, self.rng.below(3))
@@ -216,12 +230,36 @@ impl Author {
     }
 
     fn commit(&mut self) -> Step {
+        Step::Commit(self.durability(), self.writes())
+    }
+
+    fn writes(&mut self) -> Vec<Write> {
         let count = match self.rng.below(30) {
             0 => 60,
             1..8 => 1 + self.rng.below(20),
             _ => 1 + self.rng.below(3),
         };
-        Step::Commit(self.durability(), (0..count).map(|_| self.write()).collect())
+        (0..count).map(|_| self.write()).collect()
+    }
+
+    /// Conditions on what was written to before, of which some hold.
+    fn commit_if(&mut self) -> Step {
+        let requires = (0..1 + self.rng.below(2)).map(|_| self.require()).collect();
+        let count = self.rng.below(3);
+        Step::Try(self.durability(), requires, (0..count).map(|_| self.write()).collect())
+    }
+
+    fn require(&mut self) -> Require {
+        let key = self.key();
+        let one = (Bound::Included(key.clone()), Bound::Included(key));
+        let range = if self.rng.one_in(2) { one } else { self.range() };
+        let is = match self.rng.below(8) {
+            0..2 => Is::Absent,
+            2..4 => Is::Present,
+            4 => Is::Value(Bytes::new()),
+            _ => Is::Unchanged(self.rng.below(SLOTS)),
+        };
+        Require { name: self.name(), range, is }
     }
 
     fn write(&mut self) -> Write {

@@ -1,7 +1,7 @@
 //! Makes a failing script short: whatever can be left out without the failure going away is left
 //! out, first large pieces, then single calls, then the operations of batches.
 
-use super::machine::{Failure, Machine, Setup};
+use super::machine::{Failure, Machine, Outcome, Setup};
 use super::{Step, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const RUNS: usize = 1500;
 
 /// Runs a script; a panic of the engine is a failure like any other.
-pub fn attempt(setup: &Setup, script: &[Step]) -> Result<u64, (usize, Failure)> {
+pub fn attempt(setup: &Setup, script: &[Step]) -> Result<Outcome, (usize, Failure)> {
     catch_unwind(AssertUnwindSafe(|| Machine::run(setup, script))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
@@ -56,9 +56,9 @@ pub fn shrink(script: &[Step], fails: impl Fn(&[Step]) -> bool) -> Vec<Step> {
 }
 
 /// Runs a script. If it fails, panics with the shortest one that does.
-pub fn run(name: &str, setup: &Setup, script: &[Step]) -> u64 {
+pub fn run(name: &str, setup: &Setup, script: &[Step]) -> Outcome {
     let (at, Failure(why)) = match attempt(setup, script) {
-        Ok(answers) => return answers,
+        Ok(outcome) => return outcome,
         Err(failure) => failure,
     };
     let upto = &script[..(at + 1).min(script.len())];

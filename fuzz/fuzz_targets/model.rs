@@ -1,0 +1,5 @@
+//! See `model` in tests/it/fuzz.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| esker_fuzz::model(data));
