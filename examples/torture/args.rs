@@ -14,7 +14,7 @@ torture: real processes on a real disk, killed and cut off, and what they leave 
     torture sim       [--cycles N] [--fs NAME]  the simulated disk is held against a file system
     torture full      [--cycles N]              a small file system fills up and grows
     torture preload   [--cycles N]              calls fail, by a library that cc compiles
-    torture controls                            that lies are caught, and the truth is not
+    torture controls                            lies must be caught, and the truth must not
 
     --cycles N   how many times (default: 200; of power 50,
                  of sim and preload 100, of full 5)

@@ -44,8 +44,13 @@ fn hold_all(args: &Args, work: &Work, seen: &mut Seen) -> Outcome {
             }
         }
     }
-    for (lie, must) in [(None, false), (Some(Lie::Ahead), true)] {
-        seen.hold(&format!("full, {lie:?}"), must, full::control(args, work, lie).err())?;
+    match full::possible(work) {
+        Err(e) => println!("skipped: controls of full: {e}"),
+        Ok(()) => {
+            for (lie, must) in [(None, false), (Some(Lie::Ahead), true)] {
+                seen.hold(&format!("full, {lie:?}"), must, full::control(args, work, lie).err())?;
+            }
+        }
     }
     for kind in Kind::ALL {
         let name = kind.name();

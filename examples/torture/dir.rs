@@ -32,6 +32,8 @@ pub enum Span {
     Open(Duration),
     /// From its telling of so many steps, or from long after the open.
     Made(u64, Duration),
+    /// From the moment it begins to close the database, after so many steps of each writer.
+    Close(u64, Duration),
 }
 
 impl Span {
@@ -40,11 +42,12 @@ impl Span {
     pub fn draw(rng: &mut Rng) -> Span {
         let mut long = |most: u64| Duration::from_micros(rng.next() % most);
         let (opening, short) = (long(15_000), long(5_000));
-        match rng.below(8) {
+        match rng.below(9) {
             0 => Span::Start(opening),
             1 | 2 => Span::Open(short),
             3..6 => Span::Made(rng.next() % 40, short),
-            _ => Span::Made(rng.next() % 300, short),
+            6 | 7 => Span::Made(rng.next() % 300, short),
+            _ => Span::Close(rng.next() % 20, short),
         }
     }
 }
@@ -73,7 +76,11 @@ impl Dir {
 
     /// One life of a child, which ends by `death`, and at the latest by being killed then.
     pub fn live(&mut self, log: &Path, span: Span, death: impl FnOnce() -> Outcome) -> Outcome<Life> {
-        let life = live(log, &self.orders, span, death)?;
+        let mut orders = self.orders.clone();
+        if let Span::Close(steps, _) = span {
+            orders.steps = Some(steps);
+        }
+        let life = live(log, &orders, span, death)?;
         self.exists |= life.told.contains(&Told::Open);
         Ok(life)
     }
@@ -206,11 +213,14 @@ fn live(log: &Path, orders: &Orders, span: Span, death: impl FnOnce() -> Outcome
                 match (&more, span) {
                     (Told::Open, Span::Open(long)) => (dies, until) = (true, Instant::now() + long),
                     (Told::Open, Span::Made(..)) => (dies, until) = (true, Instant::now() + LONGEST),
+                    (Told::Done, Span::Close(_, long)) => (dies, until) = (true, Instant::now() + long),
                     (Told::Made { .. }, Span::Made(n, long)) if steps == n => until = Instant::now() + long,
                     _ => {}
                 }
                 told.push(more);
             }
+            // It was through with closing.
+            Heard::End if dies && matches!(span, Span::Close(..)) => break,
             Heard::End => {
                 let last = told.iter().rev().find(|t| matches!(t, Told::Failed { .. }));
                 return Err(format!("the child has ended by itself: {last:?} {}", child.log()).into());

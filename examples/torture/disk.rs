@@ -79,6 +79,14 @@ pub fn go_inside() -> Outcome {
     Err(again.exec().into())
 }
 
+/// Nothing is mounted where it would stay.
+fn need_inside() -> Outcome {
+    match std::env::var_os(INSIDE) {
+        Some(_) => Ok(()),
+        None => Err("this needs root, and a mount namespace".into()),
+    }
+}
+
 /// A mounted image. Unmounted when dropped.
 pub struct Disk {
     kind: Kind,
@@ -92,6 +100,7 @@ pub struct Disk {
 impl Disk {
     /// A new file system, made and mounted below `work`, in one of several ways.
     pub fn new(work: &Path, kind: Kind, rng: &mut Rng) -> Outcome<Disk> {
+        need_inside()?;
         let (image, mount) = (work.join("image"), work.join("disk"));
         let (how, options) = rng.pick(kind.ways());
         File::create(&image)?.set_len(kind.bytes())?;
@@ -165,6 +174,7 @@ pub struct Tmpfs {
 
 impl Tmpfs {
     pub fn new(work: &Path, bytes: u64) -> Outcome<Tmpfs> {
+        need_inside()?;
         let mount = work.join("memory");
         create_dir_all(&mount)?;
         let size = format!("size={bytes}");
@@ -210,7 +220,7 @@ pub fn call<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -
     let out = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
     if !out.status.success() {
         let text = String::from_utf8_lossy(&out.stderr);
-        return Err(format!("{program}: {} ({})", text.trim(), out.status).into());
+        return Err(format!("{program}: {}", text.trim().trim_start_matches(&format!("{program}: "))).into());
     }
     Ok(())
 }

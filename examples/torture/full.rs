@@ -32,7 +32,7 @@ struct Counts {
 
 pub fn run(args: &Args) -> Outcome {
     let mut work = Work::new(args)?;
-    if let Err(e) = Tmpfs::new(work.path(), SMALL).and_then(|disk| disk.resize(SMALL + MORE)) {
+    if let Err(e) = possible(&work) {
         println!("skipped: full: {e}");
         return Ok(());
     }
@@ -51,6 +51,11 @@ pub fn run(args: &Args) -> Outcome {
          0 failures"
     );
     Ok(())
+}
+
+/// Whether a file system in memory can be made here.
+pub fn possible(work: &Work) -> Outcome {
+    Tmpfs::new(work.path(), SMALL)?.resize(SMALL + MORE)
 }
 
 /// One file system, for the controls: where the child lies, the error is what was caught.

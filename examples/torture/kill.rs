@@ -18,6 +18,7 @@ const LIFE: usize = 50;
 pub struct Counts {
     kills: u64,
     opening: u64,
+    closing: u64,
     recovering: u64,
     acks: u64,
     steps: u64,
@@ -29,9 +30,9 @@ pub struct Counts {
 pub fn run(args: &Args) -> Outcome {
     let mut work = Work::new(args)?;
     let counts = cycles(args, &work, args.cycles.unwrap_or(200), None).map_err(|e| work.keep(e))?;
-    let Counts { kills, opening, recovering, acks, steps, torn, copies, dirs } = counts;
+    let Counts { kills, opening, closing, recovering, acks, steps, torn, copies, dirs } = counts;
     println!(
-        "proof: kill: {kills} kills, {opening} of them before the database was open and {recovering} in \
+        "proof: kill: {kills} kills, {opening} of them before the database was open, {closing} while it closed and {recovering} in \
          recoveries, {dirs} directories, {acks} commits acknowledged, {steps} found, {torn} torn tails, \
          {copies} checkpoints, 0 failures"
     );
@@ -65,6 +66,7 @@ fn one(rng: &mut Rng, work: &Work, dir: &mut Dir, counts: &mut Counts) -> Outcom
     let life = dir.live(&work.log(), Span::draw(rng), || Ok(()))?;
     let claims = life.claims(End::Killed)?;
     counts.kills += 1;
+    counts.closing += u64::from(life.told.contains(&Told::Done));
     counts.opening += u64::from(!life.told.contains(&Told::Open));
     counts.acks += acknowledged(&claims.acks, Level::Buffered);
     if rng.one_in(4) {

@@ -20,6 +20,7 @@ const LIFE: usize = 25;
 pub struct Counts {
     cuts: u64,
     opening: u64,
+    closing: u64,
     recovering: u64,
     after: u64,
     with_journal: u64,
@@ -40,11 +41,23 @@ pub fn run(args: &Args) -> Outcome {
             continue;
         }
         let counts = cycles(args, &work, kind, args.cycles.unwrap_or(50), None).map_err(|e| work.keep(e))?;
-        let Counts { cuts, opening, recovering, after, with_journal, disks, acks, steps, lost, torn, copies } =
-            counts;
+        let Counts {
+            cuts,
+            opening,
+            closing,
+            recovering,
+            after,
+            with_journal,
+            disks,
+            acks,
+            steps,
+            lost,
+            torn,
+            copies,
+        } = counts;
         println!(
             "proof: power: {name}: {cuts} power cuts, {opening} of them before the database was open, \
-             {recovering} in recoveries and {after} after a close, {with_journal} kept the file system's \
+             {closing} while it closed, {recovering} in recoveries and {after} after a close, {with_journal} kept the file system's \
              journal; {disks} disks, {acks} commits acknowledged as durable, {steps} found, {lost} buffered \
              ones lost, {torn} torn tails, {copies} checkpoints, 0 failures"
         );
@@ -98,6 +111,7 @@ fn one(rng: &mut Rng, work: &Work, disk: &mut Disk, dir: &mut Dir, counts: &mut 
     let life = dir.live(&work.log(), span, || Ok(disk.cut(cut)?))?;
     disk.restart()?;
     let claims = life.claims(End::Cut)?;
+    counts.closing += u64::from(life.told.contains(&Told::Done));
     counts.opening += u64::from(!life.told.contains(&Told::Open));
     counts.acks += acknowledged(&claims.acks, Level::Durable);
     if rng.one_in(4) {

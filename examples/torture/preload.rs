@@ -52,6 +52,8 @@ const KINDS: [&str; 4] = ["Io", "DiskFull", "ReadOnly", "Closed"];
 #[derive(Default)]
 pub struct Counts {
     points: u64,
+    /// Points at which a call failed: the others lay beyond the last one.
+    reached: u64,
     /// Calls that failed, by what and how.
     failed: BTreeMap<(&'static str, &'static str), u64>,
     /// Errors told by the writer, by kind.
@@ -108,8 +110,9 @@ pub fn run(args: &Args) -> Outcome {
         );
     }
     println!(
-        "proof: preload: {} points, {} calls failed, errors {}, {} commits acknowledged, 0 failures",
+        "proof: preload: {} points, {} of them reached, {} calls failed, errors {}, {} commits acknowledged, 0 failures",
         counts.points,
+        counts.reached,
         counts.failed.values().sum::<u64>(),
         list(counts.errors.iter().map(|(kind, n)| format!("{kind} {n}")).collect()),
         counts.acks
@@ -119,8 +122,7 @@ pub fn run(args: &Args) -> Outcome {
 
 /// So many points; where calls lie, the error is what was caught.
 pub fn points(args: &Args, work: &Work, library: &Library, points: u64, calls: Calls) -> Outcome<Counts> {
-    let mut counts = Counts { seen: [8; CALLS.len()], ..Counts::default() };
-    let mut most = [0; CALLS.len()];
+    let mut counts = Counts::default();
     let mut dir = None;
     for point in 0..points {
         let mut rng = Rng::new(&[args.seed, point, 11]);
@@ -133,36 +135,27 @@ pub fn points(args: &Args, work: &Work, library: &Library, points: u64, calls: C
         };
         dir.orders.steps = Some(STEPS);
         let fault = Fault::draw(&mut rng, &counts.seen, calls);
-        one(work, library, dir, &fault, &mut counts, &mut most).map_err(|e| {
+        one(work, library, dir, &fault, &mut counts).map_err(|e| {
             let Fault { call, nth, times, with } = fault;
             format!(
                 "point {point} (--seed {}; {}): {} number {nth}, {times} times, {}: {e}",
                 args.seed, dir.orders.setup, CALLS[call].0, with.0
             )
         })?;
-        counts.points += 1;
         progress(point + 1, points, "points");
     }
-    counts.seen = most;
     Ok(counts)
 }
 
-fn one(
-    work: &Work,
-    library: &Library,
-    dir: &mut Dir,
-    fault: &Fault,
-    counts: &mut Counts,
-    most: &mut [u64; CALLS.len()],
-) -> Outcome {
+fn one(work: &Work, library: &Library, dir: &mut Dir, fault: &Fault, counts: &mut Counts) -> Outcome {
     let (life, log) = library.live(&work.log(), &dir.orders, fault)?;
     let (seen, hits) = library.counts()?;
     for (call, seen) in seen.into_iter().enumerate() {
-        most[call] = most[call].max(seen);
-        // The next points are spread over as many calls as there are.
-        counts.seen[call] = most[call].max(8);
+        counts.seen[call] = counts.seen[call].max(seen);
     }
+    counts.points += 1;
     if hits > 0 {
+        counts.reached += 1;
         *counts.failed.entry((CALLS[fault.call].0, fault.with.0)).or_default() += hits;
     }
     // What was interrupted or done by half is tried again, and nobody hears of it.
@@ -186,7 +179,7 @@ impl Fault {
     fn draw(rng: &mut Rng, seen: &[u64; CALLS.len()], calls: Calls) -> Fault {
         let call = if calls == Calls::Lie { 0 } else { rng.below(CALLS.len()) };
         let with = if calls == Calls::Lie { LOST } else { rng.pick(CALLS[call].1) };
-        let nth = if calls == Calls::Work { u64::MAX } else { 1 + rng.next() % seen[call].max(1) };
+        let nth = if calls == Calls::Work { u64::MAX } else { 1 + rng.next() % seen[call].max(8) };
         // Nobody is interrupted for ever.
         let most = if with == EINTR { 3 } else { u64::MAX };
         Fault { call, nth, times: rng.pick(&[1, 1, 2, most]), with }

@@ -17,7 +17,7 @@ use crate::db::open;
 use crate::error::{Error, Result, closed};
 use crate::fs::names::Name;
 use crate::fs::{read_exact_at, write_all_at};
-use crate::ids::Seq;
+use crate::ids::{FileNo, Seq};
 use crate::journal::Segment;
 use crate::mutant::Mutant;
 use crate::version::{self, SegmentState, State};
@@ -71,19 +71,23 @@ impl Core {
         if names.iter().any(|(name, _)| Name::parse(name) != Some(Name::Lock)) {
             return Err(Error::invalid("the directory for a checkpoint is not empty").in_file(dir));
         }
-        let moment = self.moment()?;
+        let Moment { seq, mut state, _views } = self.moment()?;
         let mut copy = Copy { core: self, dir, made: Vec::new() };
-        for (name, len) in files(&moment.state) {
+        for (name, len) in files(&state) {
             copy.add(name, len)?;
         }
         if !Mutant::CheckpointUnsynced.on() {
             open::sync_names(fs, dir)?;
         }
-        copy.made.push(Name::Manifest(moment.state.next_file));
-        let salt = self.salts.lock().next();
-        version::found(fs, dir, moment.state, salt)?;
+        let (salt, far) = {
+            let mut salts = self.salts.lock();
+            (salts.next(), salts.next())
+        };
+        state.next_file = FileNo(state.next_file.0 + apart(far));
+        copy.made.push(Name::Manifest(state.next_file));
+        version::found(fs, dir, state, salt)?;
         copy.made.clear();
-        Ok(moment.seq)
+        Ok(seq)
     }
 
     /// Parts the journal: what is before is sealed and part of the copy.
@@ -117,6 +121,12 @@ impl Core {
         state.next_keyspace = state.next_keyspace.max(self.registry.lock().next_id);
         Ok((seq, state, self.all_views()))
     }
+}
+
+/// How far ahead the copy begins to number its files. Both have one id, so nothing else tells what the
+/// one left on the disk, when it is removed, from what the other writes there next.
+fn apart(random: u64) -> u64 {
+    (1 + random % (1 << 16)) << 20
 }
 
 /// What the copy is to hold.

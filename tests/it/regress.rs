@@ -1,6 +1,7 @@
 //! Bugs that were found, each as a small run that showed it.
 
 use crate::hook::{Doing, HookFs};
+use esker::fs::Fs;
 use esker::fs::fault::{Fault, FaultFs, Op, Rule};
 use esker::fs::sim::SimFs;
 use esker::{Db, Durability, ErrorKind, Expect, Keyspace, Options, Prefix};
@@ -413,25 +414,32 @@ fn a_segment_given_up_by_an_opening_is_not_left_over() {
     assert!(files(&sim, "journal") < journals, "what was not needed went");
 }
 
-/// A segment that could not be opened or read left a gap in the journal, which was told as damage.
+/// A segment that could not be opened or read left a gap in the journal, which was told as damage; so
+/// was the header of a sealed one.
 #[test]
 fn what_verify_cannot_read_is_not_damaged() {
-    let sim = Arc::new(SimFs::new(1));
-    let faults = Arc::new(FaultFs::new(sim));
-    let db = open(&small(), &faults);
-    let a = db.keyspace("a").unwrap();
-    for i in 0..30u8 {
-        a.put([i], [7; 1000]).unwrap();
+    for seal in [false, true] {
+        let sim = Arc::new(SimFs::new(1));
+        let faults = Arc::new(FaultFs::new(sim));
+        let db = open(&small(), &faults);
+        let a = db.keyspace("a").unwrap();
+        for i in 0..15u8 {
+            a.put([i], [7; 1000]).unwrap();
+        }
+        db.sync().unwrap();
+        if seal {
+            db.checkpoint("/copy").unwrap();
+        }
+        assert!(db.verify().unwrap().is_ok());
+        for op in [Op::OpenRead, Op::Len, Op::Read] {
+            faults.fail_in(".journal", Rule { op, nth: 1, kind: Fault::Io, forever: true });
+            let damage = db.verify().unwrap().damage;
+            assert!(!damage.is_empty(), "{op:?}");
+            assert!(damage.iter().all(|e| e.kind() == ErrorKind::Io), "{op:?}: {damage:?}");
+            faults.clear();
+        }
+        assert!(db.verify().unwrap().is_ok());
     }
-    db.sync().unwrap();
-    assert!(db.verify().unwrap().is_ok());
-    for op in [Op::OpenRead, Op::Len, Op::Read] {
-        faults.fail_in(".journal", Rule { op, nth: 1, kind: Fault::Io, forever: true });
-        let damage = db.verify().unwrap().damage;
-        assert!(!damage.is_empty() && damage.iter().all(|e| e.kind() == ErrorKind::Io), "{op:?}: {damage:?}");
-        faults.clear();
-    }
-    assert!(db.verify().unwrap().is_ok());
 }
 
 /// Of a segment whose end was cut off, behind all that it held, verification said nothing, and the
@@ -450,4 +458,68 @@ fn a_segment_that_was_cut_is_seen_by_verification() {
     assert!(damage[0].to_string().contains("was cut"), "{damage:?}");
     let refused = Db::open(DIR, small().fs(Arc::new(sim.crash(1)))).unwrap_err();
     assert!(refused.is_corruption() && refused.file() == Some(&path), "{refused:?}");
+}
+
+/// A copy went on with the numbers of the original. Removed, it left a manifest on the disk that had the
+/// number which the original's next opening gives to its own; where that lay in the same place and
+/// the power went before it was written, the old one showed, was complete, and was taken for it.
+#[test]
+fn what_a_removed_copy_leaves_on_the_disk_is_not_taken_for_ours() {
+    let sim = Arc::new(SimFs::new(1));
+    let db = open(&small(), &sim);
+    let a = db.keyspace("a").unwrap();
+    a.put("k", "in the copy").unwrap();
+    db.checkpoint("/copy").unwrap();
+    a.put("l", "later").unwrap();
+    drop((a, db));
+    let manifest = |sim: &SimFs, dir: &str| {
+        let mut files =
+            sim.files().into_iter().filter(|(path, _)| path.starts_with(dir) && is(path, "manifest"));
+        files.next().unwrap().0
+    };
+    let left = sim.read(manifest(&sim, "/copy")).unwrap();
+    // Where the next opening puts its manifest, with what lay there before.
+    let next = sim.crash(1);
+    drop(open(&small(), &Arc::new(next.clone())));
+    let fresh = sim.create(&manifest(&next, DIR)).unwrap();
+    esker::fs::write_all_at(&*fresh, &left, 0).unwrap();
+    let db = open(&small(), &sim);
+    assert_eq!(keys(&db.keyspace("a").unwrap()), ["k", "l"]);
+    assert!(manifest(&sim, DIR) > manifest(&next, DIR));
+}
+
+/// A process that dies within the write that begins a segment may leave one of the two copies of its
+/// header; read-only, where nothing is written again, verification called that damage, as if all
+/// that was read were durable.
+#[test]
+fn what_a_death_leaves_half_written_is_not_damaged() {
+    let sim = SimFs::new(1);
+    let options = small().fs(Arc::new(sim.clone()));
+    let a = Db::open(DIR, options.clone()).unwrap().keyspace("a").unwrap();
+    let created = sim.ops();
+    for i in 0..20u8 {
+        a.put([i], [i; 1000]).unwrap();
+        if i % 16 == 7 {
+            a.db().sync().unwrap();
+        }
+    }
+    let mut headers = 0;
+    for op in created..=sim.ops() {
+        // Everything is left, or something.
+        for choice in [1, 70, 71, 72] {
+            let disk = sim.crash_at(op, choice);
+            for read_only in [true, false] {
+                let left = options.clone().fs(Arc::new(disk.clone())).read_only(read_only);
+                let found = Db::open(DIR, left).unwrap().verify().unwrap();
+                assert!(
+                    found.is_ok(),
+                    "{op} {choice} {read_only}: {found}\n{:?}",
+                    sim.log()[op as usize - 1]
+                );
+            }
+        }
+        let done = &sim.log()[op as usize - 1];
+        headers += u32::from(done.contains(".journal") && done.ends_with(" at 0"));
+    }
+    assert!(headers > 1, "{:#?}", sim.log());
 }

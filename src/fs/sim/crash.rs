@@ -84,6 +84,8 @@ struct Fate {
     tear: Option<Tear>,
     /// The newest file with unsynced data.
     newest: Option<u64>,
+    /// The files that have a name as the program sees it: nobody else gets their space.
+    named: BTreeSet<u64>,
     seed: u64,
 }
 
@@ -103,7 +105,7 @@ impl Fate {
         };
         let dirty = |id: &u64| disk.files.get(id).is_some_and(|f| !f.dirty.is_empty());
         let newest = reachable.iter().copied().rev().find(dirty);
-        Fate { rule, decided: 0, seed: rng.next(), rng, tear, newest }
+        Fate { rule, decided: 0, seed: rng.next(), rng, tear, newest, named: disk.named() }
     }
 
     /// The bit of the next thing in doubt.
@@ -196,11 +198,11 @@ impl Fate {
         }
     }
 
-    /// The bytes of some other file, there or long gone: its place on the disk may have been this
-    /// one's before. Half the time one of the same kind: what fits is what is dangerous.
+    /// The bytes of some file that was removed or lost: its place on the disk may be this one's now.
+    /// Half the time one of the same kind: what fits is what is dangerous.
     fn old_content(&mut self, disk: &Disk, file: u64) -> Option<Arc<Content>> {
-        let mut others: Vec<&Inode> = disk.files.iter().filter(|(id, _)| **id != file).map(|f| f.1).collect();
-        others.retain(|other| other.live.len > 0);
+        let gone = |(id, f): &(&u64, &Inode)| f.live.len > 0 && !self.named.contains(id);
+        let mut others: Vec<&Inode> = disk.files.iter().filter(gone).map(|f| f.1).collect();
         let kind = |inode: &Inode| inode.path.extension().map(ToOwned::to_owned);
         let mine = disk.files.get(&file).and_then(kind);
         if self.rng.coin(4) && others.iter().any(|other| kind(other) == mine) {

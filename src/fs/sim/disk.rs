@@ -173,6 +173,12 @@ impl Disk {
         versions.filter_map(|node| if let Some(Node::File(id)) = node { Some(*id) } else { None }).collect()
     }
 
+    /// The files that have a name now.
+    pub fn named(&self) -> BTreeSet<u64> {
+        let nodes = self.dirs.keys().flat_map(|dir| self.names(dir)).map(|(_, node)| node);
+        nodes.filter_map(|node| if let Node::File(id) = node { Some(id) } else { None }).collect()
+    }
+
     fn set_name(&mut self, path: &Path, node: Option<Node>) {
         if let Some((dir, name)) = split(path) {
             let dir = self.dirs.entry(dir.to_path_buf()).or_default();

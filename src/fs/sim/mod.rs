@@ -51,9 +51,9 @@
 //! - **The length** of a file may survive without its data, its data without the length (and is
 //!   then cut off), and of one that grew any length on the way.
 //! - **Space never written** (allocated or skipped) reads as zeros until a crash. After one, even
-//!   when the length had been synced, it may show garbage or what another file, there or removed,
-//!   once held at the same offset, and goes on showing it. Zeros found there may yet become garbage
-//!   in the next crash.
+//!   when the length had been synced, it may show garbage or what another file, removed or lost by
+//!   then, once held at the same offset, and goes on showing it. Zeros found there may yet become
+//!   garbage in the next crash.
 //! - **A name** created, removed or linked since its directory was last synced stands for what it
 //!   stood for then, for what it does now, or for anything between. A file that comes back so has
 //!   its bytes. There are no renames, for there are none in [`Fs`].
@@ -89,6 +89,9 @@
 //! seed too ([`Fs::random`]): a run of the engine without threads (`workers(0)`) is the same to the
 //! byte each time.
 //!
+//! [`SimFs::allows`] asks the other way round: whether what was found on some disk is one of these states.
+//! By that the model is held against real file systems (`examples/torture`).
+//!
 //! Not simulated: sectors going bad on their own ([`SimFs::damage`] does that by hand), failing
 //! calls (see [`fault`](crate::fs::fault)), permissions, symbolic links, `..` in paths.
 
@@ -104,7 +107,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub use allows::{Survived, Tally, Tree};
 use content::{Content, SECTOR, mix};
 use disk::{Disk, Node, Op, is_root, split};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -355,9 +358,7 @@ impl State {
         if more == 0 {
             return Ok(());
         }
-        let named = self.disk.dirs.keys().flat_map(|dir| self.disk.names(dir));
-        let mut files: BTreeSet<u64> =
-            named.filter_map(|(_, node)| if let Node::File(id) = node { Some(id) } else { None }).collect();
+        let mut files = self.disk.named();
         files.extend(self.open.keys());
         let used: u64 = files.iter().map(|&id| self.live(id).len).sum();
         if used.saturating_add(more) > capacity {

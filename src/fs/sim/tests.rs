@@ -4,6 +4,7 @@
 use super::*;
 use crate::fs::os::OsFs;
 use crate::fs::{read_exact_at, write_all_at};
+use std::collections::BTreeSet;
 
 const ROOT: &str = "/";
 

@@ -170,7 +170,7 @@ pub fn cut_between(
     let mut cuts = Cuts::new(name, world, effort, seen);
     if let Some((only, op, choice)) = only() {
         if only == name {
-            cuts.effort = Effort { nested: 1, further: 2, ..effort };
+            cuts.effort.nested = 1;
             cuts.cut(op, choice);
         }
         return cuts.counts;
@@ -293,7 +293,7 @@ impl<'a> Cuts<'a> {
             let disk = self.world.sim.crash_at(op, choice);
             let (options, expected) = (&self.world.options, &self.world.states[copy.commits]);
             let what = format!("{}: {what}: {}", self.name, copy.dir);
-            let left = check_cut(&copy.dir, &disk, options, expected, (op + choice) % 4 == 0, &what);
+            let left = check_cut(&copy.dir, &disk, options, expected, (op + choice).is_multiple_of(4), &what);
             self.counts.copies[left as usize] += 1;
             whole |= u64::from(left == Left::Whole) << n;
         }

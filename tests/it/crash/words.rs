@@ -89,6 +89,6 @@ fn a_sample_of_cuts_in_short_words() {
 fn all_cuts_in_all_words() {
     let mut counts = Counts::default();
     let longest = number("ESKER_CRASH_WORDS").unwrap_or(4);
-    let words = cut_words(longest as u32, |_| thorough(32), &mut counts);
+    let words = cut_words(longest as u32, |_| thorough(5, 50), &mut counts);
     counts.print(&format!("proof: crash: {words} words of up to {longest} calls"));
 }

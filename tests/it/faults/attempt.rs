@@ -1,7 +1,7 @@
 //! A run in which any call may fail, and what must be true during and after it.
 
 use super::cases::{Call, Case, is_possible};
-use super::kinds::{is_fair, is_rot, may_end, must_end, takes_back};
+use super::kinds::{is_fair, is_rot, may_end, must_end};
 use crate::rng::Rng;
 use crate::state::{State, state, try_state};
 use crate::world::{DIR, Step, World, random_step};
@@ -43,8 +43,11 @@ impl Attempt {
 
     /// From now on this goes wrong, five times where it cannot be for good.
     pub fn fail(&mut self, rule: Rule) {
-        if matches!(rule.kind, Fault::FlipBit(_)) {
-            self.world.losses = Some(0);
+        match rule.kind {
+            Fault::FlipBit(_) => self.world.losses = Some(0),
+            // A system that takes back what it was given: no promise is left but those of syncs.
+            Fault::Revert => self.world.keeps = false,
+            _ => {}
         }
         if rule.kind == Fault::Interrupted && rule.forever {
             // A system that is interrupted for good is a system that hangs.
@@ -160,7 +163,7 @@ impl Attempt {
 
     /// Closes, and reads without writing.
     fn look(&mut self) -> esker::Result<()> {
-        let Some(db) = self.world.db.take() else { return Ok(()) };
+        let Some(db) = self.world.let_go() else { return Ok(()) };
         db.close()?;
         let options = self.world.options.clone().fs(Arc::new(self.faults.clone())).read_only(true);
         let files = self.world.sim.files();
@@ -274,7 +277,7 @@ impl Attempt {
         }
         if self.flipped() && !self.over {
             // A map may show a wrong bit for as long as it lives.
-            self.world.db = None;
+            drop(self.world.let_go());
             self.open();
         }
         if let Some(db) = &self.world.db
@@ -305,7 +308,7 @@ impl Attempt {
 
     /// The process ends in order, and the next one finds a good disk.
     pub fn close(mut self) -> usize {
-        if let Some(Err(e)) = self.world.db.take().map(Db::close) {
+        if let Some(Err(e)) = self.world.let_go().map(Db::close) {
             self.note(&e);
         }
         self.faults.clear();
@@ -328,10 +331,7 @@ impl Attempt {
             Err(e) if rotten && e.is_corruption() && e.file().is_some() => return,
             found => found.unwrap_or_else(|e| panic!("{what}: {e:?}")),
         };
-        // A system that takes back what it was given, in another file or before, keeps no promise
-        // but those of syncs.
-        let process = process && !self.faults.struck().iter().any(takes_back);
-        let (least, _) = world.bounds(op, process);
+        let (least, _) = world.bounds(op, process && world.keeps);
         let expected = match (&world.unknown, world.seqs.binary_search(&seq)) {
             (_, Ok(at)) => {
                 assert!(at >= least || rotten, "{what}: {at} commits are there, must be {least}");

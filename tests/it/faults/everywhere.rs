@@ -77,18 +77,42 @@ fn clean(case: &Case) -> Vec<(Op, u64)> {
     counts.into()
 }
 
-/// `wanted` says which points are tried.
-pub fn fail_everywhere(case: &Case, counts: &mut Counts, mut wanted: impl FnMut(&str) -> bool) {
+/// Which points are tried.
+#[derive(Clone)]
+enum Wanted {
+    All,
+    /// About so many of each case.
+    Some(u64),
+    /// One in so many.
+    OneIn(usize),
+    /// Those with this in their name.
+    Named(String),
+}
+
+impl Wanted {
+    fn includes(&self, what: &str, possible: u64, rng: &mut Rng) -> bool {
+        match self {
+            Wanted::All => true,
+            Wanted::Some(n) => (rng.below(possible as usize) as u64) < *n,
+            Wanted::OneIn(n) => rng.one_in(*n),
+            Wanted::Named(name) => what.contains(name.as_str()),
+        }
+    }
+}
+
+fn fail_everywhere(case: &Case, counts: &mut Counts, wanted: &Wanted) {
     let before = counts.points;
-    let mut bits = Rng::new(7);
-    for (op, count) in clean(case) {
+    let (mut bits, mut rng) = (Rng::new(7), Rng::new(counts.operations));
+    let clean = clean(case);
+    let possible = clean.iter().map(|(op, count)| count * 2 * kinds(*op, 0).len() as u64).sum();
+    for (op, count) in clean {
         counts.operations += count;
         for nth in 1..=count {
             for kind in kinds(op, bits.next() >> 8) {
                 for forever in [false, true] {
                     let how = if forever { "from then on" } else { "once" };
                     let what = format!("{}: {op:?} {nth} of {count}: {kind:?} {how}", case.name);
-                    if wanted(&what) {
+                    if wanted.includes(&what, possible, &mut rng) {
                         let rule = Rule { op, nth, kind, forever };
                         Point { case, rule, what }.try_run(counts);
                         *counts.by_op.entry(format!("{op:?}")).or_default() += 1;
@@ -116,18 +140,18 @@ impl Counts {
     }
 }
 
-fn all(recoveries: usize, one_in: usize) -> Counts {
-    let only = std::env::var("ESKER_POINT").ok();
-    let one_in = std::env::var("ESKER_FAULTS").map_or(one_in, |n| n.parse().expect("a number"));
-    let mut rng = Rng::new(3);
+/// Runs of all cases. The environment may want other points than the test does.
+fn all(recoveries: usize, one_way: bool, wanted: Wanted) -> Counts {
+    let wanted = match (std::env::var("ESKER_POINT"), std::env::var("ESKER_FAULTS")) {
+        (Ok(name), _) => Wanted::Named(name),
+        (_, Ok(n)) => Wanted::OneIn(n.parse().expect("ESKER_FAULTS is a number")),
+        _ => wanted,
+    };
     let mut counts = Counts::default();
-    for case in cases::all(recoveries) {
-        let (begun, before) = (std::time::Instant::now(), counts.points);
-        fail_everywhere(&case, &mut counts, |what| match &only {
-            Some(only) => what.contains(only.as_str()),
-            None => rng.one_in(one_in),
-        });
-        println!("{}: {} points, {:?}", case.name, counts.points - before, begun.elapsed());
+    for case in cases::all(recoveries, one_way) {
+        let before = counts.points;
+        fail_everywhere(&case, &mut counts, &wanted);
+        println!("{}: {} points", case.name, counts.points - before);
     }
     counts.print();
     counts
@@ -135,20 +159,20 @@ fn all(recoveries: usize, one_in: usize) -> Counts {
 
 #[test]
 fn a_sample_of_all_operations_fails() {
-    let counts = all(1, 500);
+    let counts = all(1, true, Wanted::Some(12));
     assert!(counts.met > counts.points / 4 || std::env::var_os("ESKER_POINT").is_some());
 }
 
 #[test]
 #[ignore = "takes long"]
 fn all_operations_fail() {
-    all(3, 1);
+    all(3, false, Wanted::All);
 }
 
 /// What is called harmless is: the same calls, and none of them fails.
 #[test]
 fn short_and_interrupted_transfers_change_nothing() {
-    for case in cases::all(0).iter().step_by(5) {
+    for case in cases::all(0, true).iter().step_by(2) {
         let mut attempt = Attempt::new(case, 1, format!("{}, all short", case.name));
         for op in [Op::Read, Op::Write] {
             attempt.fail(Rule { op, nth: 1, kind: Fault::Short, forever: true });

@@ -88,8 +88,3 @@ pub fn is_fair(e: &Error, struck: &[Struck]) -> bool {
         _ => false,
     }
 }
-
-/// Whether what was handed to the system may be gone though the process never died.
-pub fn takes_back(s: &Struck) -> bool {
-    s.kind == Fault::Revert && s.op == Op::Sync
-}
