@@ -11,11 +11,11 @@ pub enum Expect {
     Refused,
     /// Open, with all commits whose first sequence number is below.
     Before(u64),
-    /// All commits, or, where something else is damaged, none.
+    /// Open, with all commits.
     Whole,
 }
 
-/// A position in the journal, and whether the bytes at `range` of a segment are still those.
+/// Whether the bytes at `range` of a segment, now found as `now`, are those that were written.
 fn intact(segment: &Segment, now: &[u8], range: std::ops::Range<usize>) -> bool {
     now.get(range.clone()) == segment.bytes.get(range)
 }
