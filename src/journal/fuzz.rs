@@ -207,7 +207,7 @@ impl Written {
 
     /// Any bytes instead of the records of the last segment.
     fn replace(&mut self, input: &mut Choices<'_>) {
-        let (sealed, last) = (input.byte() % 4 > 0, self.segments.len() - 1);
+        let (sealed, last) = (!input.one_in(4), self.segments.len() - 1);
         let no = self.segments[last].no;
         let damaged = self.fs.damage(path(no), |bytes| {
             bytes.truncate(DATA_START as usize);

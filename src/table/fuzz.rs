@@ -363,18 +363,19 @@ fn tombstones(input: &mut Choices<'_>) -> RangeTombstones {
 
 /// Where the sections of a table are, the footer last.
 fn sections(bytes: &[u8]) -> Vec<Range<usize>> {
-    let Some(place) = bytes.len().checked_sub(FOOTER_LEN) else { return vec![0..bytes.len()] };
-    let mut found = vec![place..bytes.len()];
-    let mut end = place;
-    for i in (0..4).rev() {
-        let len = crate::coding::u64_at(bytes, place + 8 + 12 * i).unwrap_or(0);
-        let Some(start) = usize::try_from(len).ok().and_then(|len| end.checked_sub(len)) else { break };
-        found.push(start..end);
-        end = start;
+    let mut borders = vec![bytes.len()];
+    if let Some(place) = bytes.len().checked_sub(FOOTER_LEN) {
+        borders.push(place);
+        for i in (0..4).rev() {
+            let len = crate::coding::u64_at(bytes, place + 8 + 12 * i).unwrap_or(0);
+            let end = borders[borders.len() - 1];
+            let Some(start) = usize::try_from(len).ok().and_then(|len| end.checked_sub(len)) else { break };
+            borders.push(start);
+        }
     }
-    found.push(0..end);
-    found.reverse();
-    found
+    borders.push(0);
+    borders.reverse();
+    borders.windows(2).map(|w| w[0]..w[1]).collect()
 }
 
 /// Makes every checksum right.

@@ -1,6 +1,7 @@
 //! The fuzz target for the manifest: edits, states, and the file that keeps them.
 
 use crate::choices::{Choices, edit, hurt};
+use crate::fs::names::Name;
 use crate::fs::sim::SimFs;
 use crate::fuzz::{damage, seal_record};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
@@ -161,7 +162,7 @@ fn write(input: &mut Choices<'_>) -> Written {
         ends.push(m.bytes() as usize);
     }
     states.iter().for_each(same_again);
-    let bytes = fs.read(&crate::fs::names::Name::Manifest(NO).path(Path::new("/"))).expect("a good disk");
+    let bytes = fs.read(Name::Manifest(NO).path(Path::new("/"))).expect("a good disk");
     shrink(Written { bytes, states, ends })
 }
 
