@@ -175,11 +175,15 @@ fn one(work: &Work, library: &Library, dir: &mut Dir, fault: &Fault, counts: &mu
 }
 
 impl Fault {
-    /// One at a call that is likely to be made.
+    /// One at a call that is likely to be made: lives differ in how many they make, so rather an early one.
     fn draw(rng: &mut Rng, seen: &[u64; CALLS.len()], calls: Calls) -> Fault {
         let call = if calls == Calls::Lie { 0 } else { rng.below(CALLS.len()) };
         let with = if calls == Calls::Lie { LOST } else { rng.pick(CALLS[call].1) };
-        let nth = if calls == Calls::Work { u64::MAX } else { 1 + rng.next() % seen[call].max(8) };
+        let nth = if calls == Calls::Work {
+            u64::MAX
+        } else {
+            1 + rng.next() % (1 + rng.next() % seen[call].max(8))
+        };
         // Nobody is interrupted for ever.
         let most = if with == EINTR { 3 } else { u64::MAX };
         Fault { call, nth, times: rng.pick(&[1, 1, 2, most]), with }
