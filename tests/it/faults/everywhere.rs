@@ -8,6 +8,10 @@ use esker::fs::fault::{Fault, Op, Rule};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 #[derive(Default)]
 pub struct Counts {
@@ -100,7 +104,7 @@ impl Wanted {
     }
 }
 
-fn fail_everywhere(case: &Case, counts: &mut Counts, wanted: &Wanted) {
+fn fail_everywhere(case: &Case, counts: &mut Counts, wanted: &Wanted, watch: &Watch) {
     let before = counts.points;
     let (mut bits, mut rng) = (Rng::new(7), Rng::new(counts.operations));
     let clean = clean(case);
@@ -114,6 +118,7 @@ fn fail_everywhere(case: &Case, counts: &mut Counts, wanted: &Wanted) {
                     let what = format!("{}: {op:?} {nth} of {count}: {kind:?} {how}", case.name);
                     if wanted.includes(&what, possible, &mut rng) {
                         let rule = Rule { op, nth, kind, forever };
+                        watch.at.lock().unwrap().clone_from(&what);
                         Point { case, rule, what }.try_run(counts);
                         *counts.by_op.entry(format!("{op:?}")).or_default() += 1;
                     }
@@ -148,13 +153,50 @@ fn all(recoveries: usize, one_way: bool, wanted: Wanted) -> Counts {
         _ => wanted,
     };
     let mut counts = Counts::default();
+    let watch = Watch::start();
     for case in cases::all(recoveries, one_way) {
         let before = counts.points;
-        fail_everywhere(&case, &mut counts, &wanted);
+        fail_everywhere(&case, &mut counts, &wanted, &watch);
         println!("{}: {} points", case.name, counts.points - before);
     }
+    watch.end();
     counts.print();
     counts
+}
+
+/// So long a point may take, which is thousands of times what the slowest does.
+const HANGS: Duration = Duration::from_secs(600);
+
+/// Looks on from a thread of its own, and ends the process with the name of a point that hangs.
+struct Watch {
+    at: Arc<Mutex<String>>,
+    done: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    fn start() -> Watch {
+        let at = Arc::new(Mutex::new(String::new()));
+        let (done, ended) = channel();
+        let seen = at.clone();
+        let thread = std::thread::spawn(move || {
+            let mut last = String::new();
+            while ended.recv_timeout(HANGS) == Err(RecvTimeoutError::Timeout) {
+                let now = seen.lock().unwrap().clone();
+                if now == last && !now.is_empty() {
+                    eprintln!("HANGS: ESKER_POINT='{now}'");
+                    std::process::abort();
+                }
+                last = now;
+            }
+        });
+        Watch { at, done, thread }
+    }
+
+    fn end(self) {
+        drop(self.done);
+        self.thread.join().unwrap();
+    }
 }
 
 #[test]

@@ -56,11 +56,11 @@ impl Machine {
             }
             Is::Unchanged(slot) => {
                 let kept = self.kept[*slot].as_ref()?;
-                // Of a name that changed hands there is nothing to compare.
-                if self.model.space(NAMES[*name], kept.at) != Some(space) {
+                // Of a name that changed hands, and of no keys, there is nothing to compare.
+                if self.model.space(NAMES[*name], kept.at) != Some(space) || empty(range) {
                     return None;
                 }
-                let touched = !empty(range) && self.model.touched(space, range, kept.at);
+                let touched = self.model.touched(space, range, kept.at);
                 (Expect::Unchanged(&kept.snapshot), !touched)
             }
         };
