@@ -18,7 +18,7 @@ impl Rng {
     /// Chooses what `choices` say, a byte or two for each choice. Only what does not choose (the
     /// bytes of a value) still comes from a seed.
     pub fn made(choices: &[u8]) -> Rng {
-        Rng { made: Some(choices.to_vec().into_iter()), ..Rng::new(1) }
+        Rng { made: Some(Vec::from(choices).into_iter()), ..Rng::new(1) }
     }
 
     /// A generator for a part of the run: with a seed of its own, or all choices that are left.

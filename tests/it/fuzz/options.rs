@@ -61,7 +61,7 @@ fn open(rng: &mut Rng, sim: &SimFs) -> Option<Db> {
             5 => options.cache_bytes(bytes),
             6 => options.open_files(bytes),
             7 => options.table_bytes(n),
-            8 => options.mapped(n % 2 == 0),
+            8 => options.mapped(n.is_multiple_of(2)),
             // Threads would make a run differ from the next.
             9 => options.workers(if bytes > 64 { bytes } else { 0 }),
             _ => options.keyspaces(keyspace_options(rng)),

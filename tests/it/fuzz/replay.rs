@@ -25,7 +25,8 @@ fn replay(dir: &Path, target: fn(&[u8])) -> Vec<PathBuf> {
 
 #[test]
 fn no_seed_fails() {
-    let targets: [(&str, fn(&[u8])); 3] =
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 3] =
         [("crash_recovery", super::crash_recovery), ("model", super::model), ("options", super::options)];
     for (name, target) in targets {
         assert_eq!(replay(&seeds().join(name), target), Vec::<PathBuf>::new(), "{name}");
