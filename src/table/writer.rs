@@ -218,10 +218,9 @@ impl Writer {
             self.cut_block(Some(key))?;
         }
         let hash = key::hash(key);
-        if fresh && self.options.filter_bits > 0 {
-            if !Mutant::FilterForgetsKey.on() || self.hashes.len() % 16 != 7 {
-                self.hashes.push(hash);
-            }
+        let forgotten = Mutant::FilterForgetsKey.on() && self.hashes.len() % 16 == 7;
+        if fresh && self.options.filter_bits > 0 && !forgotten {
+            self.hashes.push(hash);
         }
         self.counts.add(trailer, fresh, key.len() + value.len());
         self.block.push(key, hash, trailer, value);
