@@ -198,7 +198,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         version,
         commit: CommitState::new(report.end, last_seq, writers),
         registry: registry.into_inner(),
-        sync: SyncStage::new(report.end, last_seq, hint),
+        sync: SyncStage::new(report.durable, last_seq, hint),
         reserve,
         lock,
     }));

@@ -198,13 +198,14 @@ mod tests {
     #[test]
     fn a_replaced_keyspace_is_dropped_and_the_staging_tree_lives_on() {
         let mut r = Registry::default();
-        assert!(r.put(b"users", &row(1), seq(1)).unwrap().is_some());
-        assert!(r.put(b"staging", &row(2), seq(2)).unwrap().is_some());
-        let users = r.slots[&b"users"[..]].clone();
-        let staging = r.slots[&b"staging"[..]].clone();
+        let (users_key, staging_key) = (catalog::key("users").unwrap(), catalog::key("staging").unwrap());
+        assert!(r.put(&users_key, &row(1), seq(1)).unwrap().is_some());
+        assert!(r.put(&staging_key, &row(2), seq(2)).unwrap().is_some());
+        let users = r.slots[&users_key].clone();
+        let staging = r.slots[&staging_key].clone();
         // Replacing is these two rows in one batch.
-        assert!(r.put(b"users", &row(2), seq(3)).unwrap().is_none());
-        r.delete(b"staging", seq(4));
+        assert!(r.put(&users_key, &row(2), seq(3)).unwrap().is_none());
+        r.delete(&staging_key, seq(4));
         assert_eq!(users.tree.load().as_ref().unwrap().id, KeyspaceId(2));
         assert!(staging.tree.load().is_none());
         assert_eq!(r.dropped.iter().map(|d| d.tree.id.0).collect::<Vec<_>>(), [1]);

@@ -78,6 +78,8 @@ pub(crate) struct Report {
     pub unused: Vec<FileNo>,
     /// Where the journal ends, and the next segment starts.
     pub end: Position,
+    /// Up to where it is known to be durable: to its end, unless nothing was to be written.
+    pub durable: Position,
     /// Batches.
     pub records: u64,
     /// Bytes of valid records, headers and marks included.
@@ -122,11 +124,12 @@ pub(crate) fn recover(input: Recover, visit: &mut Visit) -> Result<Report> {
             persisted += persist(&input, part, watermark)?;
         }
     }
+    let durable = if input.persist { end } else { vouched.max(watermark).min(end) };
     let ends = parts.iter().map(|p| (p.no, p.start, p.end)).collect();
     let mut unused: Vec<FileNo> =
         loose.lost.iter().map(|(no, _)| *no).chain(loose.blank.iter().map(|b| b.no)).collect();
     unused.sort();
-    Ok(Report { ends, unused, end, records, bytes, torn, persisted })
+    Ok(Report { ends, unused, end, durable, records, bytes, torn, persisted })
 }
 
 /// A segment of the chain.

@@ -52,15 +52,18 @@ pub(crate) fn verify(input: &Verify<'_>, report: &mut dyn FnMut(Error)) -> Verif
         };
         verified.segments += 1;
         match segment.header(report) {
-            Some(header) if header.start == start => {
+            Ok(Some(header)) if header.start == start => {
                 verified.bytes += segment.records(&header, end.0.saturating_sub(start.0), report);
             }
-            Some(header) => {
+            Ok(Some(header)) => {
                 let why =
                     format!("the segment starts at position {}, sealed it was at {start}", header.start);
                 report(segment.damage(why, 40));
             }
-            None => report(segment.damage("the header of a sealed journal segment is not valid".into(), 0)),
+            Ok(None) => {
+                report(segment.damage("the header of a sealed journal segment is not valid".into(), 0));
+            }
+            Err(e) => report(e),
         }
     }
     unsealed(input, report, &mut verified);
@@ -76,16 +79,13 @@ fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Ve
         match Open::new(input, announced) {
             Ok(Some(mut segment)) => {
                 // What a copy of the header lacks is told when it is known to be needed.
-                let mut failed = None;
-                match segment.header(&mut |e| failed = Some(e)) {
-                    Some(header) => chain.push((header, segment)),
-                    None => match failed.filter(|e| !e.is_corruption()) {
-                        Some(e) => {
-                            report(e);
-                            unread = true;
-                        }
-                        None => blank.push(announced.no),
-                    },
+                match segment.header(&mut |_| {}) {
+                    Ok(Some(header)) => chain.push((header, segment)),
+                    Ok(None) => blank.push(announced.no),
+                    Err(e) => {
+                        report(e);
+                        unread = true;
+                    }
                 }
             }
             Ok(None) => blank.push(announced.no),
@@ -108,7 +108,9 @@ fn unsealed(input: &Verify<'_>, report: &mut dyn FnMut(Error), verified: &mut Ve
                 format!("the segment starts at position {}, what is before it ends at {at}", header.start);
             report(segment.damage(why, 40));
         }
-        segment.header(report);
+        if let Err(e) = segment.header(report) {
+            report(e);
+        }
         if segment.reader.len() < header.capacity {
             let why = format!("the file was cut: it had at least {} bytes", header.capacity);
             report(segment.damage(why, segment.reader.len()));
@@ -150,8 +152,9 @@ impl Open {
     }
 
     /// The header; where one of its copies is not valid or says something else, that is reported.
-    fn header(&mut self, report: &mut dyn FnMut(Error)) -> Option<SegmentHeader> {
-        let mut found = None;
+    /// Fails if there may be a valid one where nothing could be read.
+    fn header(&mut self, report: &mut dyn FnMut(Error)) -> Result<Option<SegmentHeader>> {
+        let (mut found, mut unread) = (None, None);
         let mut missing = Vec::new();
         for at in HEADERS {
             let decoded = match self.reader.bytes(at, SEGMENT_HEADER_LEN) {
@@ -163,13 +166,18 @@ impl Open {
                     found = Some(h);
                 }
                 Ok(_) => missing.push(at),
-                Err(e) => report(e.at(self.reader.path(), at)),
+                Err(e) if e.is_corruption() => report(e.at(self.reader.path(), at)),
+                Err(e) => unread = Some(e),
             }
+        }
+        match (found, unread) {
+            (None, Some(e)) => return Err(e),
+            (_, unread) => unread.into_iter().for_each(&mut *report),
         }
         for at in missing.into_iter().filter(|_| found.is_some()) {
             report(self.damage("a copy of the segment's header is not valid".into(), at));
         }
-        found
+        Ok(found)
     }
 
     fn is_named(&self, header: &SegmentHeader) -> bool {

@@ -1,10 +1,11 @@
 //! What an opening says of what it found.
 
+use crate::hook::{Doing, HookFs};
 use esker::fs::Fs;
 use esker::fs::sim::SimFs;
-use esker::{Db, Durability, Options, Recovery};
+use esker::{Db, Durability, Keyspace, Options, Recovery};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const DIR: &str = "/db";
 
@@ -119,4 +120,48 @@ fn files_left_over_are_removed_and_counted() {
     assert_eq!(found.removed, 3);
     assert!(!sim.files().iter().any(|(path, _)| strays.contains(path)));
     assert_eq!(opened(&sim).removed, 0);
+}
+
+/// A commit that is appended while a sync is under way does not know yet what that makes durable; the
+/// next sync says so first, with a mark. Else damage to the commit before it, which was acknowledged as
+/// durable two syncs ago, would pass for a torn tail once the power had gone.
+#[test]
+fn what_a_commit_beside_a_sync_could_not_say_is_said_by_a_mark() {
+    let sim = SimFs::new(1);
+    let beside = Arc::new(Mutex::new(None::<Keyspace>));
+    let armed = beside.clone();
+    let fs = HookFs::new(Arc::new(sim.clone()), move |doing, path| {
+        if doing == Doing::Sync && path.extension().is_some_and(|e| e == "journal") {
+            let keyspace = armed.lock().unwrap().take();
+            if let Some(a) = keyspace {
+                a.put("beside", "the sync").unwrap();
+            }
+        }
+    });
+    let db = Db::open(DIR, on(&sim).fs(fs)).unwrap();
+    let a = db.keyspace("a").unwrap();
+    db.sync().unwrap();
+    a.put("first", "durable two syncs ago").unwrap();
+    *beside.lock().unwrap() = Some(a.clone());
+    db.sync().unwrap();
+    assert!(beside.lock().unwrap().is_none() && db.durable_seq() < db.visible_seq());
+    db.sync().unwrap();
+    assert_eq!(db.durable_seq(), db.visible_seq());
+    let left = sim.crash(0);
+    let sound = Db::open(DIR, on(&left.crash(1))).unwrap();
+    assert_eq!(sound.keyspace("a").unwrap().iter().count(), 2);
+    let text = b"durable two syncs ago";
+    let mut harmed = 0;
+    for (path, _) in left.files() {
+        left.damage(&path, |bytes| {
+            let found: Vec<usize> =
+                bytes.windows(text.len()).enumerate().filter(|w| w.1 == text).map(|w| w.0).collect();
+            harmed += found.len();
+            found.into_iter().for_each(|at| bytes[at] ^= 1);
+        })
+        .unwrap();
+    }
+    assert_eq!(harmed, 1);
+    let refused = Db::open(DIR, on(&left)).unwrap_err();
+    assert!(refused.is_corruption() && refused.file().is_some(), "{refused:?}");
 }
