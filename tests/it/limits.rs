@@ -272,7 +272,16 @@ fn child() {
     }
     drop(held);
     // With nothing held there are descriptors for everything.
-    a.compact(..).unwrap();
+    // But for what threads in the background take meanwhile.
+    let whole = (0..200).any(|_| match a.compact(..) {
+        Ok(()) => true,
+        Err(e) => {
+            assert!(e.kind() == ErrorKind::Io && !e.is_final(), "{e:?}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            false
+        }
+    });
+    assert!(whole, "no descriptors though nothing is held");
     let found = a.iter().map(|e| e.unwrap().into_parts().0.into_vec());
     assert!(found.eq(rows.keys().cloned()));
     println!("kept {} rows, {} tables, {refused} refused", rows.len(), db.metrics().tables.tables);

@@ -71,8 +71,12 @@ pub fn must_end(s: &Struck) -> bool {
     s.op == Op::Sync && ends(s, &["journal", "manifest"]) && !is_harmless(s)
 }
 
-/// Whether it may be for good.
+/// Whether it may be for good. A directory is among it where a manifest is being replaced: which of the
+/// two the next opening finds is unknown then.
 pub fn may_end(s: &Struck) -> bool {
+    if s.op == Op::SyncDir {
+        return true;
+    }
     let written = matches!(s.op, Op::Sync | Op::Write | Op::Store | Op::Populate);
     written && ends(s, &["journal", "manifest"]) && !is_harmless(s)
 }
