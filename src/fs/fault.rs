@@ -79,6 +79,30 @@ pub enum Op {
 /// What systems say where too many files are open: the same number on every Unix.
 const EMFILE: i32 = if cfg!(windows) { 4 } else { 24 };
 
+impl Op {
+    /// Every operation, without [`Op::Any`].
+    pub const ALL: [Op; OPS - 1] = [
+        Op::CreateDir,
+        Op::List,
+        Op::Create,
+        Op::OpenWrite,
+        Op::OpenRead,
+        Op::Remove,
+        Op::Link,
+        Op::SyncDir,
+        Op::Lock,
+        Op::Read,
+        Op::Write,
+        Op::Len,
+        Op::Allocate,
+        Op::Sync,
+        Op::Map,
+        Op::Window,
+        Op::Populate,
+        Op::Store,
+    ];
+}
+
 /// How many kinds of operation there are, [`Op::Any`] included.
 const OPS: usize = Op::Store as usize + 1;
 
@@ -505,30 +529,9 @@ mod tests {
         }
     }
 
-    const ALL: [Op; OPS - 1] = [
-        Op::CreateDir,
-        Op::List,
-        Op::Create,
-        Op::OpenWrite,
-        Op::OpenRead,
-        Op::Remove,
-        Op::Link,
-        Op::SyncDir,
-        Op::Lock,
-        Op::Read,
-        Op::Write,
-        Op::Len,
-        Op::Allocate,
-        Op::Sync,
-        Op::Map,
-        Op::Window,
-        Op::Populate,
-        Op::Store,
-    ];
-
     #[test]
     fn every_operation_fails_when_told_and_only_then() {
-        for op in ALL {
+        for op in Op::ALL {
             let (disk, fs, file) = setup();
             (0..6).for_each(|n| drop(disk.create(Path::new(&format!("/victim-{n}"))).unwrap()));
             let mut window = file.window(1000).unwrap().unwrap();

@@ -5,8 +5,8 @@
 //! record and no next segment stands. What lies behind X was either never made durable (a torn
 //! tail: dropped, and reported) or it is damage. It is damage exactly if a witness vouches for a
 //! position beyond X: the manifest, the hint, or a watermark in any record or segment header
-//! behind X, whether its segment's own header is left or not. That such a header exists proves nothing by itself: without a sync, later bytes
-//! may survive a power loss that earlier ones do not.
+//! behind X, whether its segment's own header is left or not. That such a header exists proves
+//! nothing by itself: without a sync, later bytes may survive a power loss that earlier ones do not.
 //!
 //! Before anything is built on the recovered tail, it must be durable. What was read may have
 //! come from the page cache, whose failed writes the system does not report twice; so the part

@@ -12,18 +12,18 @@ use crate::version::manifest::{Manifest, parse};
 use crate::version::state::State;
 use std::path::Path;
 
-const NO: FileNo = FileNo(40);
-const SALT: u64 = 0x5a17_0000_0000_0001;
+pub(super) const NO: FileNo = FileNo(40);
+pub(super) const SALT: u64 = 0x5a17_0000_0000_0001;
 /// Where the records start.
-const RECORDS: usize = 4096;
+pub(super) const RECORDS: usize = 4096;
 
 /// A manifest as it stands in its file.
-struct Written {
-    bytes: Vec<u8>,
+pub(super) struct Written {
+    pub bytes: Vec<u8>,
     /// The state of the snapshot, then that after each edit.
-    states: Vec<State>,
+    pub states: Vec<State>,
     /// Where each record ends.
-    ends: Vec<usize>,
+    pub ends: Vec<usize>,
 }
 
 /// Edits that add up or are refused, in a manifest that is whole, damaged, or valid in each of its

@@ -8,23 +8,10 @@ use crate::fs::os::OsFs;
 use crate::ids::FileNo;
 use crate::record;
 use crate::version::edit::{Counters, Edit};
+use crate::version::fuzz::{NO, RECORDS, SALT, Written};
 use crate::version::manifest::{self, Manifest, Torn, parse};
 use crate::version::state::State;
 use std::path::Path;
-
-const NO: FileNo = FileNo(40);
-const SALT: u64 = 0x5a17_0000_0000_0001;
-/// Where the records start.
-const RECORDS: usize = 4096;
-
-/// A manifest as it stands in its file.
-struct Written {
-    bytes: Vec<u8>,
-    /// The state of the snapshot, then that after each edit.
-    states: Vec<State>,
-    /// Where each record ends.
-    ends: Vec<usize>,
-}
 
 /// Writes a manifest with a snapshot of what `before` adds up to, and these edits.
 fn write(before: &[&str], edits: &[Edit]) -> Written {

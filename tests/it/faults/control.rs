@@ -3,7 +3,7 @@
 
 use super::attempt::Attempt;
 use super::cases::{Call, Case, ways};
-use super::kinds::{OPS, is_fair, kinds};
+use super::kinds::{is_fair, kinds};
 use crate::crash::workloads::put;
 use crate::world::{How, Step};
 use esker::fs::fault::{Fault, Op, Rule, Struck};
@@ -108,10 +108,10 @@ fn answers_are_of_the_right_kind() {
 /// No operation is left out, and each has its faults.
 #[test]
 fn every_operation_is_met() {
-    assert!(OPS.iter().all(|op| !kinds(*op, 0).is_empty()));
+    assert!(Op::ALL.iter().all(|op| !kinds(*op, 0).is_empty()));
     let case = Case::new("copies".into(), ways()[2].1.clone(), super::cases::copies());
     let mut all = attempt(&case);
     all.run_all(&case.calls);
-    let missing: Vec<_> = OPS.iter().filter(|op| all.faults.count(**op) == 0).collect();
+    let missing: Vec<_> = Op::ALL.iter().filter(|op| all.faults.count(**op) == 0).collect();
     assert!(missing.is_empty(), "{missing:?} never happens");
 }

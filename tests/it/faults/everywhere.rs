@@ -2,7 +2,7 @@
 
 use super::attempt::Attempt;
 use super::cases::{self, Case};
-use super::kinds::{OPS, kinds};
+use super::kinds::kinds;
 use crate::rng::Rng;
 use esker::fs::fault::{Fault, Op, Rule};
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ fn clean(case: &Case) -> Vec<(Op, u64)> {
     let mut attempt = Attempt::new(case, 1, format!("{}, no failure", case.name));
     attempt.run_all(&case.calls);
     assert!(attempt.errors == 0 && !attempt.over);
-    let counts = OPS.map(|op| (op, attempt.faults.count(op)));
+    let counts = Op::ALL.map(|op| (op, attempt.faults.count(op)));
     attempt.cut();
     attempt.recover();
     attempt.close();

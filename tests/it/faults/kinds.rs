@@ -3,28 +3,6 @@
 use esker::fs::fault::{Fault, Op, Struck};
 use esker::{Error, ErrorKind};
 
-/// Every operation there is.
-pub const OPS: [Op; 18] = [
-    Op::CreateDir,
-    Op::List,
-    Op::Create,
-    Op::OpenWrite,
-    Op::OpenRead,
-    Op::Remove,
-    Op::Link,
-    Op::SyncDir,
-    Op::Lock,
-    Op::Read,
-    Op::Write,
-    Op::Len,
-    Op::Allocate,
-    Op::Sync,
-    Op::Map,
-    Op::Window,
-    Op::Populate,
-    Op::Store,
-];
-
 /// The ways in which an operation fails; `bit` is the one that is flipped.
 pub fn kinds(op: Op, bit: u64) -> Vec<Fault> {
     use Fault::*;
