@@ -4,6 +4,10 @@
 
 mod engines;
 mod measure;
+#[allow(dead_code)]
+mod report;
+#[allow(dead_code)]
+mod sample;
 mod work;
 
 use std::collections::BTreeMap;
