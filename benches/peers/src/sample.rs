@@ -108,6 +108,10 @@ impl Sample {
         };
         let [table, workload, phase, engine, metric] =
             [table, workload, phase, engine, metric].map(String::from);
+        let known = [(TABLES, &table), (PHASES, &phase), (METRICS, &metric)];
+        if let Some((_, name)) = known.iter().find(|(names, name)| !names.contains(&name.as_str())) {
+            return Err(format!("a sample of an unknown kind, {name}: {line}").into());
+        }
         let (threads, round, value) = (threads.parse()?, round.parse()?, value.parse()?);
         Ok(Sample { table, workload, phase, threads, engine, round, metric, value })
     }

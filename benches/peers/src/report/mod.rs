@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Prints, for each workload, the median of each engine and its ratio to Esker's.
 pub fn write(samples: &[Sample], about: &About, _out_dir: &Path) -> Outcome {
-    about.0.iter().for_each(|(name, value)| println!("{name} = {value}"));
+    println!("{}", about.get("command").unwrap_or_default());
     let mut rows: BTreeMap<(String, usize, usize), BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     let mut names: Vec<String> = Vec::new();
     for s in samples {
