@@ -11,7 +11,7 @@ pub const HELP: &str = "\
 peers [--quick] [--only A,B] [--tables A,B] [--engines A,B] [--keys N] [--rounds N] [--seconds S]
       [--cache MIB] [--rate N] [--dir DIR] [--out DIR] | --report FILE.csv [--out DIR] | --list
 
-    --quick            200 thousand keys, 1 round, 0.3 seconds; instead of 1 million, 3 and 2
+    --quick            200 thousand keys, 1 round, 0.2 seconds; instead of 1 million, 3 and 1.5
     --only A,B         these workloads, and what they need; --list tells their names
     --tables A,B       of lz4, none, allinmemory, synced (default: all)
     --engines A,B      of those that were built in (default: all)
@@ -75,7 +75,7 @@ impl Plan {
         let mut plan = Plan {
             keys: 1_000_000,
             rounds: 3,
-            time: Duration::from_secs(2),
+            time: Duration::from_millis(1500),
             cache: 64 << 20,
             rate: None,
             only: Vec::new(),
@@ -92,7 +92,7 @@ impl Plan {
             let list = |text: &str| text.split(',').map(String::from).collect::<Vec<_>>();
             match arg.as_str() {
                 "--quick" => {
-                    (plan.keys, plan.rounds, plan.time) = (200_000, 1, Duration::from_millis(300));
+                    (plan.keys, plan.rounds, plan.time) = (200_000, 1, Duration::from_millis(200));
                 }
                 "--keys" => plan.keys = value()?.parse()?,
                 "--rounds" => plan.rounds = value()?.parse()?,

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Operations made ready at a time.
 const CHUNK: u64 = 256;
+/// Pairs of a commit that loads a tree: each writes most pages anew.
+const LOAD: u64 = 400_000;
 
 /// Puts the keys with the numbers `nth(from)`, `nth(from + step)` and so on.
 pub struct Puts<'a, N> {
@@ -52,12 +54,12 @@ impl<N: Fn(u64) -> u64> Client for Puts<'_, N> {
     }
 }
 
-/// The same, a batch at a time.
-struct Batches<'a, N>(Puts<'a, N>);
+/// The same, so many in each commit.
+struct Batches<'a, N>(Puts<'a, N>, u64);
 
 impl<N: Fn(u64) -> u64> Client for Batches<'_, N> {
     fn prepare(&mut self) -> usize {
-        self.0.make(BATCH as u64);
+        self.0.make(self.1);
         usize::from(!self.0.ready.is_empty())
     }
 
@@ -95,7 +97,7 @@ pub fn tell_fill(
 
 impl Worker<'_> {
     /// What a fill may take: engines of one tree get as far as they get.
-    fn fill_time(&self) -> Duration {
+    pub fn fill_time(&self) -> Duration {
         if self.kind.tree { self.plan.time } else { FOREVER }
     }
 
@@ -109,10 +111,15 @@ impl Worker<'_> {
         tell_fill(self, (of, PAIR, live), (db, setup), &pass, (start, span))
     }
 
-    /// Puts all keys in batches, as quickly as may be.
-    fn load(&self, db: &dyn Engine, keys: u64, nth: impl Fn(u64) -> u64) -> Outcome {
-        let mut batches = Batches(Puts::new(self, db, keys, nth, 0, 1));
-        measure::run(&mut batches, Clock::Around, FOREVER).map(drop)
+    /// What is left of `puts`, into one tree, as quickly as may be.
+    pub fn load<N: Fn(u64) -> u64>(&self, puts: Puts<'_, N>) -> Outcome {
+        let db = puts.db;
+        let mut batches = Batches(puts, LOAD);
+        // A page that was replaced is free again once that is durable: the file would grow and grow.
+        while measure::run(&mut batches, Clock::Around, Duration::from_millis(1))?.ops > 0 {
+            db.flush()?;
+        }
+        Ok(())
     }
 
     /// Overwrites keys with two threads, for as long as a workload may take.
@@ -135,11 +142,13 @@ pub fn batches(worker: &Worker) -> Outcome {
     let db = worker.open(&setup)?;
     let order = Shuffle::new(worker.plan.keys, 77);
     let (span, start) = (Span::start(&*db, &setup.dir)?, Instant::now());
-    let mut batches = Batches(Puts::new(worker, &*db, worker.plan.keys, |n| order.at(n), 0, 1));
-    let mut pass = measure::run(&mut batches, Clock::Whole, FOREVER)?;
+    let puts = Puts::new(worker, &*db, worker.plan.keys, |n| order.at(n), 0, 1);
+    let mut batches = Batches(puts, BATCH as u64);
+    let mut pass = measure::run(&mut batches, Clock::Whole, worker.fill_time())?;
     // Latencies are those of batches, all else is per pair.
-    pass.rate *= worker.plan.keys as f64 / pass.ops as f64;
-    pass.ops = worker.plan.keys;
+    let pairs = batches.0.next;
+    pass.rate *= pairs as f64 / pass.ops as f64;
+    pass.ops = pairs;
     let of = (Of::writes("fillbatch", 1), PAIR, pass.ops);
     tell_fill(worker, of, (&*db, &setup), &pass, (start, span))
 }
@@ -170,8 +179,7 @@ pub fn map(worker: &Worker) -> Outcome {
     }
     let (setup, db) = worker.map()?;
     if worker.kind.tree {
-        worker.load(&*db, keys, |n| first.at(n))?;
-        db.flush()?;
+        worker.load(Puts::new(worker, &*db, keys, |n| first.at(n), 0, 1))?;
         if worker.wants("overwrite") {
             worker.fill(Of::writes("overwrite", 1), &*db, &setup, |n| second.at(n))?;
         }
@@ -190,12 +198,10 @@ pub fn memtable_pairs() -> u64 {
 pub fn memtables(worker: &Worker, setup: &Setup) -> Outcome<Box<dyn Engine>> {
     let db = worker.open(setup)?;
     let (keys, order) = (memtable_pairs(), Shuffle::new(memtable_pairs(), 77));
+    let mut puts = Puts::new(worker, &*db, keys, |n| order.at(n), 0, 1);
     match worker.kind.tree {
-        true => worker.load(&*db, keys, |n| order.at(n))?,
-        false => {
-            let mut puts = Puts::new(worker, &*db, keys, |n| order.at(n), 0, 1);
-            measure::run(&mut puts, Clock::Around, FOREVER)?;
-        }
+        true => worker.load(puts)?,
+        false => drop(measure::run(&mut puts, Clock::Around, FOREVER)?),
     }
     Ok(db)
 }

@@ -139,7 +139,7 @@ impl Worker<'_> {
             memtable: MEMTABLE,
             lz4: self.task.table == "lz4",
             synced: self.task.table == "synced",
-            room: (self.plan.keys * PAIR * 8) as usize + (4 << 30),
+            room: (self.plan.keys * PAIR * 8).next_multiple_of(1 << 30) as usize + (4 << 30),
         }
     }
 

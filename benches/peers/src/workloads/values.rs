@@ -1,7 +1,7 @@
 //! Values of kilobytes: as many bytes as with small ones, in fewer pairs.
 
 use super::fill::{Puts, tell_fill};
-use super::{FOREVER, Of, PAIR, Worker};
+use super::{Of, PAIR, Worker};
 use crate::Outcome;
 use crate::generate::{KEY, Shuffle};
 use crate::measure::{self, Clock, Span};
@@ -26,8 +26,9 @@ fn run(worker: &Worker, len: usize, fill: &'static str, read: &'static str) -> O
     let nth = |n| order.at(n);
     let mut puts = Puts { db: &*db, values, nth, next: 0, step: 1, end: keys, ready: Vec::new() };
     let (span, start) = (Span::start(&*db, &setup.dir)?, Instant::now());
-    let pass = measure::run(&mut puts, Clock::Whole, FOREVER)?;
+    let pass = measure::run(&mut puts, Clock::Whole, worker.fill_time())?;
     tell_fill(worker, (Of::writes(fill, 1), size, pass.ops), (&*db, &setup), &pass, (start, span))?;
+    worker.load(puts)?;
     process::settle(&setup.dir)?;
     if worker.wants(read) { worker.gets(read, keys, &*db, &setup.dir) } else { Ok(()) }
 }
