@@ -134,21 +134,3 @@ pub fn open(engine: &str, setup: &Setup) -> Outcome<Box<dyn Engine>> {
         other => Err(format!("no engine called {other}").into()),
     }
 }
-
-/// The versions of what is built in, for who reads the numbers.
-pub fn versions() -> Vec<(String, String)> {
-    let lock = include_str!("../../Cargo.lock");
-    let crates = [("esker", true), ("fjall", cfg!(feature = "fjall")), ("redb", cfg!(feature = "redb"))];
-    let c = [
-        ("heed", cfg!(feature = "lmdb")),
-        ("lmdb-master-sys", cfg!(feature = "lmdb")),
-        ("rocksdb", cfg!(feature = "rocksdb")),
-        ("librocksdb-sys", cfg!(feature = "rocksdb")),
-    ];
-    let version = |name: &str| {
-        let (_, rest) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
-        Some(rest.split_once('"')?.0.to_string())
-    };
-    let built = crates.iter().chain(&c).filter(|(_, built)| *built);
-    built.filter_map(|(name, _)| Some((name.to_string(), version(name)?))).collect()
-}

@@ -68,7 +68,7 @@ pub fn names() -> Vec<&'static str> {
 }
 
 /// Bytes of a value, unless a workload says otherwise.
-const VALUE: usize = 100;
+pub const VALUE: usize = 100;
 /// Bytes of a key and its value.
 const PAIR: u64 = 116;
 /// Small, so that a few million keys make several levels.
