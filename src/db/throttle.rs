@@ -11,6 +11,8 @@ use crate::ids::Position;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+/// So many memtables, as bytes, in all keyspaces: writes wait.
+pub(crate) const STOP: usize = 4;
 /// Runs of level 0 at which writes begin to be delayed.
 const L0_SOFT: u64 = 20;
 /// Runs of level 0 at which writes wait.
@@ -36,7 +38,7 @@ impl Load {
     /// Bytes in memtables of all keyspaces, each of which may take `memtable` of them. One being
     /// written and one being flushed is how it should be.
     pub fn memory(bytes: u64, memtable: u64) -> Load {
-        Load { now: bytes, soft: memtable.saturating_mul(2), hard: memtable.saturating_mul(4) }
+        Load { now: bytes, soft: memtable.saturating_mul(2), hard: memtable.saturating_mul(STOP as u64) }
     }
 
     /// Bytes of journal that memtables need, of `limit`.

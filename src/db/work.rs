@@ -60,6 +60,7 @@ impl Core {
             self.reserve.make(&*self.fs, &self.dir);
         }
         self.work.done(piece, &result);
+        self.trim_pool();
         self.trim_memory();
         self.relieve();
         self.wake_writers();

@@ -5,6 +5,7 @@
 
 // == the file as a whole ==
 mod format;
+mod lz4;
 mod search;
 // == its parts ==
 mod block;

@@ -25,6 +25,8 @@ pub(crate) struct Run {
     pub tables: Box<[RunTable]>,
     /// Heads of the tables' ends: a search touches the tables only where they are equal.
     ends: Box<[u64]>,
+    /// Heads of the tables' smallest keys, for the same reason.
+    starts: Box<[u64]>,
     /// Whether any of the tables holds range tombstones.
     pub range_deletes: bool,
     /// What it was made of, if it is all of that. Held, so that nothing else can come to lie there.
@@ -35,7 +37,8 @@ impl Run {
     pub fn new(level: u8, tables: Vec<RunTable>) -> Run {
         let range_deletes = tables.iter().any(|t| t.meta.range_deletes > 0);
         let ends = tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, head)).collect();
-        Run { level, tables: tables.into(), ends, range_deletes, of: None }
+        let starts = tables.iter().map(|t| head(&t.meta.smallest)).collect();
+        Run { level, tables: tables.into(), ends, starts, range_deletes, of: None }
     }
 
     /// The tables of the run that are `wanted`.
@@ -51,6 +54,9 @@ impl Run {
     fn first_ending_after(&self, key: &[u8]) -> usize {
         let head = head(key);
         let from = self.ends.partition_point(|&end| end < head);
+        if self.ends.get(from) != Some(&head) {
+            return from;
+        }
         let equal = self.ends[from..].iter().take_while(|&&end| end == head).count();
         let ended = |t: &RunTable| t.meta.end.as_deref().is_some_and(|end| end <= key);
         from + self.tables[from..from + equal].partition_point(ended)
@@ -59,7 +65,10 @@ impl Run {
     /// The table whose range holds `key`.
     #[inline]
     pub fn find(&self, key: &[u8]) -> Option<&RunTable> {
-        self.tables.get(self.first_ending_after(key)).filter(|t| *t.meta.smallest <= *key)
+        let (at, head) = (self.first_ending_after(key), head(key));
+        let (start, table) = (*self.starts.get(at)?, self.tables.get(at)?);
+        let holds = start < head || (start == head && *table.meta.smallest <= *key);
+        holds.then_some(table)
     }
 
     /// The tables that reach into `bounds`.
@@ -82,8 +91,9 @@ impl Run {
             true => RunTable { meta: t.meta.clone(), handle: t.handle.fresh() },
             false => t.clone(),
         };
-        let (tables, ends) = (self.tables.iter().map(again).collect(), self.ends.clone());
-        Some(Run { tables, ends, of: self.of.clone(), ..*self })
+        let tables = self.tables.iter().map(again).collect();
+        let (ends, starts, of) = (self.ends.clone(), self.starts.clone(), self.of.clone());
+        Some(Run { tables, ends, starts, of, ..*self })
     }
 
     pub fn overlaps(&self, bounds: &Bounds) -> bool {
