@@ -150,7 +150,7 @@ impl Core {
         let horizon = self.snapshots.horizon();
         let below = view.runs.iter().find(|run| run.level == plan.level_out + 1);
         let below: Vec<_> = below.iter().flat_map(|run| run.tables.iter().map(|t| t.meta.clone())).collect();
-        let inputs = Inputs { runs: &inputs, bottom: plan.bottom, below: &below };
+        let inputs = Inputs { runs: &inputs, bottom: plan.bottom, level: plan.level_out, below: &below };
         let (output, new_table) = (self.output(tree), &mut || self.new_table());
         let merged = compact::compact(&inputs, &horizon, &self.store, output, new_table, pause)?;
         let mut made = MadeTables { core: self, tables: Vec::new() };
