@@ -332,6 +332,12 @@ impl<C: Cursor> Cursor for Merge<C> {
     }
 
     #[inline]
+    fn fetch(&mut self) -> Result<()> {
+        let top = self.child();
+        self.guard(|m| m.children[top].fetch())
+    }
+
+    #[inline]
     fn value(&self) -> &[u8] {
         self.top().value()
     }

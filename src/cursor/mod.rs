@@ -49,6 +49,10 @@ pub(crate) trait Cursor {
         crate::key::head(self.key())
     }
     fn trailer(&self) -> Trailer;
+    /// Makes the value of the entry be there: to be called, while valid, before `value` is.
+    fn fetch(&mut self) -> Result<()> {
+        Ok(())
+    }
     fn value(&self) -> &[u8];
     /// Whose bytes the value lies in, if they can be shared.
     fn owner(&self) -> Option<&SharedBytes> {

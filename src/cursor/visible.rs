@@ -177,6 +177,7 @@ impl<C: Layer> Visible<C> {
             if trailer.seq() <= self.read {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
+                    self.merge.fetch()?;
                     self.at = At::Merge;
                     return Ok(());
                 }
@@ -210,6 +211,7 @@ impl<C: Layer> Visible<C> {
             if trailer.seq() <= self.read {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
+                    self.merge.fetch()?;
                     self.at = At::Merge;
                     return Ok(());
                 }
@@ -234,6 +236,7 @@ impl<C: Layer> Visible<C> {
             if trailer.seq() <= self.read {
                 shown = !self.covers.hide(&mut self.merge)? && trailer.kind() == Kind::Put;
                 if shown {
+                    self.merge.fetch()?;
                     self.value.clear();
                     self.value.extend_from_slice(self.merge.value());
                 }

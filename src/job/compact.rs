@@ -9,7 +9,7 @@ use crate::mutant::Mutant;
 use crate::table::Store;
 use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
-use crate::view::run::{Run, RunCursor, RunTable};
+use crate::view::run::{Passage, Run, RunCursor, RunTable};
 use std::sync::Arc;
 
 /// `pause` is called after so many bytes of input.
@@ -60,7 +60,7 @@ pub(crate) fn compact(
     }
     let seen = |t: &RunTable| tombstones.is_empty() || !hides(&tombstones, horizon, &t.meta);
     let seen = runs.iter().map(|r| r.only(seen));
-    let mut entries = Merge::new(seen.map(RunCursor::streaming).collect());
+    let mut entries = Merge::new(seen.map(|run| RunCursor::new(run, Passage::Streaming)).collect());
     let mut retain = Retain::new(horizon, &tombstones, bottom);
     let mut output = Output::new(store, options, new_table, kept).above(below);
     entries.seek_first()?;

@@ -19,6 +19,8 @@ mod builder;
 mod dump;
 mod reader;
 mod writer;
+// == one block of it, in part ==
+mod unpack;
 // == its users ==
 mod cursor;
 mod store;

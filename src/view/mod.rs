@@ -14,7 +14,7 @@ use crate::memtable::Memtable;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::{Pin, Table, TableCursor};
-use crate::view::run::{Run, RunCursor, RunTable};
+use crate::view::run::{Passage, Run, RunCursor, RunTable};
 use crate::view::source::{MemSource, Source};
 use std::sync::Arc;
 
@@ -168,7 +168,7 @@ impl View {
             if table.tombstones().changed_since(start, end, since) {
                 return Ok(true);
             }
-            let mut entries = TableCursor::new(table.clone());
+            let mut entries = TableCursor::lending(table.clone());
             entries.seek(start, Trailer::newest(Seq::MAX))?;
             while entries.valid() && end.is_none_or(|end| entries.key() < end) {
                 if entries.trailer().seq() > since {
@@ -181,7 +181,7 @@ impl View {
     }
 
     /// The entries within `bounds` that a read at `read` sees. Opens nothing yet.
-    pub fn scan(&self, read: Seq, bounds: Arc<Bounds>) -> Visible<Source> {
+    pub fn scan(&self, read: Seq, bounds: Arc<Bounds>, passage: Passage) -> Visible<Source> {
         let mut layers = Vec::with_capacity(self.memtables.len() + self.runs.len());
         for mem in &self.memtables {
             if !mem.table.is_empty() {
@@ -190,7 +190,7 @@ impl View {
         }
         for run in &self.runs {
             if run.overlaps(&bounds) {
-                layers.push(Source::Run(RunCursor::new(run.clone())));
+                layers.push(Source::Run(RunCursor::new(run.clone(), passage)));
             }
         }
         Visible::new(layers, read, bounds)

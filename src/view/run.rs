@@ -135,8 +135,19 @@ pub(crate) struct RunCursor {
     run: Arc<Run>,
     at: usize,
     table: Option<TableCursor>,
-    streaming: bool,
+    passage: Passage,
     covers: Covers,
+}
+
+/// What a walk wants of the tables it comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Passage {
+    /// Values that can be shared.
+    Shared,
+    /// Values until the next step.
+    Lent,
+    /// Everything, once: by position with read-ahead, past cache and maps.
+    Streaming,
 }
 
 /// Where range deletes were asked for last.
@@ -151,13 +162,8 @@ struct Covers {
 }
 
 impl RunCursor {
-    pub fn new(run: Arc<Run>) -> RunCursor {
-        RunCursor { run, at: 0, table: None, streaming: false, covers: Covers::default() }
-    }
-
-    /// For reading everything once: by position with read-ahead, past cache and maps.
-    pub fn streaming(run: Arc<Run>) -> RunCursor {
-        RunCursor { run, at: 0, table: None, streaming: true, covers: Covers::default() }
+    pub fn new(run: Arc<Run>, passage: Passage) -> RunCursor {
+        RunCursor { run, at: 0, table: None, passage, covers: Covers::default() }
     }
 
     /// A cursor over table `at`; none beyond the last.
@@ -167,10 +173,10 @@ impl RunCursor {
             self.at = at;
             if let Some(t) = self.run.tables.get(at) {
                 let table = t.handle.visit()?;
-                self.table = Some(if self.streaming {
-                    TableCursor::streaming(table)
-                } else {
-                    TableCursor::new(table)
+                self.table = Some(match self.passage {
+                    Passage::Shared => TableCursor::new(table),
+                    Passage::Lent => TableCursor::lending(table),
+                    Passage::Streaming => TableCursor::streaming(table),
                 });
             }
         }
@@ -291,6 +297,11 @@ impl Cursor for RunCursor {
     #[inline]
     fn trailer(&self) -> Trailer {
         self.current().trailer()
+    }
+
+    #[inline]
+    fn fetch(&mut self) -> Result<()> {
+        self.table.as_mut().map_or(Ok(()), TableCursor::fetch)
     }
 
     #[inline]

@@ -101,6 +101,11 @@ impl Cursor for Source {
     }
 
     #[inline]
+    fn fetch(&mut self) -> Result<()> {
+        each!(self, c => c.fetch())
+    }
+
+    #[inline]
     fn value(&self) -> &[u8] {
         each!(self, c => c.value())
     }
