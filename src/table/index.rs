@@ -24,6 +24,7 @@
 use crate::coding::Reader;
 use crate::error::{Error, Result};
 use crate::key;
+use crate::prefetch;
 use crate::table::format::{Codec, MAX_COMPRESSED, TRAILER_LEN};
 use crate::table::search::{equal, partition, shared};
 use std::cmp::Ordering;
@@ -125,15 +126,34 @@ impl Index {
     /// number of blocks if all its keys are less.
     #[inline]
     pub fn find(&self, key: &[u8]) -> usize {
-        let rest = match key.split_at_checked(self.prefix.len()) {
-            Some((prefix, rest)) if equal(prefix, &self.prefix) => rest,
-            _ => return if *key < *self.prefix { 0 } else { self.len() },
+        let Some(rest) = self.rest_of(key) else {
+            return if *key < *self.prefix { 0 } else { self.len() };
         };
         let head = key::head(rest);
         let first = self.first_head(self.radix.narrow(head, self.len()), head);
         match self.rows.get(first) {
             Some(row) if row.head == head => self.find_tied(first, rest),
             _ => first,
+        }
+    }
+
+    /// What follows the prefix in `key`, if it starts with that.
+    #[inline]
+    fn rest_of<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        let (prefix, rest) = key.split_at_checked(self.prefix.len())?;
+        equal(prefix, &self.prefix).then_some(rest)
+    }
+
+    /// Starts to load the rows `find` will look at first.
+    #[inline]
+    pub fn prefetch(&self, key: &[u8]) {
+        let Some(rest) = self.rest_of(key) else { return };
+        let range = self.radix.narrow(key::head(rest), self.len());
+        let rows = self.rows.get(range).unwrap_or_default();
+        if rows.len() <= COUNTED {
+            rows.iter().step_by(2).for_each(prefetch::touch);
+        } else {
+            rows.get(rows.len() / 2).into_iter().for_each(prefetch::touch);
         }
     }
 

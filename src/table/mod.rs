@@ -39,6 +39,6 @@ pub(crate) use dump::dump;
 pub(crate) use format::Properties;
 #[allow(unused_imports)]
 pub(crate) use reader::{Pin, ReadOptions, Table};
-pub(crate) use store::{Handle, Store};
+pub(crate) use store::{Handle, Opened, Store};
 pub(crate) use verify::verify;
 pub(crate) use writer::{Summary, Unsynced, WriteOptions, Writer};

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, File, SharedBytes};
 use crate::ids::Seq;
 use crate::key::{Found, Trailer};
+use crate::prefetch;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::block::{Block, Layout};
 use crate::table::codec;
@@ -16,6 +17,9 @@ use crate::tombstones::RangeTombstones;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+/// Lines of a block that a get will need: the header, fingerprints and some heads.
+const PREFETCHED: usize = 4;
 
 /// How to read tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,11 +191,55 @@ impl Table {
         read: Seq,
         pin: &'a mut Pin,
     ) -> Result<Option<Found<'a>>> {
-        if !self.may_contain(hash) {
-            self.count(SPARED);
+        if !self.passes(hash) {
             return Ok(None);
         }
-        let mut no = self.index.find(key);
+        self.get_from(self.index.find(key), key, hash, read, pin)
+    }
+
+    /// Whether the filter lets `key` pass; counted if it does not.
+    #[inline]
+    pub fn passes(&self, hash: u64) -> bool {
+        let passes = self.may_contain(hash);
+        if !passes {
+            self.count(SPARED);
+        }
+        passes
+    }
+
+    /// Starts to load what [`passes`](Table::passes) will look at.
+    #[inline]
+    pub fn prefetch_filter(&self, hash: u64) {
+        if let Some(filter) = &self.filter {
+            filter.prefetch(hash);
+        }
+    }
+
+    /// Starts to load what a get that begins at block `no` will look at first.
+    #[inline]
+    pub fn prefetch_block(&self, no: usize) {
+        let Some(at) = self.index.block(no) else { return };
+        match &self.map {
+            Some(map) if at.is_raw() => {
+                let (bytes, start) = ((**map).as_ref(), at.offset as usize);
+                for line in 0..PREFETCHED {
+                    prefetch::line(bytes, start + line * 64);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// As [`get`](Table::get), but for the filter, from block `no` on, which the index named.
+    #[inline]
+    pub fn get_from<'a>(
+        &'a self,
+        mut no: usize,
+        key: &[u8],
+        hash: u64,
+        read: Seq,
+        pin: &'a mut Pin,
+    ) -> Result<Option<Found<'a>>> {
         while let Some(at) = self.index.block(no) {
             if let (Some(map), true) = (&self.map, at.is_raw()) {
                 let bytes = self.in_map(map, no, at)?;
