@@ -59,6 +59,7 @@ mod choices;
 mod coding;
 mod dump;
 pub mod metrics;
+mod prefetch;
 mod sync;
 // == counts ==
 mod budget;

@@ -54,6 +54,9 @@ enum Source {
 /// lies beyond is passed once.
 const NEAR: u32 = 3;
 
+/// The columns of keys have about so many bytes: what a search in a block of small pairs looks at.
+const KEYS: usize = 1 << 10;
+
 impl Blocks {
     /// Makes block `no` the current one; `None` if there is none.
     fn enter(&mut self, no: usize) -> Result<Option<Layout>> {
@@ -64,6 +67,9 @@ impl Blocks {
         if let Source::Streaming(stream) = &mut self.source {
             stream.go(table, at)?;
         } else if !self.lends || at.is_raw() {
+            if near && at.is_raw() {
+                table.prefetch(at, KEYS.min(at.raw()));
+            }
             self.source = Source::Shared(table.block(no, at, near)?);
         } else if let Some(bytes) = table.cached(no, near)? {
             self.source = Source::Shared(BlockBytes::Owned(bytes));

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, File, SharedBytes};
 use crate::ids::Seq;
 use crate::key::{Found, Trailer};
+use crate::prefetch;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::block::{Block, Layout};
 use crate::table::codec;
@@ -354,6 +355,15 @@ impl Table {
         out.resize(at.raw(), 0);
         let unpacked = codec::decompress(codec, contents, out).and_then(|()| check_contents(out));
         unpacked.map_err(|e| e.at(&self.path, at.offset))
+    }
+
+    /// Starts to load the first `len` bytes of the block at `at`, if it lies in the map.
+    #[inline]
+    pub(super) fn prefetch(&self, at: BlockAt, len: usize) {
+        if let Some(map) = &self.map {
+            let (map, start) = ((**map).as_ref(), at.offset as usize);
+            (start..start + len).step_by(64).for_each(|at| prefetch::line(map, at));
+        }
     }
 
     /// What is stored of block `no`, which is compressed: in the map, or read into `stored`.
