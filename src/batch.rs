@@ -157,9 +157,9 @@ impl<'a> Iterator for Decode<'a> {
 
 #[inline]
 fn decode_one<'a>(r: &mut Reader<'a>) -> Result<(KeyspaceId, Op<'a>)> {
-    let code = r.u8()?;
-    let keyspace = KeyspaceId(r.u32()?);
-    let op = match code {
+    let top = r.take(5)?;
+    let keyspace = KeyspaceId(u32::from_le_bytes([top[1], top[2], top[3], top[4]]));
+    let op = match top[0] {
         PUT => {
             let (key_len, value_len) = (r.varint()?, r.varint()?);
             let key = take(r, key_len, MAX_KEY_LEN)?;

@@ -57,6 +57,8 @@ pub(crate) struct Writers {
     /// Keys and values as callers wrote them, over all trees but the catalog.
     pub bytes_in: u64,
     pub operations: u64,
+    /// The largest memtable it was applied to.
+    largest: usize,
     /// Bytes applied since all memtables together were last looked at.
     unchecked: usize,
 }
@@ -112,6 +114,7 @@ impl Writers {
         mut skip: impl FnMut(&Tree, Seq) -> bool,
     ) -> Result<()> {
         self.touched.clear();
+        self.largest = 0;
         let mut seq = first;
         for op in decode(ops) {
             let (id, op) = op?;
@@ -125,6 +128,7 @@ impl Writers {
                             w.pin.store(position.0, Ordering::Relaxed);
                         }
                         w.insert(op, seq);
+                        self.largest = self.largest.max(w.memtable.memtable().bytes());
                         if id == KeyspaceId::CATALOG {
                             self.apply_row(op, seq, registry)?;
                         } else {
@@ -179,7 +183,8 @@ impl Writers {
     /// or that pin journal that is half its limit behind. Answers the trees that want a flush.
     pub fn rotate_full(&mut self, limit: usize, journal: Look, throttle: &Throttle) -> Vec<Arc<Tree>> {
         let mut full = Vec::new();
-        for i in 0..self.touched.len() {
+        let grown = if self.largest < limit { 0 } else { self.touched.len() };
+        for i in 0..grown {
             if let Some(w) = self.by_id.get_mut(&self.touched[i])
                 && w.memtable.memtable().bytes() >= limit
             {

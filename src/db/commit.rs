@@ -52,6 +52,9 @@ impl Core {
                         self.trim_memory();
                     }
                     if !full.is_empty() {
+                        // Their flush needs the journal durable that far. The disk may as well begin now,
+                        // beside the flush before.
+                        self.ask_sync(last);
                         self.work.want_flush(full);
                     }
                     return Ok(Some(last));

@@ -21,6 +21,7 @@ use crate::db::registry::{Registry, Unborn};
 use crate::db::reserve::{Reserve, When};
 use crate::db::salts::Salts;
 use crate::db::stage::SyncStage;
+use crate::db::throttle::STOP;
 use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
@@ -217,7 +218,7 @@ fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
     let cache = Cache::within(&budget, options.cache_bytes);
     let read = ReadOptions { mapped: options.mapped };
     let store = Store::new(options.fs.clone(), dir.into(), cache, read);
-    (Pool::new(options.memtable_limit(), &budget), store)
+    (Pool::new(options.memtable_limit() * STOP, &budget), store)
 }
 
 /// The segments of the journal, as recovery wants to know them.

@@ -4,6 +4,7 @@ use crate::ids::{Position, Seq};
 use crate::journal::{Hint, Segment};
 use crate::options::Durability;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::thread::{self, Thread};
 use crate::sync::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub(crate) struct SyncStage {
     pub durable: AtomicU64,
     /// At least how many wait for commits to become visible. Raised under the lock on the state.
     pub watching: AtomicUsize,
-    /// Durable has moved, a sync has ended, or the database has failed.
+    /// Durable has moved, a sync has ended, or the database has failed: for who waits for more than one
+    /// commit of its own.
     pub moved: Condvar,
     /// The sync thread has something to do.
     pub wanted: Condvar,
@@ -35,6 +37,7 @@ pub(crate) struct State {
     /// What the sync thread is asked to make durable.
     pub asked: Seq,
     pub wakers: Wakers,
+    pub sleepers: Sleepers,
     pub hint: Option<Hint>,
     pub stop: bool,
     pub syncs: u64,
@@ -43,9 +46,10 @@ pub(crate) struct State {
 impl SyncStage {
     pub fn new(durable: Position, durable_seq: Seq, hint: Option<Hint>) -> SyncStage {
         let (asked, in_flight, stop, syncs) = (Seq::ZERO, false, false, 0);
-        let wakers = Wakers::default();
+        let (wakers, sleepers) = (Wakers::default(), Sleepers::default());
+        let state = State { in_flight, durable, durable_seq, asked, wakers, sleepers, hint, stop, syncs };
         SyncStage {
-            state: Mutex::new(State { in_flight, durable, durable_seq, asked, wakers, hint, stop, syncs }),
+            state: Mutex::new(state),
             durable: AtomicU64::new(durable.0),
             watching: AtomicUsize::new(0),
             moved: Condvar::new(),
@@ -79,19 +83,20 @@ impl SyncStage {
     pub fn wake_all(&self) {
         let mut state = self.state.lock();
         let waiting = state.wakers.take_all();
+        let asleep = state.sleepers.take_all();
         self.moved.notify_all();
         self.wanted.notify_all();
         drop(state);
+        asleep.iter().for_each(Thread::unpark);
         wake(waiting);
     }
 
-    /// Wakes those that wait for commits to become visible, if any. Under no lock: a waker is
-    /// somebody else's code.
+    /// Wakes those that wait for commits to become visible, if any. `visible` was published by an exchange
+    /// that is `SeqCst`. Under no lock: a waker is somebody else's code.
     #[inline]
     pub fn tell_visible(&self, visible: Seq) {
         // SeqCst: the watcher counts itself, then looks at what is visible; the commit publishes,
         // then looks at the count. One of the two sees the other.
-        fence(Ordering::SeqCst);
         if self.watching.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -114,6 +119,38 @@ impl SyncStage {
     pub fn stop(&self) {
         self.state.lock().stop = true;
         self.wake_all();
+    }
+}
+
+/// Threads that are parked until their commit is durable, or until it is their turn to sync. Each is woken
+/// by itself, and only then: with one condition variable for all, 64 threads spent their time at the
+/// lock on the state instead of making the next group.
+#[derive(Default)]
+pub(crate) struct Sleepers(Vec<(Seq, Thread)>);
+
+impl Sleepers {
+    /// Lists the calling thread, which waits for `seq`. It parks once it has let go of the lock.
+    pub fn add(&mut self, seq: Seq) {
+        self.0.push((seq, thread::current()));
+    }
+
+    /// Takes those whose commits are durable now, and of the others the one that is to sync next. Whoever
+    /// that is finds a sync in flight, or its commit durable through one that has ended since, or starts one:
+    /// in each case the end of a sync looks after those that stay here.
+    pub fn take_passed(&mut self, durable: Seq) -> (Option<Thread>, Vec<Thread>) {
+        let mut passed = Vec::with_capacity(self.0.len());
+        self.0.retain(|(seq, thread)| {
+            let stays = *seq > durable;
+            if !stays {
+                passed.push(thread.clone());
+            }
+            stays
+        });
+        (self.0.pop().map(|(_, thread)| thread), passed)
+    }
+
+    pub fn take_all(&mut self) -> Vec<Thread> {
+        std::mem::take(&mut self.0).into_iter().map(|(_, thread)| thread).collect()
     }
 }
 
@@ -253,7 +290,7 @@ mod loom_models {
                     }
                 })
             };
-            visible.store(1, Ordering::Release);
+            visible.swap(1, Ordering::SeqCst);
             stage.tell_visible(Seq::new(1).unwrap());
             waiter.join().unwrap();
         });

@@ -12,30 +12,33 @@ use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
+use crate::sync::thread::{self, Thread};
 use std::task::Waker;
 use std::time::Duration;
 
 impl Core {
     /// Returns once everything up to `seq` survives power loss.
     pub fn sync_to(&self, seq: Seq) -> Result<()> {
-        // A durable commit stays durable, whatever has failed since.
-        if self.snapshots.durable() >= seq || Mutant::AckBeforeSync.on() {
-            return Ok(());
-        }
-        let mut state = self.sync.state.lock();
         loop {
+            // A durable commit stays durable, whatever has failed since.
+            if self.snapshots.durable() >= seq || Mutant::AckBeforeSync.on() {
+                return Ok(());
+            }
+            let mut state = self.sync.state.lock();
             if state.durable_seq >= seq {
                 return Ok(());
             }
             if let Some(e) = self.failure() {
                 return Err(e);
             }
-            if state.in_flight {
-                state = self.sync.moved.wait(state);
+            if !state.in_flight {
+                self.sync_now(state)?;
                 continue;
             }
-            self.sync_now(state)?;
-            state = self.sync.state.lock();
+            // Woken for nothing it is listed twice, and will be woken for nothing once more.
+            state.sleepers.add(seq);
+            drop(state);
+            thread::park();
         }
     }
 
@@ -43,7 +46,12 @@ impl Core {
     /// that held nothing any more that was to be synced.
     pub fn sync_retired(&self) -> Result<()> {
         // What is in flight may cover them.
-        drop(self.no_sync_in_flight());
+        let mut state = self.sync.state.lock();
+        let ended = state.syncs + u64::from(state.in_flight);
+        while state.syncs < ended {
+            state = self.sync.moved.wait(state);
+        }
+        drop(state);
         if self.commit.lock().retired.is_empty() {
             return Ok(());
         }
@@ -53,19 +61,21 @@ impl Core {
     /// One sync that begins from here on: makes durable what was appended, and everything that the
     /// journal has left ready to be sealed.
     pub fn sync_all(&self) -> Result<()> {
-        let state = self.no_sync_in_flight();
-        match self.failure() {
-            None => self.sync_now(state),
-            Some(e) => Err(e),
-        }
-    }
-
-    fn no_sync_in_flight(&self) -> MutexGuard<'_, State> {
         let mut state = self.sync.state.lock();
-        while state.in_flight {
+        // What is in flight has begun before.
+        let ended = state.syncs + 1 + u64::from(state.in_flight);
+        loop {
+            if let Some(e) = self.failure() {
+                return Err(e);
+            }
+            if state.syncs >= ended {
+                return Ok(());
+            }
+            if !state.in_flight {
+                return self.sync_now(state);
+            }
             state = self.sync.moved.wait(state);
         }
-        state
     }
 
     /// One sync, when none is in flight.
@@ -120,7 +130,15 @@ impl Core {
         state.in_flight = false;
         state.syncs += 1;
         self.sync.moved.notify_all();
-        let Synced { durable, seq, sealed } = synced?;
+        let Synced { durable, seq, sealed } = match synced {
+            Ok(synced) => synced,
+            Err(e) => {
+                let all = state.sleepers.take_all();
+                drop(state);
+                all.iter().for_each(Thread::unpark);
+                return Err(e);
+            }
+        };
         state.durable = durable;
         state.durable_seq = seq;
         self.sync.durable.store(durable.0, Ordering::Release);
@@ -130,7 +148,10 @@ impl Core {
         }
         self.sealed.lock().extend(sealed);
         let passed = state.wakers.take_passed(Durability::Sync, seq);
+        let (next, awake) = state.sleepers.take_passed(seq);
         drop(state);
+        // First who starts the next sync: the others have time while the disk works.
+        next.iter().chain(&awake).for_each(Thread::unpark);
         wake(passed);
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::memtable::Memtable;
 use crate::mutant::Mutant;
 use crate::options::KeyspaceOptions;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::view::run::Run;
 use crate::view::{Mem, View};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -125,6 +126,8 @@ pub(crate) struct Slot {
     pub key: Vec<u8>,
     /// `None`: dropped.
     pub tree: ArcSwapOption<Tree>,
+    /// How often the name came to stand for another tree.
+    changes: AtomicU64,
     /// Which tree the name stood for from which sequence number on, oldest first, never empty.
     history: Mutex<Vec<(Seq, Option<Arc<Tree>>)>>,
 }
@@ -134,6 +137,7 @@ impl Slot {
         Slot {
             key,
             tree: ArcSwapOption::from(Some(tree.clone())),
+            changes: AtomicU64::new(0),
             history: Mutex::new(vec![(since, Some(tree))]),
         }
     }
@@ -142,6 +146,15 @@ impl Slot {
     pub fn change(&self, since: Seq, tree: Option<Arc<Tree>>) {
         self.history.lock().push((since, tree.clone()));
         self.tree.store(tree);
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Who reads the same number before it loads the tree, and later under the lock on commits, knows that
+    /// the name stands for that tree still: it changes only under that lock.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        // Acquire: the tree that is loaded next is at least as new.
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The tree at sequence number `at`; `Err` if the name was not there yet, `Ok(None)` if it had

@@ -18,6 +18,12 @@ impl Core {
         }
     }
 
+    /// Keeps as much for new memtables as was written while the last ones were flushed, and one more: a
+    /// writer that is ahead of the flushes takes all of that up before they give anything back.
+    pub fn trim_pool(&self) {
+        self.pool.shrink(self.throttle.memory().frozen as usize + self.options.memtable_limit());
+    }
+
     /// Does `read`, and sees to it that not too many tables stay open. If the system refused to open one,
     /// others are closed, and `read` is tried once more; it must not hold a view in between.
     #[inline]

@@ -509,6 +509,7 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
         let ops = borrowed.as_deref_mut().unwrap_or(&mut fallback);
         let mut paid = false;
         let committed = loop {
+            let changes = slot.changes();
             let tree = slot.tree.load();
             let tree = tree.as_ref().ok_or_else(dropped)?;
             ops.clear();
@@ -516,7 +517,7 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
             let bytes = if std::mem::replace(&mut paid, true) { 0 } else { ops.bytes().len() };
             let asked = Asked { bytes, takes_away: ops.only_take_away(), deadline: None };
             core.await_room(std::slice::from_ref(tree), &asked)?;
-            let current = |_: &CommitState| Ok(slot.tree.load().as_ref().is_some_and(|t| t.id == tree.id));
+            let current = |_: &CommitState| Ok(slot.changes() == changes);
             if let Some(seq) = core.commit_ops(ops, durability, None, current)? {
                 break seq;
             }

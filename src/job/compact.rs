@@ -23,6 +23,8 @@ pub(crate) struct Inputs<'a> {
     /// Nothing older than the inputs can lie below the output, so tombstones that no snapshot needs go
     /// as well.
     pub bottom: bool,
+    /// The level of the output. On level 0 numbers tell which run is newer.
+    pub level: u8,
     /// The tables of the level below the output's, in key order.
     pub below: &'a [Arc<TableMeta>],
 }
@@ -48,7 +50,7 @@ pub(crate) fn compact(
     new_table: NewTable<'_>,
     pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Merged> {
-    let &Inputs { runs, bottom, below } = inputs;
+    let &Inputs { runs, bottom, level, below } = inputs;
     let mut tables = Vec::new();
     for table in runs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
         tables.push(table.handle.visit()?);
@@ -63,7 +65,7 @@ pub(crate) fn compact(
     let seen = runs.iter().map(|r| r.only(seen));
     let heads = runs.iter().map(|run| run.heads).reduce(Heads::and).unwrap_or_default();
     let mut entries = Merge::new(seen.map(|run| RunCursor::new(run, Passage::Streaming)).collect(), heads);
-    let mut retain = Retain::new(horizon, &tombstones, bottom);
+    let mut retain = Retain::new(horizon, &tombstones, bottom).renumbering(level > 0);
     let mut output = Output::new(store, options, new_table, kept).above(below);
     entries.seek_first()?;
     let mut read = 0;
@@ -75,7 +77,7 @@ pub(crate) fn compact(
             pause()?;
         }
         let again = entries.repeats();
-        if retain.keep(key, trailer, again) {
+        if let Some(trailer) = retain.keep(key, trailer, again) {
             output.add(key, trailer, value, again)?;
         }
         match entries.next() {

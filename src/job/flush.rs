@@ -32,7 +32,7 @@ pub(crate) fn flush(
     entries.seek_first()?;
     while entries.valid() {
         let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
-        if retain.keep(key, trailer, again) {
+        if let Some(trailer) = retain.keep(key, trailer, again) {
             output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;

@@ -11,6 +11,8 @@ use std::sync::Arc;
 const LARGE: usize = 64 << 10;
 /// The gathering buffer is written when it has grown to this, and keeps no more between flushes.
 const KEEP: usize = 1 << 20;
+/// A record up to this size is built whole and stored at once.
+const SMALL: usize = 4 << 10;
 /// Pages of a window are made ready this far ahead.
 const STEP: u64 = 256 << 10;
 
@@ -58,13 +60,12 @@ pub(crate) struct Writer {
 
 enum Sink {
     /// What is gathered stands from offset `at` on.
-    Gather {
-        buf: Vec<u8>,
-        at: u64,
-    },
+    Gather { buf: Vec<u8>, at: u64 },
     Window {
         window: Box<dyn Window>,
         populated: u64,
+        /// Where small records are built.
+        record: Vec<u8>,
     },
 }
 
@@ -90,7 +91,7 @@ impl Writer {
             Mode::Mapped => segment.file().window(segment.capacity()).ok().flatten(),
         };
         let sink = match window {
-            Some(window) => Sink::Window { window, populated: 0 },
+            Some(window) => Sink::Window { window, populated: 0, record: Vec::with_capacity(SMALL) },
             None => Sink::Gather { buf: Vec::new(), at: DATA_START },
         };
         let last_seq = Seq::ZERO;
@@ -262,15 +263,19 @@ impl Writer {
                 buf.extend_from_slice(padding);
                 written
             }
+            Sink::Window { window, record, .. } if record::size(payload.len()) <= SMALL => {
+                record.clear();
+                record.extend_from_slice(header);
+                record.extend_from_slice(payload);
+                record.extend_from_slice(padding);
+                window.write(offset, record)
+            }
             Sink::Window { window, .. } => {
                 let behind = offset + HEADER_LEN as u64;
                 let padding_at = behind + payload.len() as u64;
-                window
-                    .write(offset, header)
-                    .and_then(|()| if payload.is_empty() { Ok(()) } else { window.write(behind, payload) })
-                    .and_then(
-                        |()| if padding.is_empty() { Ok(()) } else { window.write(padding_at, padding) },
-                    )
+                window.write(offset, header).and_then(|()| window.write(behind, payload)).and_then(|()| {
+                    if padding.is_empty() { Ok(()) } else { window.write(padding_at, padding) }
+                })
             }
         };
         written.map_err(|e| {
@@ -283,7 +288,7 @@ impl Writer {
     #[inline]
     fn make_ready(&mut self, end: u64) -> Result<()> {
         match &mut self.sink {
-            Sink::Window { window, populated } if end > *populated => {
+            Sink::Window { window, populated, .. } if end > *populated => {
                 let to = end.next_multiple_of(STEP).min(self.segment.capacity());
                 let made = window.populate(*populated, to - *populated);
                 made.map_err(|e| Error::io("making journal pages ready", self.segment.path(), e))?;

@@ -159,6 +159,7 @@ impl TableCursor {
     fn enter(&mut self, no: usize) -> Result<bool> {
         self.valid = false;
         if self.no == no && self.entered {
+            self.blocks.sought = false;
             return Ok(true);
         }
         self.entered = false;
