@@ -26,7 +26,7 @@ const PATIENCE: usize = 64;
 /// Entries that are evicted under one hold of the lock, at most.
 const BATCH: usize = 256;
 /// One miss in two to the power of this invites.
-const INVITING: u32 = 2;
+const INVITING: u32 = 3;
 /// Over how many counters hits are spread.
 const STRIPES: usize = 16;
 

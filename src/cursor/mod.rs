@@ -44,10 +44,6 @@ pub(crate) trait Cursor {
     fn has_newer(&self) -> bool;
     /// The user key.
     fn key(&self) -> &[u8];
-    /// [`crate::key::head`] of the user key, for cheap comparisons.
-    fn head(&self) -> u64 {
-        crate::key::head(self.key())
-    }
     fn trailer(&self) -> Trailer;
     /// Makes the value of the entry be there: to be called, while valid, before `value` is.
     fn fetch(&mut self) -> Result<()> {

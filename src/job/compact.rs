@@ -5,6 +5,7 @@ use crate::cursor::merge::Merge;
 use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain, hides};
+use crate::key::Heads;
 use crate::mutant::Mutant;
 use crate::table::Store;
 use crate::tombstones::RangeTombstones;
@@ -62,7 +63,8 @@ pub(crate) fn compact(
     }
     let seen = |t: &RunTable| tombstones.is_empty() || !hides(&tombstones, horizon, &t.meta);
     let seen = runs.iter().map(|r| r.only(seen));
-    let mut entries = Merge::new(seen.map(|run| RunCursor::new(run, Passage::Streaming)).collect());
+    let heads = runs.iter().map(|run| run.heads).reduce(Heads::and).unwrap_or_default();
+    let mut entries = Merge::new(seen.map(|run| RunCursor::new(run, Passage::Streaming)).collect(), heads);
     let mut retain = Retain::new(horizon, &tombstones, bottom).renumbering(level > 0);
     let mut output = Output::new(store, options, new_table, kept).above(below);
     entries.seek_first()?;

@@ -38,8 +38,9 @@ struct Blocks {
     unpacked: Unpacked,
     /// Whether values are only lent: then compressed blocks need not be undone as a whole.
     lends: bool,
-    /// How many were entered since the last seek.
-    passed: u32,
+    /// Whether the next one to enter is where a seek leads: it may come again, and is worth keeping in the
+    /// cache. What lies beyond is passed once, and a step allocates nothing.
+    sought: bool,
 }
 
 /// Where the current block's bytes are.
@@ -50,22 +51,23 @@ enum Source {
     Streaming(Box<Stream>),
 }
 
-/// So many blocks from where a seek led are worth keeping in the cache: a short scan may come again. What
-/// lies beyond is passed once.
-const NEAR: u32 = 3;
+/// The columns of keys have about so many bytes: what a search in a block of small pairs looks at.
+const KEYS: usize = 1 << 10;
 
 impl Blocks {
     /// Makes block `no` the current one; `None` if there is none.
     fn enter(&mut self, no: usize) -> Result<Option<Layout>> {
         let table = &self.table;
         let Some(at) = table.index().block(no) else { return Ok(None) };
-        let near = self.passed < NEAR;
-        self.passed += u32::from(near);
+        let sought = std::mem::take(&mut self.sought);
         if let Source::Streaming(stream) = &mut self.source {
             stream.go(table, at)?;
         } else if !self.lends || at.is_raw() {
-            self.source = Source::Shared(table.block(no, at, near)?);
-        } else if let Some(bytes) = table.cached(no, near)? {
+            if sought && at.is_raw() {
+                table.prefetch(at, KEYS.min(at.raw()));
+            }
+            self.source = Source::Shared(table.block(no, at, sought)?);
+        } else if let Some(bytes) = table.cached(no, sought)? {
             self.source = Source::Shared(BlockBytes::Owned(bytes));
         } else {
             self.source = Source::Unpacked;
@@ -120,7 +122,7 @@ impl TableCursor {
     fn with(table: Arc<Table>, source: Source, lends: bool) -> TableCursor {
         let unpacked = Unpacked::new(&table);
         TableCursor {
-            blocks: Blocks { table, source, unpacked, lends, passed: 0 },
+            blocks: Blocks { table, source, unpacked, lends, sought: false },
             no: 0,
             entered: false,
             layout: Layout::default(),
@@ -157,6 +159,7 @@ impl TableCursor {
     fn enter(&mut self, no: usize) -> Result<bool> {
         self.valid = false;
         if self.no == no && self.entered {
+            self.blocks.sought = false;
             return Ok(true);
         }
         self.entered = false;
@@ -204,7 +207,7 @@ impl TableCursor {
 
 impl Cursor for TableCursor {
     fn seek_first(&mut self) -> Result<()> {
-        self.blocks.passed = 0;
+        self.blocks.sought = true;
         if self.enter(0)? {
             self.stand(0);
         }
@@ -212,7 +215,7 @@ impl Cursor for TableCursor {
     }
 
     fn seek_last(&mut self) -> Result<()> {
-        self.blocks.passed = 0;
+        self.blocks.sought = true;
         self.valid = false;
         match self.blocks.table.index().len() {
             0 => Ok(()),
@@ -221,7 +224,7 @@ impl Cursor for TableCursor {
     }
 
     fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
-        self.blocks.passed = 0;
+        self.blocks.sought = true;
         let mut no = self.blocks.table.index().find(key);
         while self.enter(no)? {
             let row = self.block().lower_bound(key, trailer);
@@ -235,7 +238,7 @@ impl Cursor for TableCursor {
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        self.blocks.passed = 0;
+        self.blocks.sought = true;
         let no = self.blocks.table.index().find(key);
         if !self.enter(no)? {
             return self.seek_last();

@@ -404,6 +404,15 @@ impl Table {
         unpacked.map_err(|e| e.at(&self.path, at.offset))
     }
 
+    /// Starts to load the first `len` bytes of the block at `at`, if it lies in the map.
+    #[inline]
+    pub(super) fn prefetch(&self, at: BlockAt, len: usize) {
+        if let Some(map) = &self.map {
+            let (map, start) = ((**map).as_ref(), at.offset as usize);
+            (start..start + len).step_by(64).for_each(|at| prefetch::line(map, at));
+        }
+    }
+
     /// What is stored of block `no`, which is compressed: in the map, or read into `stored`.
     pub(super) fn packed(&self, no: usize, at: BlockAt, stored: &mut Vec<u8>) -> Result<Packed> {
         let Some(map) = &self.map else {

@@ -208,7 +208,6 @@ fn assert_at(cursor: &mut TableCursor, entries: &Entries, at: Option<usize>) {
                 assert_eq!(cursor.value(), &value[..]);
             }
             assert_eq!((cursor.key(), cursor.trailer()), (&key[..], *trailer));
-            assert_eq!(cursor.head(), key::head(key));
             let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i].0);
             assert_eq!(cursor.has_newer(), before == Some(key));
         }

@@ -13,9 +13,19 @@ use crate::table::format::Codec;
 use crate::table::index::BlockAt;
 use crate::table::lz4;
 use crate::table::reader::{Packed, Table};
+use std::cell::RefCell;
 
 /// Values are undone so many bytes at a time: a few of them, if they are small.
 const STEP: usize = 512;
+
+/// The last few buffers of a thread's cursors, for its next: a short scan should not have to clear memory.
+const SPARES: usize = 8;
+/// Larger ones are not kept.
+const SPARE_BYTES: usize = 16 << 10;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A compressed block, undone in part.
 pub(crate) struct Unpacked {
@@ -47,7 +57,12 @@ impl Unpacked {
     /// Makes block `no`, which is compressed, the current one, but for its values.
     pub fn enter(&mut self, table: &Table, no: usize, at: BlockAt) -> Result<Layout> {
         (self.len, self.done) = (0, 0);
+        table.prefetch(at, at.stored as usize);
         self.packed = table.packed(no, at, &mut self.stored)?;
+        if self.contents.capacity() == 0 {
+            self.contents =
+                SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
+        }
         if self.contents.len() < at.raw() {
             self.contents.resize(at.raw(), 0);
         }
@@ -92,5 +107,21 @@ impl Unpacked {
             self.done = self.len;
         }
         Ok(())
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        let contents = std::mem::take(&mut self.contents);
+        if contents.capacity() == 0 || contents.capacity() > SPARE_BYTES {
+            return;
+        }
+        // A thread that ends keeps nothing.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARES {
+                spare.push(contents);
+            }
+        });
     }
 }

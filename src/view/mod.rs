@@ -9,7 +9,7 @@ use crate::cursor::Cursor;
 use crate::cursor::visible::{Bounds, Visible};
 use crate::error::Result;
 use crate::ids::{Position, Seq};
-use crate::key::{Found, Kind, Trailer, hash};
+use crate::key::{Found, Heads, Kind, Trailer, hash};
 use crate::memtable::Memtable;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -193,6 +193,7 @@ impl View {
                 layers.push(Source::Run(RunCursor::new(run.clone(), passage)));
             }
         }
-        Visible::new(layers, read, bounds)
+        let heads = self.runs.iter().map(|run| run.heads).reduce(Heads::and).unwrap_or_default();
+        Visible::new(layers, heads, read, bounds)
     }
 }

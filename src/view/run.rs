@@ -5,7 +5,7 @@ use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::{FileNo, Seq};
-use crate::key::{Trailer, head};
+use crate::key::{Heads, Trailer};
 use crate::table::{Handle, Store, Table, TableCursor};
 use crate::tombstones::Around;
 use crate::version::{self, Levels, TableMeta};
@@ -23,6 +23,8 @@ pub(crate) struct RunTable {
 pub(crate) struct Run {
     pub level: u8,
     pub tables: Box<[RunTable]>,
+    /// How to tell its keys apart.
+    pub heads: Heads,
     /// Heads of the tables' ends: a search touches the tables only where they are equal.
     ends: Box<[u64]>,
     /// Heads of the tables' smallest keys, for the same reason.
@@ -36,9 +38,16 @@ pub(crate) struct Run {
 impl Run {
     pub fn new(level: u8, tables: Vec<RunTable>) -> Run {
         let range_deletes = tables.iter().any(|t| t.meta.range_deletes > 0);
-        let ends = tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, head)).collect();
-        let starts = tables.iter().map(|t| head(&t.meta.smallest)).collect();
-        Run { level, tables: tables.into(), ends, starts, range_deletes, of: None }
+        let heads = match (tables.first(), tables.last()) {
+            (Some(RunTable { meta: first, .. }), Some(RunTable { meta: last, .. })) => {
+                Heads::between(&first.smallest, last.end.as_ref().unwrap_or(&last.smallest))
+            }
+            _ => Heads::default(),
+        };
+        let ends =
+            tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, |end| heads.of(end))).collect();
+        let starts = tables.iter().map(|t| heads.of(&t.meta.smallest)).collect();
+        Run { level, tables: tables.into(), heads, ends, starts, range_deletes, of: None }
     }
 
     /// The tables of the run that are `wanted`.
@@ -52,7 +61,7 @@ impl Run {
     /// The first table that ends behind `key`.
     #[inline]
     fn first_ending_after(&self, key: &[u8]) -> usize {
-        let head = head(key);
+        let head = self.heads.of(key);
         let from = self.ends.partition_point(|&end| end < head);
         if self.ends.get(from) != Some(&head) {
             return from;
@@ -65,7 +74,7 @@ impl Run {
     /// The table whose range holds `key`.
     #[inline]
     pub fn find(&self, key: &[u8]) -> Option<&RunTable> {
-        let (at, head) = (self.first_ending_after(key), head(key));
+        let (at, head) = (self.first_ending_after(key), self.heads.of(key));
         let (start, table) = (*self.starts.get(at)?, self.tables.get(at)?);
         let holds = start < head || (start == head && *table.meta.smallest <= *key);
         holds.then_some(table)
@@ -287,11 +296,6 @@ impl Cursor for RunCursor {
     #[inline]
     fn key(&self) -> &[u8] {
         self.current().key()
-    }
-
-    #[inline]
-    fn head(&self) -> u64 {
-        self.current().head()
     }
 
     #[inline]

@@ -91,11 +91,6 @@ impl Cursor for Source {
     }
 
     #[inline]
-    fn head(&self) -> u64 {
-        each!(self, c => c.head())
-    }
-
-    #[inline]
     fn trailer(&self) -> Trailer {
         each!(self, c => c.trailer())
     }
