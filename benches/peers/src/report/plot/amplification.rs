@@ -1,62 +1,76 @@
 //! What is written for each byte that was put, and what each living byte takes on disk.
 
-use super::lanes::{Labels, Panel, WIDTH, heading, span};
+use super::panels::{Look, Panel, Row, draw as draw_panels};
 use super::scale::Scale;
 use super::svg::{Anchor, Svg};
 use super::throughput::plain;
-use super::{names, shown};
-use crate::report::results::Results;
+use super::{name, title};
+use crate::report::results::{Line, Results, Spread};
 use crate::report::text::three_digits;
 
-const NOTES: &[&str] = &[
-    "Once everything has settled, journal included. Less is better; 1 would be every byte once.",
-    "Bars end at the median of all rounds, whiskers at the least and the most.",
-];
+const LOOK: Look<Spread> = Look {
+    title: "Written, and kept on disk",
+    notes: &[
+        "Over bytes of keys and values that were put, and over those that live; settled, journals included. Less is better.",
+        "Written: by an engine's own count, or the system's if it has none (fjall, LMDB). A bar at the edge is longer: see its number.",
+    ],
+    axis: "1: every byte once",
+    tick: plain,
+    base: None,
+    lane: 10.0,
+    scale,
+    mark,
+};
 
-const PANELS: [(&str, &str, &str); 2] = [
-    ("write_amp", "Write amplification", "bytes made dirty in files / bytes of keys and values put"),
-    ("space_amp", "Space amplification", "bytes allocated on disk / bytes of living keys and values"),
-];
+/// How a panel is called, and the first of these metrics that an engine has.
+const PANELS: [(&str, &[&str]); 2] =
+    [("Written", &["write_amp_own", "write_amp"]), ("Disk size", &["space_amp"])];
+const TABLES: [&str; 2] = ["lz4", "none"];
 
-pub fn draw(results: &Results, table: &str) -> Option<String> {
-    let lines_of = |metric| shown(results, table, metric);
-    let all: Vec<_> = PANELS.iter().flat_map(|(metric, ..)| lines_of(metric)).collect();
-    let mut engines = PANELS.map(|(metric, ..)| results.engines_of(&all, metric)).concat();
-    // Each has them in the same order; the second may know some that the first does not.
-    let mut seen = Vec::new();
-    engines.retain(|engine| {
-        !seen.contains(engine) && {
-            seen.push(*engine);
-            true
+/// Nobody beyond so many times the longest bar of these leaves the others any room.
+const MEASURE: [&str; 3] = ["esker", "rocksdb", "fjall"];
+const ROOM: f64 = 1.5;
+
+pub fn draw(results: &Results) -> Option<String> {
+    let of = |(what, metrics): (&str, &[&str])| {
+        TABLES.map(|table| Panel {
+            title: format!("{what}: {}", title(table)),
+            rows: rows(results, table, metrics),
+        })
+    };
+    draw_panels(&PANELS.map(of).into_iter().flatten().collect::<Vec<_>>(), &LOOK)
+}
+
+fn rows<'a>(results: &'a Results, table: &str, metrics: &[&str]) -> Vec<Row<'a, Spread>> {
+    // Whatever is settled and measured.
+    let lines = results.lines(table, "space_amp").into_iter().filter(|line| line.threads == 1);
+    let row = |line: &'a Line| {
+        let of = |engine| Some((engine, metrics.iter().find_map(|m| results.get(line, engine, m))?));
+        let cells = results.engines_of(&[line], "space_amp").into_iter().filter_map(of).collect();
+        Row { name: name(line), cells }
+    };
+    lines.map(row).collect()
+}
+
+fn scale(cells: &[&(&str, Spread)], ends: [f64; 2]) -> Scale {
+    let most =
+        |cells: &mut dyn Iterator<Item = &&(&str, Spread)>| cells.map(|(_, s)| s.max).fold(0.0, f64::max);
+    let all = most(&mut cells.iter());
+    let measure = most(&mut cells.iter().filter(|(engine, _)| MEASURE.contains(engine)));
+    let end = if measure > 0.0 { all.min(measure * ROOM) } else { all };
+    Scale::linear([end].into_iter(), ends)
+}
+
+/// A bar to the median, the spread as a whisker over it, and the number behind both.
+fn mark(svg: &mut Svg, scale: Scale, (engine, spread): (&str, &Spread), y: f64) {
+    let [low, to, high] = [spread.min, spread.median, spread.max].map(|value| scale.at(value));
+    let from = scale.at(0.0);
+    svg.rect(engine, [from, y - 4.0], [(to - from).max(1.0), 8.0]);
+    if high - low >= 1.0 {
+        svg.line("whisker", [low, y], [high, y]);
+        for x in [low, high] {
+            svg.line("whisker", [x, y - 2.0], [x, y + 2.0]);
         }
-    });
-    if engines.is_empty() {
-        return None;
     }
-    let rows = names(&all);
-    let mut svg = Svg::new(WIDTH);
-    let title = format!("Written and kept, table {table}");
-    let mut y = heading(&mut svg, &title, NOTES, &engines);
-    for (metric, caption, axis) in PANELS {
-        let lines = lines_of(metric);
-        if lines.is_empty() {
-            continue;
-        }
-        let spread = |row: usize, engine: &str| results.get(lines[row], engine, metric);
-        let cells = || (0..lines.len()).flat_map(|row| engines.iter().map(move |engine| (row, *engine)));
-        let most = cells().filter_map(|(row, engine)| Some(spread(row, engine)?.max));
-        let scale = Scale::linear(most, span(&rows));
-        svg.text("", Anchor::Start, [scale.ends()[0], y + 12.0], caption);
-        let labels = Labels { rows: &names(&lines), lanes: engines.len(), axis, tick: plain };
-        let panel = Panel::draw(&mut svg, y + 22.0, scale, &labels);
-        for (row, engine) in cells() {
-            let lane = engines.iter().position(|of| *of == engine)?;
-            if let Some(spread) = spread(row, engine) {
-                let text = three_digits(spread.median);
-                panel.bar(&mut svg, engine, panel.lane(row, lane), 0.0, spread, &text);
-            }
-        }
-        y = panel.end() + 6.0;
-    }
-    Some(svg.finish(&title, y))
+    svg.text("quiet tiny", Anchor::Start, [high + 4.0, y + 3.0], &three_digits(spread.median));
 }

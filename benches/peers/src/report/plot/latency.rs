@@ -1,16 +1,28 @@
 //! How long single operations take.
 
-use super::lanes::{Labels, Panel, WIDTH, heading, span};
+use super::panels::{Look, Panel, Row, draw as draw_panels};
 use super::scale::Scale;
 use super::svg::Svg;
-use super::{names, shown};
+use super::{name, title};
 use crate::report::results::{Line, Results, Spread};
 use crate::report::text::Unit;
 
-const NOTES: &[&str] = &[
-    "Of single operations: the thick bar from the median to p99, the thin one to p99.9, the dot is the slowest of all.",
-    "Pale: from the best to the worst round, of p99.9 and of the slowest. Less is better.",
-];
+const LOOK: Look<Percentiles> = Look {
+    title: "Latency of single operations",
+    notes: &[
+        "The thick bar goes from the median to p99, the thin one to p99.9, the dot is the slowest of all. Less is better.",
+        "Pale: from the best to the worst round, of p99.9 and of the slowest. pacedoverwrite is offered what RocksDB can do.",
+    ],
+    axis: "time of one operation, logarithmic",
+    tick: |micros| Unit::Micros.write(micros).replace(".00 ", " ").replace(".0 ", " "),
+    base: None,
+    lane: 8.0,
+    scale: |cells, ends| Scale::log(cells.iter().flat_map(|(_, of)| of.all()), ends),
+    mark: |svg, scale, (engine, of), y| of.draw(svg, scale, engine, y),
+};
+
+const TABLES: [&str; 3] = ["lz4", "none", "synced"];
+const WORKLOADS: [&str; 5] = ["fillrandom", "overwrite", "pacedoverwrite", "readrandom", "synced"];
 
 /// The percentiles of an engine on a line; p99.9 and the maximum may be missing.
 struct Percentiles {
@@ -32,8 +44,8 @@ impl Percentiles {
         [self.p50, self.p99].into_iter().chain(far.flat_map(|s| [s.min, s.max]))
     }
 
-    fn draw(&self, svg: &mut Svg, panel: &Panel, engine: &str, y: f64) {
-        let at = |value: f64| panel.scale.at(value);
+    fn draw(&self, svg: &mut Svg, scale: Scale, engine: &str, y: f64) {
+        let at = |value: f64| scale.at(value);
         for spread in [self.p999, self.max].into_iter().flatten() {
             let (low, high) = (at(spread.min), at(spread.max));
             svg.rect(&format!("{engine} band"), [low, y - 3.5], [high - low, 7.0]);
@@ -48,34 +60,23 @@ impl Percentiles {
     }
 }
 
-pub fn draw(results: &Results, table: &str) -> Option<String> {
-    let lines = shown(results, table, "p99_us");
-    let engines = results.engines_of(&lines, "p99_us");
-    if lines.is_empty() {
-        return None;
-    }
-    let rows = names(&lines);
-    let of = |row: usize, engine: &str| Percentiles::of(results, lines[row], engine);
-    let cells = || (0..rows.len()).flat_map(|row| engines.iter().map(move |engine| (row, *engine)));
-    let values: Vec<f64> = cells()
-        .filter_map(|(row, engine)| of(row, engine))
-        .flat_map(|p| p.all().collect::<Vec<_>>())
-        .collect();
-    let scale = Scale::log(values.into_iter(), span(&rows));
+pub fn draw(results: &Results) -> Option<String> {
+    let panels = TABLES.map(|table| Panel { title: title(table).to_string(), rows: rows(results, table) });
+    draw_panels(&panels, &LOOK)
+}
 
-    let mut svg = Svg::new(WIDTH);
-    let title = format!("Latency, table {table}");
-    let top = heading(&mut svg, &title, NOTES, &engines);
-    let tick =
-        |value| Unit::Micros.write(value).replace(".00 ", " ").replace(".0 ", " ").replace("0 us", "0 us");
-    let labels =
-        Labels { rows: &rows, lanes: engines.len(), axis: "time of one operation, logarithmic", tick };
-    let panel = Panel::draw(&mut svg, top, scale, &labels);
-    for (row, engine) in cells() {
-        let lane = engines.iter().position(|of| *of == engine)?;
-        if let Some(percentiles) = of(row, engine) {
-            percentiles.draw(&mut svg, &panel, engine, panel.lane(row, lane));
-        }
-    }
-    Some(svg.finish(&title, panel.end()))
+fn rows<'a>(results: &'a Results, table: &str) -> Vec<Row<'a, Percentiles>> {
+    let lines = results.lines(table, "p99_us").into_iter().filter(|line| shown(line));
+    let row = |line: &'a Line| {
+        let of = |engine| Some((engine, Percentiles::of(results, line, engine)?));
+        let cells = results.engines_of(&[line], "p99_us").into_iter().filter_map(of).collect();
+        Row { name: name(line), cells }
+    };
+    lines.map(row).collect()
+}
+
+fn shown(line: &Line) -> bool {
+    let state = line.phase.is_empty() || line.phase == "settled";
+    let threads = line.threads == 1 || line.table == "synced";
+    state && threads && WORKLOADS.contains(&line.workload.as_str())
 }

@@ -26,10 +26,6 @@ impl Scale {
         Scale { log: true, min: min / 1.35, max: max * 1.35, left, right }
     }
 
-    pub fn ends(self) -> [f64; 2] {
-        [self.left, self.right]
-    }
-
     pub fn at(self, value: f64) -> f64 {
         let part = match self.log {
             true => (value.max(self.min) / self.min).ln() / (self.max / self.min).ln(),

@@ -16,16 +16,19 @@ const COLOURS: [(&str, &str, &str); 8] = [
 ];
 
 /// Grounds, texts, grids: on light ground and on dark.
-const INKS: [(&str, &str, &str); 4] = [
+const INKS: [(&str, &str, &str); 6] = [
     (".ground{fill:*}", "#ffffff", "#0d1117"),
     ("text{fill:*}", "#1f2328", "#e6edf3"),
     (".quiet{fill:*}", "#59636e", "#9198a1"),
     (".grid{stroke:*}", "#e4e8ec", "#262c34"),
+    (".base{stroke:*}", "#868e96", "#6e7681"),
+    ("circle{stroke:* !important;stroke-width:.7}", "#ffffff", "#0d1117"),
 ];
 
 const SHAPES: &str = "\
 text{font:12px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}\
-.title{font-size:16px;font-weight:600}.small{font-size:10px}.tiny{font-size:9px}\
+.title{font-size:16px;font-weight:600}.head{font-size:13px;font-weight:600}\
+.label{font-size:11px}.small{font-size:10px}.tiny{font-size:9px}\
 .grid,.whisker{stroke-width:1}.base{stroke-width:1.5}.band{opacity:.25}.range{opacity:.55}rect{stroke:none !important}";
 
 fn colours(dark: bool) -> String {
@@ -57,10 +60,6 @@ pub enum Anchor {
 impl Svg {
     pub fn new(width: f64) -> Svg {
         Svg { width, body: String::new() }
-    }
-
-    pub fn width(&self) -> f64 {
-        self.width
     }
 
     fn shape(&mut self, shape: std::fmt::Arguments) {

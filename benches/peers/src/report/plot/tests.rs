@@ -46,19 +46,21 @@ fn plot(samples: &[Sample], file: &str) -> String {
     all(&Results::of(samples)).into_iter().find(|plot| plot.file == file).unwrap().svg
 }
 
-/// Left and right end of each bar of `engine`, without that in the legend.
-fn bars(svg: &Document, engine: &str) -> Vec<(f64, f64)> {
-    let number = |node: &Node, name: &str| node.attribute(name).unwrap().parse::<f64>().unwrap();
-    let rects =
-        svg.descendants().filter(|node| node.has_tag_name("rect") && node.attribute("class") == Some(engine));
-    rects.skip(1).map(|r| (number(&r, "x"), number(&r, "x") + number(&r, "width"))).collect()
+fn number(node: &Node, name: &str) -> f64 {
+    node.attribute(name).unwrap().parse().unwrap()
+}
+
+/// What has the colour of `engine`, without its place in the legend.
+fn marks<'a>(svg: &'a Document, engine: &str, shape: &str) -> Vec<Node<'a, 'a>> {
+    let all = svg.descendants().filter(|node| node.attribute("class") == Some(engine));
+    all.skip(1).filter(|node| node.has_tag_name(shape)).collect()
 }
 
 #[test]
 fn every_plot_is_well_formed_and_within_its_frame() {
     let plots = all(&Results::of(&samples()));
-    let files: Vec<&str> = plots.iter().map(|plot| plot.file.as_str()).collect();
-    assert_eq!(files, ["throughput-lz4.svg", "latency-lz4.svg", "amplification-lz4.svg"]);
+    let files: Vec<&str> = plots.iter().map(|plot| plot.file).collect();
+    assert_eq!(files, ["throughput.svg", "latency.svg", "amplification.svg"]);
     for Plot { file, svg } in &plots {
         let svg = Document::parse(svg).unwrap();
         let size = |name| svg.root_element().attribute(name).unwrap().parse::<f64>().unwrap();
@@ -79,40 +81,61 @@ fn every_plot_is_well_formed_and_within_its_frame() {
 }
 
 #[test]
-fn bars_end_where_the_ratio_is() {
-    let svg = plot(&samples(), "throughput-lz4.svg");
+fn dots_lie_where_the_ratio_is() {
+    let svg = plot(&samples(), "throughput.svg");
     let svg = Document::parse(&svg).unwrap();
-    let rocksdb = bars(&svg, "rocksdb");
-    let fjall = bars(&svg, "fjall");
-    let [(quarter, one), (base, double)] = rocksdb[..] else { panic!("{rocksdb:?}") };
-    assert_eq!(one, base, "both begin where Esker is");
+    let dots = |engine| marks(&svg, engine, "circle").iter().map(|d| number(d, "cx")).collect::<Vec<_>>();
+    let [one, same] = dots("esker")[..] else { panic!("{svg:?}") };
+    let [quarter, double] = dots("rocksdb")[..] else { panic!("{svg:?}") };
+    let [eighth] = dots("fjall")[..] else { panic!("a gap where nothing was measured") };
+    assert_eq!(one, same, "it is its own measure");
     // 0.25 lies twice as far from 1 as 2 does, and 0.125 three times, on the other side.
-    assert!(((one - quarter) / (double - base) - 2.0).abs() < 0.02, "{rocksdb:?}");
-    assert_eq!(fjall.len(), 1, "a gap where there was nothing measured");
-    assert!(((fjall[0].1 - fjall[0].0) / (double - base) - 3.0).abs() < 0.02, "{fjall:?}");
+    assert!(((one - quarter) / (double - one) - 2.0).abs() < 0.02, "{one} {quarter} {double}");
+    assert!(((one - eighth) / (double - one) - 3.0).abs() < 0.02, "{one} {eighth} {double}");
 }
 
 #[test]
-fn a_linear_bar_is_as_long_as_its_number() {
-    let svg = plot(&samples(), "amplification-lz4.svg");
+fn whiskers_go_from_the_slowest_to_the_fastest_round() {
+    let svg = plot(&samples(), "throughput.svg");
     let svg = Document::parse(&svg).unwrap();
-    let length = |engine: &str| bars(&svg, engine).first().map(|(from, to)| to - from).unwrap();
+    let whisker = marks(&svg, "rocksdb", "line")[0];
+    let dot = number(&marks(&svg, "rocksdb", "circle")[0], "cx");
+    let (low, high) = (number(&whisker, "x1"), number(&whisker, "x2"));
+    let expected = 1.2f64.ln() / -(0.9f64.ln());
+    assert!(((high - dot) / (dot - low) / expected - 1.0).abs() < 0.05, "{low} {dot} {high}");
+}
+
+#[test]
+fn a_bar_is_as_long_as_its_number() {
+    let svg = plot(&samples(), "amplification.svg");
+    let svg = Document::parse(&svg).unwrap();
+    let length = |engine: &str| number(&marks(&svg, engine, "rect")[0], "width");
     assert!((length("rocksdb") / length("esker") - 4.0).abs() < 0.05);
+}
+
+#[test]
+fn an_engines_own_count_of_what_it_wrote_comes_first() {
+    let mut samples = samples();
+    samples.push(sample(FILL, "rocksdb", 1, "write_amp_own", 4.0));
+    let svg = plot(&samples, "amplification.svg");
+    let svg = Document::parse(&svg).unwrap();
+    let length = |engine: &str| number(&marks(&svg, engine, "rect")[0], "width");
+    assert!((length("rocksdb") / length("fjall") - 1.0).abs() < 0.02);
 }
 
 #[test]
 fn without_a_peer_there_is_no_comparison() {
     let alone: Vec<Sample> = samples().into_iter().filter(|sample| sample.engine == "esker").collect();
-    let files: Vec<String> = all(&Results::of(&alone)).into_iter().map(|plot| plot.file).collect();
-    assert_eq!(files, ["latency-lz4.svg", "amplification-lz4.svg"]);
+    let files: Vec<&str> = all(&Results::of(&alone)).iter().map(|plot| plot.file).collect();
+    assert_eq!(files, ["latency.svg", "amplification.svg"]);
     assert!(all(&Results::default()).is_empty());
 }
 
 #[test]
 fn what_stands_in_the_way_is_escaped() {
     let mut samples = samples();
-    samples.push(sample(("a<b>&c", "", 1), "esker", 1, "ops_per_s", 1.0));
-    let svg = plot(&samples, "throughput-lz4.svg");
+    samples.extend(["esker", "fjall"].map(|engine| sample(("a<b>&c", "", 1), engine, 1, "ops_per_s", 1.0)));
+    let svg = plot(&samples, "throughput.svg");
     let svg = Document::parse(&svg).unwrap();
     assert!(svg.descendants().any(|node| node.text() == Some("a<b>&c")));
 }
