@@ -16,6 +16,7 @@ const LOOK: Look<Spread> = Look {
     ],
     axis: "1: every byte once",
     tick: plain,
+    room: 26.0,
     base: None,
     lane: 10.0,
     scale,

@@ -15,6 +15,7 @@ const LOOK: Look<Percentiles> = Look {
     ],
     axis: "time of one operation, logarithmic",
     tick: |micros| Unit::Micros.write(micros).replace(".00 ", " ").replace(".0 ", " "),
+    room: 40.0,
     base: None,
     lane: 8.0,
     scale: |cells, ends| Scale::log(cells.iter().flat_map(|(_, of)| of.all()), ends),

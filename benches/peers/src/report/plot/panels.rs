@@ -33,6 +33,8 @@ pub struct Look<'l, T> {
     /// What stands below each axis.
     pub axis: &'l str,
     pub tick: fn(f64) -> String,
+    /// What a number below the axis needs.
+    pub room: f64,
     /// What is marked on each axis.
     pub base: Option<f64>,
     /// How high a lane is.
@@ -98,7 +100,7 @@ fn heading(svg: &mut Svg, title: &str, notes: &[&str], engines: &[&str]) -> f64 
     for engine in engines {
         svg.rect(engine, [x, y - 9.0], [11.0, 11.0]);
         svg.text("", Anchor::Start, [x + 16.0, y], engine);
-        x += 16.0 + engine.len() as f64 * LETTER + 22.0;
+        x += 16.0 + engine.len() as f64 * (LETTER + 0.9) + 18.0;
     }
     y + 22.0
 }
@@ -109,7 +111,7 @@ fn draw_panel<T>(svg: &mut Svg, panel: &Panel<T>, look: &Look<T>, [left, right]:
     let (top, height) = (y + 26.0, panel.row_height(look));
     let bottom = top + panel.rows.len() as f64 * height;
     svg.text("head", Anchor::Start, [left, y + 14.0], &panel.title);
-    for tick in scale.ticks() {
+    for tick in scale.ticks(look.room) {
         let x = scale.at(tick);
         svg.line("grid", [x, top], [x, bottom]);
         svg.text("quiet small", Anchor::Middle, [x, bottom + 13.0], &(look.tick)(tick));

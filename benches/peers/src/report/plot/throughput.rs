@@ -15,6 +15,7 @@ const LOOK: Look<Spread> = Look {
     ],
     axis: "slower  \u{2190}  times Esker's throughput  \u{2192}  faster",
     tick: plain,
+    room: 26.0,
     base: Some(1.0),
     lane: 2.6,
     scale: |cells, ends| {
