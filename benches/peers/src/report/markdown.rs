@@ -1,6 +1,8 @@
 //! The report as Markdown: what was measured where, the tables, the targets.
 
+use super::PLOTS;
 use super::goals::GOALS;
+use super::plot::Plot;
 use super::results::{Line, Results, Spread};
 use super::targets::{Judged, Verdict, judge};
 use super::text::{Table, Unit, three_digits};
@@ -33,7 +35,11 @@ const COSTS: &[Quantity] = &[
     less("Processor time per operation, all threads", "cpu_us_per_op", Unit::Micros),
     less("Time to settle", "settle_s", Unit::Seconds),
     less("Written to the device per operation", "device_bytes_per_op", Unit::Bytes),
-    less("Write amplification", "write_amp", Unit::Number),
+    less(
+        "Write amplification, as the system counts (without RocksDB's recycled log)",
+        "write_amp",
+        Unit::Number,
+    ),
     less("Write amplification, the engine's own count", "write_amp_own", Unit::Number),
     less("Space amplification, settled", "space_amp", Unit::Number),
     less("On disk, settled", "disk_settled_bytes", Unit::Bytes),
@@ -59,11 +65,14 @@ Medians over medians, against the best of those named. Writes are compared by ea
 `fillseq` would do as well with nine tenths of what the disk can take, which is not measured here.
 ";
 
-pub fn report(results: &Results, about: &About) -> String {
+pub fn report(results: &Results, about: &About, plots: &[Plot]) -> String {
     let judged: Vec<Judged> = GOALS.iter().flat_map(|goal| judge(goal, results)).collect();
     let mut out = String::from("# Esker beside its peers\n\n");
     out += &facts(about);
     out += &format!("\n{HOW_TO_READ}\n{}\n", sum(&judged));
+    for Plot { file, .. } in plots {
+        out += &format!("![{}]({PLOTS}/{file})\n\n", file.trim_end_matches(".svg"));
+    }
     for table in results.tables() {
         out += &section(results, table);
     }
@@ -211,7 +220,7 @@ mod tests {
 
     fn report_of(samples: &[Sample]) -> String {
         let about = About(vec![("command".into(), "peers --quick".into()), ("cores".into(), "2".into())]);
-        report(&Results::of(samples), &about)
+        report(&Results::of(samples), &about, &[Plot { file: "some.svg", svg: String::new() }])
     }
 
     /// The cells of the row that begins with `name`, of the table below `title`.
@@ -264,6 +273,7 @@ mod tests {
     #[test]
     fn nothing_measured_is_an_empty_report_not_a_wrong_one() {
         let report = report_of(&[]);
+        assert!(report.contains("\n![some](plots/some.svg)\n"), "{report}");
         assert!(report.contains("0 met, 0 missed"), "{report}");
     }
 }
