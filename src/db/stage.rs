@@ -91,12 +91,13 @@ impl SyncStage {
         wake(waiting);
     }
 
-    /// Wakes those that wait for commits to become visible, if any. `visible` was published by an exchange
-    /// that is `SeqCst`. Under no lock: a waker is somebody else's code.
+    /// Wakes those that wait for commits to become visible, if any. Under no lock: a waker is
+    /// somebody else's code.
     #[inline]
     pub fn tell_visible(&self, visible: Seq) {
         // SeqCst: the watcher counts itself, then looks at what is visible; the commit publishes,
         // then looks at the count. One of the two sees the other.
+        fence(Ordering::SeqCst);
         if self.watching.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -290,7 +291,7 @@ mod loom_models {
                     }
                 })
             };
-            visible.swap(1, Ordering::SeqCst);
+            visible.store(1, Ordering::Release);
             stage.tell_visible(Seq::new(1).unwrap());
             waiter.join().unwrap();
         });
