@@ -1,7 +1,7 @@
 //! What the sync stage remembers: how far the journal is durable, and who waits for more.
 
 use crate::ids::{Position, Seq};
-use crate::journal::{Hint, Segment};
+use crate::journal::{self, Hint, Segment};
 use crate::options::Durability;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::thread::{self, Thread};
@@ -15,6 +15,9 @@ pub(crate) struct Retired {
     pub segment: Arc<Segment>,
     pub start: Position,
     pub end: Position,
+    /// Goes with this, once it is synced: to unmap a window takes milliseconds.
+    #[expect(dead_code, reason = "only when it is dropped counts")]
+    pub writer: journal::Writer,
 }
 
 pub(crate) struct SyncStage {
