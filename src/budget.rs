@@ -7,6 +7,9 @@
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
+/// The larger of the two usual sizes of a page.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// What memory is held for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Use {
@@ -87,6 +90,12 @@ impl Budget {
     /// How much a job reads ahead or gathers before it writes: less where memory is short.
     pub fn buffer(&self) -> usize {
         (self.limit / 256).clamp(16 << 10, 256 << 10)
+    }
+
+    /// How much of a table is gathered before it is written: where memory allows it a huge page, for then the
+    /// page cache holds the file in such, and a map of it needs a five-hundredth of the translations.
+    pub fn gather(&self) -> usize {
+        if self.limit / HUGE_PAGE >= 128 { HUGE_PAGE } else { self.buffer() }
     }
 
     /// Open table files.

@@ -25,6 +25,8 @@ const LARGEST: usize = 8;
 const PATIENCE: usize = 64;
 /// Entries that are evicted under one hold of the lock, at most.
 const BATCH: usize = 256;
+/// One miss in two to the power of this invites.
+const INVITING: u32 = 3;
 /// Over how many counters hits are spread.
 const STRIPES: usize = 16;
 
@@ -183,13 +185,24 @@ impl Slots {
         entry
     }
 
+    /// One miss in a few, any: whether what was missed should be put in its place by who would rather not.
+    pub fn invites(&self) -> bool {
+        let misses = self.cache.misses.load(Ordering::Relaxed);
+        misses.wrapping_mul(0x9e37_79b9_7f4a_7c15).leading_zeros() >= INVITING
+    }
+
+    /// A block that is read once, and gone.
+    pub fn lend(&self, bytes: Box<[u8]>) -> Arc<Entry> {
+        let mut share = self.cache.budget.share(Use::Blocks);
+        share.grow(bytes.len() + OVERHEAD);
+        Arc::new(Entry { bytes, used: AtomicBool::new(false), _share: share })
+    }
+
     /// Puts a block at `index`, unless it is too large for the cache or somebody was faster; returns
     /// the one to use.
     pub fn insert(self: &Arc<Slots>, index: usize, bytes: Box<[u8]>) -> Arc<Entry> {
         let cost = bytes.len() + OVERHEAD;
-        let mut share = self.cache.budget.share(Use::Blocks);
-        share.grow(cost);
-        let entry = Arc::new(Entry { bytes, used: AtomicBool::new(false), _share: share });
+        let entry = self.lend(bytes);
         let Some(slot) = self.slots.get(index) else { return entry };
         if cost > self.cache.cap / LARGEST {
             return entry;

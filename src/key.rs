@@ -103,6 +103,48 @@ pub(crate) fn head(key: &[u8]) -> u64 {
     key.iter().zip([56, 48, 40]).fold(0, |head, (&b, shift)| head | u64::from(b) << shift)
 }
 
+/// Heads behind a prefix: keys that begin alike have equal heads of their own. Any prefix will do; one that
+/// most of the keys share tells most.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Heads {
+    /// Of the prefix, at most eight bytes.
+    len: usize,
+    prefix: u64,
+}
+
+impl Heads {
+    /// For the keys from the one to the other.
+    pub fn between(first: &[u8], last: &[u8]) -> Heads {
+        let of = |key: &[u8]| Heads { len: key.len().min(8), prefix: head(key) };
+        of(first).and(of(last))
+    }
+
+    /// For the keys of both sets.
+    pub fn and(self, other: Heads) -> Heads {
+        let same = (self.prefix ^ other.prefix).leading_zeros() as usize / 8;
+        let len = same.min(self.len).min(other.len);
+        Heads { len, prefix: self.prefix & mask(len) }
+    }
+
+    /// `of(a) < of(b)` implies `a < b`; equal ones decide nothing.
+    #[inline]
+    pub fn of(&self, key: &[u8]) -> u64 {
+        let first = head(key);
+        match key.get(self.len..) {
+            Some(rest) if first & mask(self.len) == self.prefix => head(rest),
+            // One that is too short to differ is less, too.
+            _ if first <= self.prefix => 0,
+            _ => u64::MAX,
+        }
+    }
+}
+
+/// What picks the first `len` bytes of a head.
+#[inline]
+fn mask(len: usize) -> u64 {
+    u64::MAX.checked_shl(64 - 8 * len as u32).unwrap_or(0)
+}
+
 /// The hash of a key for filters and fingerprints (xxh3-64). Not a checksum. Computed once per
 /// operation and handed down.
 #[inline]
@@ -175,6 +217,40 @@ mod tests {
             padded[..cut].copy_from_slice(&a[..cut]);
             assert_eq!(head(a), u64::from_be_bytes(padded), "{a:?}");
         }
+    }
+
+    #[test]
+    fn heads_behind_a_prefix_never_contradict_the_order() {
+        let keys: [&[u8]; 14] = [
+            b"",
+            b"\0\0",
+            b"user",
+            b"user\0",
+            b"user\0\0\0\0\0",
+            b"user000",
+            b"user0000",
+            b"user00001",
+            b"user000011234567a",
+            b"user000011234567b",
+            b"user0001",
+            b"user1",
+            b"v",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ];
+        let sets = keys.iter().flat_map(|a| keys.iter().map(|b| Heads::between(a, b)));
+        let sets: Vec<Heads> = sets.flat_map(|s| [s, s.and(Heads::between(b"use", b"usf"))]).collect();
+        for heads in sets {
+            for a in keys {
+                for b in keys {
+                    assert!(heads.of(a) >= heads.of(b) || a < b, "{heads:?} {a:?} {b:?}");
+                }
+            }
+        }
+        let heads = Heads::between(b"user0000", b"user0009999");
+        assert_eq!(heads, Heads { len: 7, prefix: head(b"user000") });
+        assert_eq!(heads.of(b"user0001234"), head(b"1234"));
+        assert_eq!((heads.of(b"user001"), heads.of(b"user00")), (u64::MAX, 0));
+        assert_eq!(Heads::default().of(b"key"), head(b"key"));
     }
 
     #[test]

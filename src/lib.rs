@@ -39,8 +39,8 @@
 //!   process, [`Sync`](Durability::Sync) that of the machine.
 //! - [`Error`] has a [kind](ErrorKind) a caller acts on. Damage on disk is an error that names file
 //!   and offset, never a panic and never a wrong answer.
-//! - [`fs::sim`] is a disk that loses power on demand, [`fs::fault`] one that fails on demand: for
-//!   tests of what is built on Esker as well. [`inspect`] shows any file of a database in words.
+//! - `fs::sim` is a disk that loses power on demand, `fs::fault` one that fails on demand: for tests of
+//!   what is built on Esker as well, with the feature `sim`. [`inspect`] shows any file in words.
 //!
 //! Handles are cheap to clone, `Send + Sync`, and without lifetimes. `DESIGN.md` in the repository
 //! tells how it works and why each promise holds.
@@ -59,6 +59,7 @@ mod choices;
 mod coding;
 mod dump;
 pub mod metrics;
+mod prefetch;
 mod sync;
 // == counts ==
 mod budget;

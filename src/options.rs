@@ -216,8 +216,8 @@ impl Options {
         self
     }
 
-    /// The file system to live on: the real one, or a [simulated](crate::fs::sim) or
-    /// [faulty](crate::fs::fault) one. Default: the real one.
+    /// The file system to live on: the real one or, with the feature `sim`, a simulated or faulty one.
+    /// Default: the real one.
     #[must_use]
     pub fn fs(mut self, fs: Arc<dyn Fs>) -> Self {
         self.fs = fs;

@@ -12,7 +12,7 @@ use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
-use crate::key::Trailer;
+use crate::key::{Heads, Trailer};
 use std::cmp::Ordering;
 use std::ops::RangeBounds;
 
@@ -36,6 +36,7 @@ impl Direction {
 /// The merge of `children`. No internal key may stand in two of them.
 pub(crate) struct Merge<C> {
     children: Vec<C>,
+    heads: Heads,
     /// The valid children in the order of the walk.
     order: Vec<Place>,
     direction: Direction,
@@ -67,15 +68,22 @@ struct Place {
 }
 
 impl<C: Cursor> Merge<C> {
-    pub fn new(children: Vec<C>) -> Merge<C> {
+    /// `heads`: which most keys can be told apart by.
+    pub fn new(children: Vec<C>, heads: Heads) -> Merge<C> {
         let order = Vec::with_capacity(children.len());
-        Merge { children, order, direction: Direction::Forward, repeats: false, turn_key: Vec::new() }
+        Merge { children, heads, order, direction: Direction::Forward, repeats: false, turn_key: Vec::new() }
     }
 
     /// Which child the entry is of.
     #[inline]
     pub fn child(&self) -> usize {
         self.order[0].child as usize
+    }
+
+    /// The head of the key, among the `heads` it was made with.
+    #[inline]
+    pub fn head(&self) -> u64 {
+        self.order[0].rank ^ self.direction.mask()
     }
 
     pub fn children(&self) -> &[C] {
@@ -116,7 +124,7 @@ impl<C: Cursor> Merge<C> {
     /// Puts the list in order, whatever order it is in.
     fn arrange(&mut self) {
         for place in &mut self.order {
-            place.rank = self.children[place.child as usize].head() ^ self.direction.mask();
+            place.rank = self.heads.of(self.children[place.child as usize].key()) ^ self.direction.mask();
         }
         for i in (0..self.order.len()).rev() {
             self.sink(i);
@@ -134,7 +142,7 @@ impl<C: Cursor> Merge<C> {
             self.repeats = self.order.first().is_some_and(|p| p.same);
             return;
         }
-        first.rank = child.head() ^ self.direction.mask();
+        first.rank = self.heads.of(child.key()) ^ self.direction.mask();
         self.repeats = child.repeats();
         let rank = first.rank;
         if let Some(second) = self.order.get(1).filter(|second| rank >= second.rank) {
@@ -322,13 +330,14 @@ impl<C: Cursor> Cursor for Merge<C> {
     }
 
     #[inline]
-    fn head(&self) -> u64 {
-        self.order[0].rank ^ self.direction.mask()
+    fn trailer(&self) -> Trailer {
+        self.top().trailer()
     }
 
     #[inline]
-    fn trailer(&self) -> Trailer {
-        self.top().trailer()
+    fn fetch(&mut self) -> Result<()> {
+        let top = self.child();
+        self.guard(|m| m.children[top].fetch())
     }
 
     #[inline]
@@ -356,7 +365,8 @@ mod tests {
             for e in &all {
                 parts[random.below(k as u64) as usize].push(e.clone());
             }
-            let mut merge = Merge::new(parts.into_iter().map(Sorted::new).collect());
+            let heads = Heads::between(&random.key(), &random.key());
+            let mut merge = Merge::new(parts.into_iter().map(Sorted::new).collect(), heads);
             let mut model = Sorted::new(all.clone());
             for step in 0..60 {
                 let before = model.valid().then(|| model.key().to_vec());
@@ -383,7 +393,7 @@ mod tests {
                 if model.valid() {
                     assert_eq!((merge.key(), merge.trailer()), (model.key(), model.trailer()));
                     assert_eq!(merge.value(), model.value());
-                    assert_eq!(merge.head(), crate::key::head(model.key()));
+                    assert_eq!(merge.head(), heads.of(model.key()));
                     if stepped != 0 {
                         assert_eq!(merge.repeats(), before.as_deref() == Some(model.key()));
                     }

@@ -44,11 +44,11 @@ pub(crate) trait Cursor {
     fn has_newer(&self) -> bool;
     /// The user key.
     fn key(&self) -> &[u8];
-    /// [`crate::key::head`] of the user key, for cheap comparisons.
-    fn head(&self) -> u64 {
-        crate::key::head(self.key())
-    }
     fn trailer(&self) -> Trailer;
+    /// Makes the value of the entry be there: to be called, while valid, before `value` is.
+    fn fetch(&mut self) -> Result<()> {
+        Ok(())
+    }
     fn value(&self) -> &[u8];
     /// Whose bytes the value lies in, if they can be shared.
     fn owner(&self) -> Option<&SharedBytes> {

@@ -7,7 +7,7 @@ use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
-use crate::key::{Kind, Trailer, head};
+use crate::key::{Heads, Kind, Trailer};
 use std::sync::Arc;
 
 /// The half-open range `lower..upper`; `None` is unbounded.
@@ -46,12 +46,12 @@ pub(crate) struct Visible<C> {
 }
 
 impl<C: Layer> Visible<C> {
-    /// `layers`: newest first.
-    pub fn new(layers: Vec<C>, read: Seq, bounds: Arc<Bounds>) -> Visible<C> {
+    /// `layers`: newest first. `heads`: which most of their keys can be told apart by.
+    pub fn new(layers: Vec<C>, heads: Heads, read: Seq, bounds: Arc<Bounds>) -> Visible<C> {
         let covers = Covers::new(&layers, read);
-        let lower = bounds.lower.as_deref().map_or(0, head);
-        let upper = bounds.upper.as_deref().map_or(u64::MAX, head);
-        let (merge, key, value) = (Merge::new(layers), Vec::new(), Vec::new());
+        let lower = bounds.lower.as_deref().map_or(0, |lower| heads.of(lower));
+        let upper = bounds.upper.as_deref().map_or(u64::MAX, |upper| heads.of(upper));
+        let (merge, key, value) = (Merge::new(layers, heads), Vec::new(), Vec::new());
         Visible { merge, read, bounds, lower, upper, covers, at: At::Nowhere, key, value }
     }
 
@@ -177,6 +177,7 @@ impl<C: Layer> Visible<C> {
             if trailer.seq() <= self.read {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
+                    self.merge.fetch()?;
                     self.at = At::Merge;
                     return Ok(());
                 }
@@ -210,6 +211,7 @@ impl<C: Layer> Visible<C> {
             if trailer.seq() <= self.read {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
+                    self.merge.fetch()?;
                     self.at = At::Merge;
                     return Ok(());
                 }
@@ -234,6 +236,7 @@ impl<C: Layer> Visible<C> {
             if trailer.seq() <= self.read {
                 shown = !self.covers.hide(&mut self.merge)? && trailer.kind() == Kind::Put;
                 if shown {
+                    self.merge.fetch()?;
                     self.value.clear();
                     self.value.extend_from_slice(self.merge.value());
                 }
@@ -311,7 +314,9 @@ mod tests {
             let bound = |random: &mut Random| (random.below(3) == 0).then(|| random.key());
             let bounds = Bounds { lower: bound(&mut random), upper: bound(&mut random) };
             let expect = model(&all, &deletes, read, &bounds);
-            let mut cursor = Visible::new(layers(&mut random, all, &deletes), read, Arc::new(bounds));
+            let heads = Heads::between(&random.key(), &random.key());
+            let layers = layers(&mut random, all, &deletes);
+            let mut cursor = Visible::new(layers, heads, read, Arc::new(bounds));
             let mut at: Option<usize> = None;
             for step in 0..60 {
                 let key = random.key();
@@ -378,7 +383,7 @@ mod tests {
                 false => vec![Deletable::new(old.clone(), &deletes)],
             };
             let steps: Vec<_> = layers.iter().map(|l| l.steps.clone()).collect();
-            let mut cursor = Visible::new(layers, read, Arc::default());
+            let mut cursor = Visible::new(layers, Heads::default(), read, Arc::default());
             cursor.seek_first().unwrap();
             let mut shown = 0;
             while cursor.valid() {

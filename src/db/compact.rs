@@ -9,29 +9,37 @@ use crate::db::tree::{Tree, dropped};
 use crate::error::{Error, ErrorKind, Result, closed};
 use crate::ids::FileNo;
 use crate::job::compact::{self, Inputs};
-use crate::job::pick::{self, Manual, Plan};
+use crate::job::pick::{self, Manual, PickOptions, Plan};
 use crate::version::{Change, Levels, Span, VersionSet};
 use crate::view::run::Run;
 use std::sync::Arc;
 
 /// Runs of level 0 at which a keyspace is compacted.
-pub(crate) const L0_RUNS: usize = 4;
+pub(crate) const L0_RUNS: usize = 12;
+
+/// The base level is at most so many memtables large.
+const BASE_MEMTABLES: u64 = 32;
 
 /// Called every now and then while a job runs: does what is more urgent; its error abandons the job.
 pub(crate) type Pause<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 impl Core {
-    /// One compaction of `tree`, if it wants one; queues the next.
-    pub fn compact_once(&self, tree: &Arc<Tree>, pause: Pause<'_>) -> Result<()> {
+    /// One compaction of `tree`, if it wants one; queues the next. `calm`: also one that only helps reads.
+    pub fn compact_once(&self, tree: &Arc<Tree>, calm: bool, pause: Pause<'_>) -> Result<()> {
         let oldest = self.snapshots.oldest();
         let picked = self.choose(tree, |levels, busy| {
-            let plan = pick::pick(levels, busy, oldest, &self.pick_options());
-            let held = if plan.is_none() { pick::held_until(levels, oldest) } else { None };
-            (plan, held)
+            let pick = |calm| pick::pick(levels, busy, oldest, &PickOptions { calm, ..self.pick_options() });
+            let plan = pick(calm);
+            let left = plan.is_none();
+            let held = if left { pick::held_until(levels, oldest) } else { None };
+            (plan, (held, left && !calm && pick(true).is_some()))
         });
-        let Some((held, claimed)) = picked else { return Ok(()) };
+        let Some(((held, later), claimed)) = picked else { return Ok(()) };
         let Some((plan, claim)) = claimed else {
             self.work.hold(tree, held, || self.snapshots.oldest());
+            if later {
+                self.work.want_calm(tree);
+            }
             return Ok(());
         };
         // Another worker may find something beside it.
@@ -100,12 +108,13 @@ impl Core {
         said.map(|said| (said, claimed))
     }
 
-    pub fn pick_options(&self) -> pick::PickOptions {
-        pick::PickOptions {
+    pub fn pick_options(&self) -> PickOptions {
+        PickOptions {
             l0_runs: L0_RUNS,
-            level_base: self.options.memtable_limit() as u64 * L0_RUNS as u64,
+            level_base: self.options.memtable_limit() as u64 * BASE_MEMTABLES,
             fanout: 10,
             table_bytes: self.options.table_bytes,
+            calm: false,
         }
     }
 
@@ -141,7 +150,7 @@ impl Core {
         let horizon = self.snapshots.horizon();
         let below = view.runs.iter().find(|run| run.level == plan.level_out + 1);
         let below: Vec<_> = below.iter().flat_map(|run| run.tables.iter().map(|t| t.meta.clone())).collect();
-        let inputs = Inputs { runs: &inputs, bottom: plan.bottom, below: &below };
+        let inputs = Inputs { runs: &inputs, bottom: plan.bottom, level: plan.level_out, below: &below };
         let (output, new_table) = (self.output(tree), &mut || self.new_table());
         let merged = compact::compact(&inputs, &horizon, &self.store, output, new_table, pause)?;
         let mut made = MadeTables { core: self, tables: Vec::new() };

@@ -36,7 +36,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
 use crate::table::{ReadOptions, Store};
 use crate::version::{self, Change, Edit, KeyspaceState, SegmentState, State, VersionSet};
-use crate::view::run;
+use crate::view::run::{self, Passage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -383,7 +383,7 @@ impl Build {
         }
         let mut writers = Writers::new(pool);
         let catalog = registry.make_catalog();
-        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default());
+        let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default(), Passage::Lent);
         writers.add(&catalog.tree, catalog.writer);
         rows.seek_first()?;
         while rows.valid() {

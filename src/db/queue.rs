@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// What failed is tried again after this long, or once something else has been done.
 const RETRY: Duration = Duration::from_millis(500);
+/// Nothing is being written when nothing was for this long.
+const CALM: Duration = Duration::from_millis(100);
 
 /// Pieces of work, most urgent first.
 pub(crate) enum Piece {
@@ -27,6 +29,8 @@ pub(crate) enum Piece {
     Trim,
     /// Compact this tree, if it wants it.
     Compact(Arc<Tree>),
+    /// Merge in this tree what only helps reads.
+    Calm(Arc<Tree>),
 }
 
 pub(crate) struct Work {
@@ -61,6 +65,8 @@ struct Queue {
     compacting: BTreeMap<KeyspaceId, usize>,
     /// Trees in which something waits for snapshots to go, and how far the oldest must be.
     held: BTreeMap<KeyspaceId, (Seq, Weak<Tree>)>,
+    /// Trees in which something is worth merging once nothing is being written.
+    calm: BTreeMap<KeyspaceId, Weak<Tree>>,
     /// The tree compacted last: the ones after it come first.
     compacted: KeyspaceId,
     /// Pieces being worked on.
@@ -128,6 +134,11 @@ impl Work {
         self.add(|q| q.wanted.put(Piece::Compact(tree)));
     }
 
+    /// Something in `tree` is worth merging once nothing is being written.
+    pub fn want_calm(&self, tree: &Arc<Tree>) {
+        self.add(|q| _ = q.calm.insert(tree.id, Arc::downgrade(tree)));
+    }
+
     /// Something in `tree` is to be compacted once no snapshot is older than `until` (`None`: nothing
     /// is). `oldest` tells the oldest now.
     pub fn hold(&self, tree: &Arc<Tree>, until: Option<Seq>, oldest: impl FnOnce() -> Seq) {
@@ -184,13 +195,15 @@ impl Work {
         }
     }
 
-    /// The most urgent piece; if there is none, one that failed before. `None` once stopped.
+    /// The most urgent piece; if there is none, one that failed before, or one for calm times, which
+    /// these are. `None` once stopped.
     pub fn take(&self) -> Option<(Piece, Running<'_>)> {
         let mut queue = self.queue.lock();
         if queue.wanted.is_empty() {
             queue.try_again();
         }
-        Some((queue.take(self.compactions)?, Running(self)))
+        let piece = queue.take(self.compactions).or_else(|| queue.take_calm(self.compactions));
+        Some((piece?, Running(self)))
     }
 
     /// What writers wait for, if no thread is free to do it.
@@ -227,9 +240,11 @@ impl Work {
         Some((queue.begin_compact(tree), Running(self)))
     }
 
-    /// Waits for a piece; `None` once stopped.
-    pub fn wait(&self) -> Option<(Piece, Running<'_>)> {
+    /// Waits for a piece; `None` once stopped. `written` tells how much was written so far.
+    pub fn wait(&self, written: impl Fn() -> Seq) -> Option<(Piece, Running<'_>)> {
         let mut queue = self.queue.lock();
+        // As of the last look, if there was nothing to do since.
+        let mut before = None;
         loop {
             if queue.stop {
                 return None;
@@ -238,17 +253,24 @@ impl Work {
                 return Some((piece, Running(self)));
             }
             queue.idle += 1;
-            if queue.failed.is_empty() {
-                queue = self.changed.wait(queue);
-                queue.idle -= 1;
-            } else {
-                let (again, in_time) = self.changed.wait_until(queue, RETRY);
-                queue = again;
-                queue.idle -= 1;
-                if !in_time {
-                    queue.try_again();
-                }
+            let (again, in_time) = match queue.patience() {
+                None => (self.changed.wait(queue), true),
+                Some(time) => self.changed.wait_until(queue, time),
+            };
+            queue = again;
+            queue.idle -= 1;
+            if in_time {
+                before = None;
+                continue;
             }
+            queue.try_again();
+            let now = Some(written());
+            if now == before
+                && let Some(piece) = queue.take_calm(self.compactions)
+            {
+                return Some((piece, Running(self)));
+            }
+            before = now;
         }
     }
 
@@ -270,9 +292,12 @@ impl Work {
                         None => _ = q.compact_errors.remove(&tree.id),
                     }
                 }
+                Piece::Calm(tree) => _ = q.end_compact(tree.id),
                 Piece::Segment | Piece::Drop | Piece::Seal | Piece::Trim => {}
             }
             match result {
+                // Nobody waits for it. Whatever changes the tree next asks again.
+                Err(_) if matches!(piece, Piece::Calm(_)) => {}
                 Err(_) => q.failed.put(piece),
                 Ok(()) => {
                     // A tree that cannot be compacted costs much each time, and gains nothing by
@@ -318,6 +343,7 @@ impl Wanted {
             Piece::Trim => self.trim = true,
             Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
             Piece::Compact(tree) => _ = self.compact.insert(tree.id, tree),
+            Piece::Calm(_) => {}
         }
     }
 
@@ -396,6 +422,26 @@ impl Queue {
         Piece::Compact(tree)
     }
 
+    /// What is worth doing when nothing else is.
+    fn take_calm(&mut self, compactions: usize) -> Option<Piece> {
+        if self.stop || self.compacting.values().sum::<usize>() >= compactions {
+            return None;
+        }
+        let tree = std::iter::from_fn(|| self.calm.pop_first()).find_map(|(_, tree)| tree.upgrade())?;
+        *self.compacting.entry(tree.id).or_insert(0) += 1;
+        self.running += 1;
+        Some(Piece::Calm(tree))
+    }
+
+    /// How long to wait for something to do before looking around.
+    fn patience(&self) -> Option<Duration> {
+        match (self.failed.is_empty(), self.calm.is_empty()) {
+            (false, _) => Some(RETRY),
+            (true, false) => Some(CALM),
+            (true, true) => None,
+        }
+    }
+
     /// Whether others are still at it.
     fn end_compact(&mut self, id: KeyspaceId) -> bool {
         let Some(count) = self.compacting.get_mut(&id) else { return false };
@@ -428,6 +474,7 @@ mod tests {
             Piece::Seal => "seal".into(),
             Piece::Trim => "trim".into(),
             Piece::Compact(tree) => format!("compact {}", tree.id),
+            Piece::Calm(tree) => format!("calm {}", tree.id),
         }
     }
 
@@ -536,6 +583,35 @@ mod tests {
         work.queue.lock().idle = 1;
         assert!(work.take_urgent().is_none());
         drop(merge);
+    }
+
+    #[test]
+    fn what_only_helps_reads_comes_when_nothing_is_written() {
+        let work = Work::new(2);
+        let (one, two) = (tree(1), tree(2));
+        work.want_calm(&one);
+        work.want_calm(&two);
+        work.want_compact(one.clone());
+        drop(two);
+        let done: Vec<_> = (0..4).map_while(|_| next(&work, &|_| false)).collect();
+        assert_eq!(done, ["compact 1", "calm 1"]);
+        // It is not tried again by itself.
+        work.want_calm(&one);
+        assert_eq!(next(&work, &|_| true).unwrap(), "calm 1");
+        assert!(work.take().is_none() && work.failed(KeyspaceId(1)).is_none());
+        // Threads see whether something is being written: at the first look, and for a while since then.
+        let written = std::cell::Cell::new(0);
+        work.want_calm(&one);
+        let (piece, _running) = work
+            .wait(|| {
+                written.set(written.get() + 1);
+                Seq::new(written.get().min(3)).unwrap()
+            })
+            .unwrap();
+        assert_eq!((name(&piece).as_str(), written.get()), ("calm 1", 4));
+        // One compaction at a time leaves no room for another.
+        work.want_calm(&one);
+        assert!(work.take().is_none());
     }
 
     #[test]

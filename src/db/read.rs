@@ -133,14 +133,13 @@ macro_rules! read_verbs {
                 keys: impl IntoIterator<Item = K>,
             ) -> Result<Vec<Option<Value>>> {
                 let keys: Vec<K> = keys.into_iter().collect();
+                keys.iter().try_for_each(|key| check_key(key.as_ref()))?;
                 self.with_view(|view, read| {
-                    let one = |key: &K| {
-                        check_key(key.as_ref())?;
-                        view.get(key.as_ref(), read, |found| {
-                            found.value().map(|f| Value::shared(f.value, f.owner))
-                        })
-                    };
-                    keys.iter().map(one).collect()
+                    let mut values = vec![None; keys.len()];
+                    view.get_many(&keys, read, |at, found| {
+                        values[at] = found.value().map(|f| Value::shared(f.value, f.owner));
+                    })?;
+                    Ok(values)
                 })
             }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::ids::Seq;
 use crate::value::Value;
 use crate::view::View;
+use crate::view::run::Passage;
 use crate::view::source::Source;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -25,8 +26,8 @@ impl Scanned {
         Scanned { view, read, bounds: Arc::new(bounds) }
     }
 
-    fn open(&self) -> Entries {
-        self.view.scan(self.read, self.bounds.clone())
+    fn open(&self, passage: Passage) -> Entries {
+        self.view.scan(self.read, self.bounds.clone(), passage)
     }
 }
 
@@ -87,7 +88,7 @@ impl Iter {
             }
             None => {
                 let source = self.source.as_ref().map_err(Clone::clone)?;
-                let entries = own.insert(source.open());
+                let entries = own.insert(source.open(Passage::Shared));
                 if forward {
                     entries.seek_first()?;
                 } else {
@@ -182,7 +183,7 @@ impl Cursor {
     fn walk(&mut self, go: impl FnOnce(&mut Entries) -> Result<()>) -> Result<bool> {
         if self.entries.is_none() {
             let source = self.source.as_ref().map_err(Error::clone)?;
-            self.entries = Some(source.open());
+            self.entries = Some(source.open(Passage::Lent));
         }
         let Some(entries) = &mut self.entries else { return Ok(false) };
         match go(entries) {

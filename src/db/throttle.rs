@@ -14,9 +14,9 @@ use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// So many memtables, as bytes, in all keyspaces: writes wait.
 pub(crate) const STOP: usize = 4;
 /// Runs of level 0 at which writes begin to be delayed.
-const L0_SOFT: u64 = 8;
+const L0_SOFT: u64 = 20;
 /// Runs of level 0 at which writes wait.
-const L0_STOP: u64 = 24;
+const L0_STOP: u64 = 36;
 /// Nanoseconds per KiB where the curve's x*x/(1-x) is one.
 const SCALE: f64 = 100.0 * 1024.0;
 /// Delays are gathered until they come to this, which a sleep is worth.
@@ -231,7 +231,7 @@ mod tests {
         let m = 64 << 20;
         assert_eq!(Load::memory(0, m).pressure(), Pressure::NONE);
         assert_eq!(Load::memory(2 * m, m).pressure(), Pressure::NONE);
-        assert_eq!(Load::level0(8).pressure(), Pressure::NONE);
+        assert_eq!(Load::level0(20).pressure(), Pressure::NONE);
         assert_eq!(Load::levels(512 << 20, 0, 256 << 20).pressure(), Pressure::NONE);
         assert_eq!(Load::default().pressure(), Pressure::STOP, "no limit is no room");
         assert_eq!(Pressure::NONE.delay(usize::MAX), 0);
@@ -242,8 +242,8 @@ mod tests {
         let m = 64 << 20;
         assert_eq!(Load::memory(4 * m, m).pressure(), Pressure::STOP);
         assert!(Load::memory(4 * m - 1, m).pressure() < Pressure::STOP);
-        assert_eq!(Load::level0(24).pressure(), Pressure::STOP);
-        assert!(Load::level0(23).pressure() < Pressure::STOP);
+        assert_eq!(Load::level0(36).pressure(), Pressure::STOP);
+        assert!(Load::level0(35).pressure() < Pressure::STOP);
         // However deep the levels are: level 0 is what stops.
         assert!(Load::levels(u64::MAX, 1 << 30, m).pressure() < Pressure::STOP);
         assert!(Load::levels(u64::MAX, u64::MAX, u64::MAX).pressure() < Pressure::STOP);
@@ -268,7 +268,7 @@ mod tests {
     /// MB a second at so many runs of level 0, and for parts of the way in memory.
     #[test]
     fn the_curve_passes_every_speed_a_disk_may_have() {
-        let runs: Vec<u64> = [9, 12, 16, 20, 22, 23].map(|n| speed(Load::level0(n))).into();
+        let runs: Vec<u64> = [21, 24, 28, 32, 34, 35].map(|n| speed(Load::level0(n))).into();
         assert_eq!(runs, [2403, 120, 20, 4, 1, 0]);
         let parts: Vec<u64> =
             [10, 20, 50, 80, 90, 99].map(|n| speed(Load { now: n, soft: 0, hard: 100 })).into();

@@ -23,7 +23,7 @@ impl Core {
 
     /// The body of a background thread.
     pub fn run_worker(&self) {
-        while let Some((piece, _running)) = self.work.wait() {
+        while let Some((piece, _running)) = self.work.wait(|| self.snapshots.visible()) {
             if let Err(e) = self.run(piece) {
                 if self.failure().is_some() {
                     return;
@@ -45,7 +45,10 @@ impl Core {
                 self.trim_tables();
                 Ok(())
             }
-            Piece::Compact(tree) => self.use_reserve(|| self.compact_once(tree, &mut || self.give_way(tree))),
+            Piece::Compact(tree) => {
+                self.use_reserve(|| self.compact_once(tree, false, &mut || self.give_way(tree)))
+            }
+            Piece::Calm(tree) => self.compact_once(tree, true, &mut || self.give_way(tree)),
         };
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();

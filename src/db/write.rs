@@ -18,6 +18,7 @@ use crate::key::{MAX_VALUE_LEN, check_len as check_key};
 use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::record::MAX_PAYLOAD;
+use crate::view::run::Passage;
 use crate::view::{Lookup, View};
 use std::cell::RefCell;
 use std::fmt;
@@ -399,7 +400,7 @@ impl Condition {
                 let holds = match &self.expected {
                     Expected::Unchanged(_) => !view.changed_since(bounds, since)?,
                     expected => {
-                        let mut entries = view.scan(now, Arc::new(bounds.clone()));
+                        let mut entries = view.scan(now, Arc::new(bounds.clone()), Passage::Lent);
                         entries.seek_first()?;
                         entries.valid() == matches!(expected, Expected::Present)
                     }

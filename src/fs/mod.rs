@@ -1,6 +1,6 @@
 //! The file system as the engine sees it: a small face, so that the same engine runs on the real
-//! one ([`os`]), on a simulated disk that can lose power ([`sim`]) and on one that fails on demand
-//! ([`fault`]).
+//! one ([`os`]), on a simulated disk that can lose power (`sim`) and on one that fails on demand
+//! (`fault`); the last two with the feature `sim`.
 //!
 //! What is deliberately absent: truncating, appending at "the end", overwriting by name. Fewer
 //! operations mean fewer assumptions about what a crash leaves behind.
@@ -9,9 +9,11 @@
 //! loop, and go on after `Interrupted`. Nothing else is to answer `Interrupted`: it is a failure like
 //! any other there. An implementation must answer `StorageFull` for a full disk.
 
+#[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod fault;
 pub(crate) mod names;
 pub mod os;
+#[cfg(any(test, fuzzing, feature = "sim"))]
 pub mod sim;
 
 use std::fmt::Debug;

@@ -5,11 +5,12 @@ use crate::cursor::merge::Merge;
 use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain, hides};
+use crate::key::Heads;
 use crate::mutant::Mutant;
 use crate::table::Store;
 use crate::tombstones::RangeTombstones;
 use crate::version::TableMeta;
-use crate::view::run::{Run, RunCursor, RunTable};
+use crate::view::run::{Passage, Run, RunCursor, RunTable};
 use std::sync::Arc;
 
 /// `pause` is called after so many bytes of input.
@@ -22,6 +23,8 @@ pub(crate) struct Inputs<'a> {
     /// Nothing older than the inputs can lie below the output, so tombstones that no snapshot needs go
     /// as well.
     pub bottom: bool,
+    /// The level of the output. On level 0 numbers tell which run is newer.
+    pub level: u8,
     /// The tables of the level below the output's, in key order.
     pub below: &'a [Arc<TableMeta>],
 }
@@ -47,7 +50,7 @@ pub(crate) fn compact(
     new_table: NewTable<'_>,
     pause: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Merged> {
-    let &Inputs { runs, bottom, below } = inputs;
+    let &Inputs { runs, bottom, level, below } = inputs;
     let mut tables = Vec::new();
     for table in runs.iter().flat_map(|r| r.tables.iter()).filter(|t| t.meta.range_deletes > 0) {
         tables.push(table.handle.visit()?);
@@ -60,8 +63,9 @@ pub(crate) fn compact(
     }
     let seen = |t: &RunTable| tombstones.is_empty() || !hides(&tombstones, horizon, &t.meta);
     let seen = runs.iter().map(|r| r.only(seen));
-    let mut entries = Merge::new(seen.map(RunCursor::streaming).collect());
-    let mut retain = Retain::new(horizon, &tombstones, bottom);
+    let heads = runs.iter().map(|run| run.heads).reduce(Heads::and).unwrap_or_default();
+    let mut entries = Merge::new(seen.map(|run| RunCursor::new(run, Passage::Streaming)).collect(), heads);
+    let mut retain = Retain::new(horizon, &tombstones, bottom).renumbering(level > 0);
     let mut output = Output::new(store, options, new_table, kept).above(below);
     entries.seek_first()?;
     let mut read = 0;
@@ -73,7 +77,7 @@ pub(crate) fn compact(
             pause()?;
         }
         let again = entries.repeats();
-        if retain.keep(key, trailer, again) {
+        if let Some(trailer) = retain.keep(key, trailer, again) {
             output.add(key, trailer, value, again)?;
         }
         match entries.next() {

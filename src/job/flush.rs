@@ -5,6 +5,7 @@ use crate::cursor::merge::Merge;
 use crate::error::Result;
 use crate::job::output::{NewTable, Output, OutputOptions};
 use crate::job::retain::{Horizon, Retain};
+use crate::key::Heads;
 use crate::memtable::{MemCursor, Memtable};
 use crate::table::{Store, Unsynced};
 use crate::version::TableMeta;
@@ -23,14 +24,15 @@ pub(crate) fn flush(
     let ranges: Vec<_> = memtables.iter().filter_map(|m| m.range_sets()).collect();
     let tombstones = horizon.thin(ranges.iter().flat_map(|sets| sets.deletes()));
     drop(ranges);
-    let mut entries = Merge::new(memtables.iter().map(|m| MemCursor::new(m.clone())).collect());
+    let cursors = memtables.iter().map(|m| MemCursor::new(m.clone())).collect();
+    let mut entries = Merge::new(cursors, Heads::default());
     let mut retain = Retain::new(horizon, &tombstones, false);
     let kept = crate::job::retain::tombstones(&tombstones, horizon, false);
     let mut output = Output::new(store, options, new_table, kept).unsynced();
     entries.seek_first()?;
     while entries.valid() {
         let (key, trailer, again) = (entries.key(), entries.trailer(), entries.repeats());
-        if retain.keep(key, trailer, again) {
+        if let Some(trailer) = retain.keep(key, trailer, again) {
             output.add(key, trailer, entries.value(), again)?;
         }
         entries.next()?;

@@ -4,13 +4,16 @@
 //! with `ESKER_MEASURE` naming one line.
 
 use crate::cache::Cache;
+use crate::cursor::testing::Random;
 use crate::db::handle::Db;
 use crate::fs::os::OsFs;
 use crate::ids::{FileNo, Seq};
 use crate::job::compact::{Inputs, compact};
+use crate::job::flush::flush;
 use crate::job::output::{Output, OutputOptions};
 use crate::job::retain::Horizon;
 use crate::key::{Kind, Trailer};
+use crate::memtable;
 use crate::options::{Compression, Durability, KeyspaceOptions, Options};
 use crate::table::{Handle, ReadOptions, Store, WriteOptions};
 use crate::tombstones::RangeTombstones;
@@ -28,6 +31,17 @@ fn key(i: u64) -> [u8; 16] {
     key[..8].copy_from_slice(&x.to_be_bytes());
     key[8..].copy_from_slice(&x.wrapping_mul(0x94d0_49bb_1331_11eb).to_le_bytes());
     key
+}
+
+fn key_in_order(i: u64) -> [u8; 16] {
+    format!("{i:016}").into_bytes().try_into().unwrap()
+}
+
+/// 100 bytes, half of them noise.
+fn value(random: &mut Random) -> [u8; 100] {
+    let mut value = [b'.'; 100];
+    value[..50].fill_with(|| random.below(256) as u8);
+    value
 }
 
 #[inline(never)]
@@ -56,13 +70,15 @@ fn runs(store: &Arc<Store>, options: OutputOptions, runs: u64) -> Vec<Arc<Run>> 
         no += 1;
         (FileNo(no), no)
     };
-    let value = [7u8; 100];
+    let mut values = Random(5);
     let one = |r: u64| {
         let mut keys: Vec<_> = (r..N).step_by(runs as usize).map(|i| (key(i), i)).collect();
         keys.sort();
         let mut output = Output::new(store, options, &mut new_table, RangeTombstones::default());
         for (key, i) in keys {
-            output.add(&key, Trailer::new(Seq::new(i + 1).unwrap(), Kind::Put), &value, false).unwrap();
+            output
+                .add(&key, Trailer::new(Seq::new(i + 1).unwrap(), Kind::Put), &value(&mut values), false)
+                .unwrap();
         }
         let tables = output.finish().unwrap().into_iter().map(|meta| RunTable {
             handle: Handle::new(store, meta.no, meta.id, meta.size),
@@ -87,7 +103,7 @@ fn compactions() {
             let write = WriteOptions { block_bytes: 4096, compression, filter_bits: 10 };
             let options = OutputOptions { write, table_bytes: 4 << 20 };
             let runs = runs(&store, options, count);
-            let inputs = Inputs { runs: &runs, bottom: true, below: &[] };
+            let inputs = Inputs { runs: &runs, bottom: true, level: 7, below: &[] };
             let horizon = Horizon::new([], Seq::new(N + 1).unwrap());
             let mut no = 1000;
             let mut new_table = || {
@@ -97,6 +113,36 @@ fn compactions() {
             report(&format!("compact {shape} {compression:?}"), N, || {
                 let pause = &mut || Ok(());
                 black_box(compact(&inputs, &horizon, &store, options, &mut new_table, pause).unwrap());
+            });
+        }
+    }
+}
+
+#[test]
+#[ignore = "prints timings"]
+fn flushes() {
+    for (shape, scattered) in [("in order", false), ("scattered", true)] {
+        for compression in [Compression::None, Compression::Lz4] {
+            if !wanted(&format!("{shape} {compression:?}")) {
+                continue;
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let read = ReadOptions { mapped: true };
+            let store = Store::new(Arc::new(OsFs), dir.path().into(), Cache::new(64 << 20), read);
+            let write = WriteOptions { block_bytes: 4096, compression, filter_bits: 10 };
+            let options = OutputOptions { write, table_bytes: 16 << 20 };
+            let (mut writer, table) = memtable::new();
+            let mut values = Random(5);
+            for i in 0..N {
+                let key = if scattered { key(i) } else { key_in_order(i) };
+                let trailer = Trailer::new(Seq::new(i + 1).unwrap(), Kind::Put);
+                writer.insert(&key, trailer, &value(&mut values));
+            }
+            let horizon = Horizon::new([], Seq::new(N + 1).unwrap());
+            let mut new_table = || (FileNo(1), 1);
+            report(&format!("flush {shape} {compression:?}"), N, || {
+                let made = flush(&[table.clone()], &horizon, &store, options, &mut new_table);
+                black_box(made.unwrap());
             });
         }
     }

@@ -7,6 +7,13 @@
 //! is empty. So a small keyspace has one level, and levels come into use from the last one upwards
 //! (RocksDB's dynamic level sizes).
 //!
+//! # Level 0
+//!
+//! What a merge into the base level costs is what it rewrites there, for each byte it adds. While
+//! flushes keep coming, level 0 waits until that is at most [`BUSY`]; until then it is kept short by
+//! merging runs of about the same size, so that each byte is rewritten once for many (lazy leveling).
+//! When nothing is being written, reads count: then a byte that is added may cost [`CALM`].
+//!
 //! # What keeps the order
 //!
 //! A newer version of a key must never come to lie below an older one, nor two tables of a run
@@ -30,12 +37,13 @@
 
 use crate::ids::{FileNo, Seq};
 use crate::version::{Levels, MAX_LEVELS, Run, Span, TableMeta};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Settings of [`pick`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PickOptions {
-    /// Runs of level 0 at which they are merged.
+    /// Runs of level 0 at which they are merged; twice as many there are only for as long as merges take.
     pub l0_runs: usize,
     /// The largest target size of the base level, in bytes.
     pub level_base: u64,
@@ -43,7 +51,16 @@ pub(crate) struct PickOptions {
     pub fanout: u64,
     /// Where outputs are cut: smaller tables are worth joining.
     pub table_bytes: u64,
+    /// Nothing is being written: what helps reads alone may be done as well.
+    pub calm: bool,
 }
+
+/// Bytes that a merge of level 0 may rewrite for each that it adds, while flushes keep coming.
+const BUSY: u64 = 1;
+/// Likewise when nothing is being written.
+const CALM: u64 = 4;
+/// Runs of level 0 differ in size by this factor at most where many are merged into one.
+const ALIKE: u64 = 2;
 
 /// A compaction: which tables are replaced by tables of one run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,7 +88,8 @@ pub(crate) fn pick(
     options: &PickOptions,
 ) -> Option<Plan> {
     let picker = Picker { levels, busy, options, shape: Shape::new(levels, options) };
-    picker.most_due().or_else(|| picker.tombstones(oldest)).or_else(|| picker.rewrite(oldest))
+    let due = picker.most_due().or_else(|| picker.tombstones(oldest)).or_else(|| picker.rewrite(oldest));
+    due.or_else(|| options.calm.then(|| picker.level0(CALM).ok()).flatten())
 }
 
 /// How far the oldest read has to move on before [`pick`] finds something to do that it does not
@@ -116,7 +134,7 @@ pub(crate) fn manual(
     let deepest = levels.deepest().filter(|&level| level > 0).unwrap_or(LAST);
     let mut wait = false;
     if levels.overlapping(0, span).any(|t| t.min_seq <= since.seq) {
-        match picker.level0(true) {
+        match picker.level0(u64::MAX) {
             Ok(plan) => return Manual::Carry(plan),
             Err(_) => wait = true,
         }
@@ -219,6 +237,8 @@ enum Wait {
     Level0,
     /// Tables of the base level are.
     Base,
+    /// It would cost less later.
+    More,
 }
 
 impl<'a> Picker<'a> {
@@ -230,11 +250,11 @@ impl<'a> Picker<'a> {
         let mut reserved = None;
         for (_, level) in due {
             if level == 0 {
-                match self.level0(false) {
+                match self.level0(BUSY) {
                     Ok(plan) => return Some(plan),
                     // Its turn comes when the base level is at rest: nothing new begins there.
                     Err(Wait::Base) => reserved = Some(self.shape.base),
-                    Err(Wait::Level0) => {}
+                    Err(Wait::Level0 | Wait::More) => {}
                 }
             } else if reserved != Some(level)
                 && let Some(plan) = self.down(level)
@@ -257,9 +277,9 @@ impl<'a> Picker<'a> {
         bytes as f64 / self.shape.targets[usize::from(level)] as f64
     }
 
-    /// Level 0 into the base level, or where that would rewrite far more than it adds (and not
-    /// `through`), its newest runs into one.
-    fn level0(&self, through: bool) -> Result<Plan, Wait> {
+    /// Level 0 into the base level, or where that would rewrite more than `most` bytes for each that it
+    /// adds, runs of it into one.
+    fn level0(&self, most: u64) -> Result<Plan, Wait> {
         let runs = self.levels.level(0);
         let above: Vec<_> = runs.iter().flat_map(|run| run.tables.iter().map(|t| (0, t))).collect();
         if above.iter().any(|(_, t)| (self.busy)(t.no)) {
@@ -277,8 +297,8 @@ impl<'a> Picker<'a> {
             return Ok(self.plan(inputs, base, bottom, true));
         }
         let rewritten = inputs.bytes().saturating_sub(bytes);
-        if !through && runs.len() > 1 && rewritten > bytes.saturating_mul(self.options.fanout) {
-            return Ok(self.within_level0());
+        if rewritten > bytes.saturating_mul(most) {
+            return self.within_level0(most).ok_or(Wait::More);
         }
         if inputs.tables.iter().any(|(_, t)| (self.busy)(t.no)) {
             return Err(Wait::Base);
@@ -297,21 +317,32 @@ impl<'a> Picker<'a> {
             && tables.windows(2).all(|w| !w[0].span().overlaps(w[1].span()))
     }
 
-    /// Merges the newest runs of level 0, as many as are no larger than those before them together
-    /// (two at least), so that each byte is rewritten a few times only while level 0 grows.
-    fn within_level0(&self) -> Plan {
+    /// Some runs of level 0 into one, if that is worth it.
+    fn within_level0(&self, most: u64) -> Option<Plan> {
         let runs = self.levels.level(0);
-        let (mut count, mut sum) = (1, runs[0].bytes);
-        while count < runs.len() && (count < 2 || runs[count].bytes <= sum) {
-            sum = sum.saturating_add(runs[count].bytes);
-            count += 1;
-        }
-        let tables: Vec<_> = runs[..count].iter().flat_map(|run| run.tables.iter().map(|t| (0, t))).collect();
+        let mut alike = (0..runs.len()).map(|from| from..from + alike(&runs[from..]));
+        let many = alike.find(|which| which.len() >= self.options.l0_runs.max(2));
+        let growing = || 0..growing(runs, most);
+        let which = match many {
+            Some(which) => which,
+            None if self.options.calm => growing(),
+            // Of very different sizes. The least of evils.
+            None if runs.len() >= 2 * self.options.l0_runs => 0..growing().len().max(2),
+            None => return None,
+        };
+        (which.len() > 1).then(|| self.join_runs(which))
+    }
+
+    /// These runs of level 0 into one.
+    fn join_runs(&self, which: Range<usize>) -> Plan {
+        let runs = self.levels.level(0);
+        let tables: Vec<_> =
+            runs[which.clone()].iter().flat_map(|run| run.tables.iter().map(|t| (0, t))).collect();
         let hull = hull(tables.iter().map(|(_, t)| t.span())).unwrap_or(Span::ALL);
-        let older = runs[count..].iter().any(|run| !run.overlapping(hull).is_empty());
+        let older = runs[which.end..].iter().any(|run| !run.overlapping(hull).is_empty());
         let bottom = !older && self.nothing_below(0, hull);
         let inputs = tables.iter().map(|(level, t)| (*level, t.no)).collect();
-        Plan { inputs, level_out: 0, run_out: runs[0].age, bottom, trivial: false }
+        Plan { inputs, level_out: 0, run_out: runs[which.start].age, bottom, trivial: false }
     }
 
     /// The table of this level that costs least to merge into the next one.
@@ -355,7 +386,7 @@ impl<'a> Picker<'a> {
         let span = hull(level0.clone().map(|t| t.span()));
         let done = level0.clone().all(|t| t.max_seq <= oldest);
         if mostly_tombstones(level0) && span.is_some_and(|span| done || deeper(0, span)) {
-            return self.level0(true).ok();
+            return self.level0(u64::MAX).ok();
         }
         (1..LAST).find_map(|level| {
             self.levels.level(level).last()?.tables.iter().find_map(|t| {
@@ -442,6 +473,25 @@ impl<'a> Picker<'a> {
         let inputs = inputs.tables.iter().map(|(level, t)| (*level, t.no)).collect();
         Plan { inputs, level_out, run_out, bottom, trivial }
     }
+}
+
+/// How many of these runs, from the first on, are of about its size.
+fn alike(runs: &[Arc<Run>]) -> usize {
+    let largest = runs.first().map_or(0, |run| run.bytes.saturating_mul(ALIKE));
+    runs.iter().take_while(|run| run.bytes <= largest).count()
+}
+
+/// How many of these runs, from the first on, make one if the last of them may be `most` times as large
+/// as those before it together: so each byte is rewritten a few times only while level 0 grows.
+fn growing(runs: &[Arc<Run>], most: u64) -> usize {
+    let (mut sum, mut count) = (0u64, 0);
+    for (at, run) in runs.iter().enumerate() {
+        if run.bytes <= sum.saturating_mul(most) {
+            count = at + 1;
+        }
+        sum = sum.saturating_add(run.bytes);
+    }
+    count
 }
 
 fn hull<'a>(spans: impl Iterator<Item = Span<'a>>) -> Option<Span<'a>> {

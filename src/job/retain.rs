@@ -63,6 +63,8 @@ pub(crate) struct Retain<'a> {
     fragments: &'a [Fragment],
     /// Nothing older of any key can lie below the output.
     bottom: bool,
+    /// There what every read sees gets a number below all others.
+    renumber: bool,
     /// The stratum of the previous version of the key, kept or not.
     above: Option<usize>,
 }
@@ -70,27 +72,41 @@ pub(crate) struct Retain<'a> {
 impl<'a> Retain<'a> {
     /// `tombstones`: as [`Horizon::thin`] made them.
     pub fn new(horizon: &'a Horizon, tombstones: &'a RangeTombstones, bottom: bool) -> Retain<'a> {
-        Retain { horizon, fragments: tombstones.fragments(), bottom, above: None }
+        Retain { horizon, fragments: tombstones.fragments(), bottom, renumber: false, above: None }
     }
 
-    /// Whether the entry must be written. `again`: its key is that of the entry before.
+    /// At the bottom, what every read there can still be sees gets the number 0: no read can tell, since
+    /// nothing older is left for it to be newer than, and a column that is constant takes no space.
+    pub fn renumbering(mut self, renumber: bool) -> Retain<'a> {
+        self.renumber = renumber && self.bottom;
+        self
+    }
+
+    /// The trailer to write the entry with, if it must be written. `again`: its key is that of the entry
+    /// before.
     #[inline]
-    pub fn keep(&mut self, key: &[u8], trailer: Trailer, again: bool) -> bool {
+    pub fn keep(&mut self, key: &[u8], trailer: Trailer, again: bool) -> Option<Trailer> {
         if !again {
             self.above = None;
         }
         let seq = trailer.seq();
-        let Some(stratum) = self.horizon.stratum(seq) else { return true };
+        let Some(stratum) = self.horizon.stratum(seq) else { return Some(trailer) };
         if self.above == Some(stratum) {
-            return false;
+            return None;
         }
         self.above = Some(stratum);
         if !self.fragments.is_empty() && self.hidden(key, seq, stratum) {
-            return false;
+            return None;
+        }
+        if stratum > 0 {
+            return Some(trailer);
         }
         // In the lowest stratum a delete hides only what this merge drops with it.
-        let bottom = self.bottom || Mutant::DropTombstoneEarly.on();
-        !(trailer.kind() == Kind::Delete && bottom && stratum == 0)
+        match trailer.kind() {
+            Kind::Delete if self.bottom || Mutant::DropTombstoneEarly.on() => None,
+            Kind::Put if self.renumber => Some(Trailer::new(Seq::ZERO, Kind::Put)),
+            _ => Some(trailer),
+        }
     }
 
     /// Whether a range delete of its stratum hides version `seq` of `key`.
@@ -171,11 +187,8 @@ mod tests {
         let mut again = false;
         let kept = versions.split(' ').filter(|v| {
             let kind = if v.starts_with('d') { Kind::Delete } else { Kind::Put };
-            retain.keep(
-                b"k",
-                Trailer::new(seq(v[1..].parse().unwrap()), kind),
-                std::mem::replace(&mut again, true),
-            )
+            let trailer = Trailer::new(seq(v[1..].parse().unwrap()), kind);
+            retain.keep(b"k", trailer, std::mem::replace(&mut again, true)).is_some()
         });
         kept.collect::<Vec<_>>().join(" ")
     }
@@ -196,6 +209,23 @@ mod tests {
         assert_eq!(run("p9 d7 p5", &[8], 20, &[], true), "p9");
         assert_eq!(run("p9 d7 p5", &[6], 20, &[], true), "p9 p5");
         assert_eq!(run("d9 p7", &[], 8, &[], true), "d9 p7");
+    }
+
+    #[test]
+    fn what_every_read_sees_loses_its_number_at_the_bottom() {
+        let numbers = |snapshots: &[u64], bottom| {
+            let horizon = Horizon::new(snapshots.iter().map(|&s| seq(s)), seq(8));
+            let none = RangeTombstones::default();
+            let mut retain = Retain::new(&horizon, &none, bottom).renumbering(true);
+            let put = |n: u64| Trailer::new(seq(n), Kind::Put);
+            let kept = [9, 8, 6, 4, 3].map(|n| retain.keep(b"k", put(n), n < 9));
+            kept.into_iter().flatten().map(|t| t.seq().get()).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&[], true), [9, 0]);
+        assert_eq!(numbers(&[6], true), [9, 8, 0]);
+        assert_eq!(numbers(&[4, 6], true), [9, 8, 6, 0]);
+        assert_eq!(numbers(&[1], true), [9, 8]);
+        assert_eq!(numbers(&[], false), [9, 8]);
     }
 
     #[test]
@@ -248,7 +278,7 @@ mod tests {
                 }
                 for n in (0..22).rev() {
                     let mut retain = Retain::new(&horizon, &thinned, false);
-                    let kept = retain.keep(key, Trailer::new(seq(n), Kind::Put), false);
+                    let kept = retain.keep(key, Trailer::new(seq(n), Kind::Put), false).is_some();
                     let hidden = horizon.stratum(seq(n)).is_some_and(|stratum| {
                         all.newest_cover(key, horizon.points[stratum]).is_some_and(|t| t > seq(n))
                     });

@@ -135,13 +135,14 @@ impl Writer {
 }
 
 impl Memtable {
-    /// The newest entry of `key` at or below `read`. Range deletes are asked apart.
-    #[inline]
+    /// [`get_hashed`](Memtable::get_hashed) for who has no hash at hand.
+    #[cfg(test)]
     pub fn get(&self, key: &[u8], read: Seq) -> Option<Found<'_>> {
         self.get_hashed(key, key::hash(key), read)
     }
 
-    /// [`get`](Memtable::get) with the key's hash ([`key::hash`]) at hand.
+    /// The newest entry of `key`, whose hash is [`key::hash`], at or below `read`. Range
+    /// deletes are asked apart.
     #[inline]
     pub fn get_hashed(&self, key: &[u8], hash: u64, read: Seq) -> Option<Found<'_>> {
         let newest = self.tree.newest(key, hash)?;

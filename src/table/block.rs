@@ -144,6 +144,12 @@ impl Layout {
         self.rows
     }
 
+    /// Where the values begin, behind all else.
+    #[inline]
+    pub fn values(&self) -> usize {
+        self.values
+    }
+
     #[inline]
     fn set(&self, flag: u8) -> bool {
         self.flags & flag != 0

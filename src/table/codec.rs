@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::table::format::{Codec, MAX_COMPRESSED};
+use crate::table::lz4;
 
 /// Compresses blocks one after another.
 pub(crate) struct Compressor {
@@ -92,8 +93,7 @@ pub(crate) fn decompress(codec: Codec, stored: &[u8], raw: &mut [u8]) -> Result<
     plausible(codec, stored, raw.len())?;
     let len = match codec {
         Codec::Raw => return Err(Error::corruption("a block is not compressed")),
-        Codec::Lz4 => lz4_flex::block::decompress_into(stored, raw)
-            .map_err(|e| Error::corruption(format!("a block does not decompress: {e}")))?,
+        Codec::Lz4 => lz4::Progress::default().decode(stored, raw, raw.len()).map(|()| raw.len())?,
         #[cfg(feature = "zstd")]
         Codec::Zstd => zstd::bulk::decompress_to_buffer(stored, raw)
             .map_err(|e| Error::corruption(format!("a block does not decompress: {e}")))?,

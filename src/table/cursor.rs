@@ -8,13 +8,13 @@ use crate::key::Trailer;
 use crate::mutant::Mutant;
 use crate::table::block::{Block, KeyBuf, Layout};
 use crate::table::reader::{BlockBytes, Stream, Table};
+use crate::table::unpack::Unpacked;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Walks the entries of a table.
 pub(crate) struct TableCursor {
-    table: Arc<Table>,
-    source: Source,
+    blocks: Blocks,
     /// The block whose bytes are at hand, if one is `entered`; the cursor stands in it if `valid`.
     no: usize,
     entered: bool,
@@ -31,22 +31,71 @@ pub(crate) struct TableCursor {
     value: Range<usize>,
 }
 
+/// A table's blocks, one at a time.
+struct Blocks {
+    table: Arc<Table>,
+    source: Source,
+    unpacked: Unpacked,
+    /// Whether values are only lent: then compressed blocks need not be undone as a whole.
+    lends: bool,
+    /// Whether the next one to enter is where a seek leads: it may come again, and is worth keeping in the
+    /// cache. What lies beyond is passed once, and a step allocates nothing.
+    sought: bool,
+}
+
 /// Where the current block's bytes are.
 enum Source {
     Shared(BlockBytes),
+    /// In `unpacked`.
+    Unpacked,
     Streaming(Box<Stream>),
 }
 
-impl Source {
+/// The columns of keys have about so many bytes: what a search in a block of small pairs looks at.
+const KEYS: usize = 1 << 10;
+
+impl Blocks {
+    /// Makes block `no` the current one; `None` if there is none.
+    fn enter(&mut self, no: usize) -> Result<Option<Layout>> {
+        let table = &self.table;
+        let Some(at) = table.index().block(no) else { return Ok(None) };
+        let sought = std::mem::take(&mut self.sought);
+        if let Source::Streaming(stream) = &mut self.source {
+            stream.go(table, at)?;
+        } else if !self.lends || at.is_raw() {
+            if sought && at.is_raw() {
+                table.prefetch(at, KEYS.min(at.raw()));
+            }
+            self.source = Source::Shared(table.block(no, at, sought)?);
+        } else if let Some(bytes) = table.cached(no, sought)? {
+            self.source = Source::Shared(BlockBytes::Owned(bytes));
+        } else {
+            self.source = Source::Unpacked;
+            let entered = self.unpacked.enter(table, no, at);
+            return entered.map(Some).map_err(|e| table.at_block(e, no));
+        }
+        Layout::parse(self.bytes()).map(Some).map_err(|e| table.at_block(e, no))
+    }
+
     #[inline]
-    fn bytes<'a>(&'a self, table: &'a Table) -> &'a [u8] {
-        match self {
+    fn bytes(&self) -> &[u8] {
+        match &self.source {
             Source::Shared(BlockBytes::Mapped(range)) => {
-                let map = table.map().map(|map| (**map).as_ref()).unwrap_or_default();
+                let map = self.table.map().map(|map| (**map).as_ref()).unwrap_or_default();
                 map.get(range.clone()).unwrap_or_default()
             }
             Source::Shared(BlockBytes::Owned(bytes)) => (**bytes).as_ref(),
+            Source::Unpacked => self.unpacked.bytes(),
             Source::Streaming(stream) => stream.bytes(),
+        }
+    }
+
+    /// Makes the current block's bytes before `end` be there.
+    #[inline]
+    fn reach(&mut self, end: usize) -> Result<()> {
+        match self.source {
+            Source::Unpacked if end > self.unpacked.done() => self.unpacked.reach(&self.table, end),
+            _ => Ok(()),
         }
     }
 }
@@ -54,20 +103,26 @@ impl Source {
 impl TableCursor {
     /// A cursor that reads through map and cache.
     pub fn new(table: Arc<Table>) -> TableCursor {
-        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(0..0)))
+        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(0..0)), false)
+    }
+
+    /// The same for who needs no value for longer than until the next step, and only those it has
+    /// [fetched](Cursor::fetch).
+    pub fn lending(table: Arc<Table>) -> TableCursor {
+        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(0..0)), true)
     }
 
     /// A cursor for reading everything once: by position, ahead, leaving map and cache alone, each
     /// checksum verified.
     pub fn streaming(table: Arc<Table>) -> TableCursor {
         let stream = Box::new(Stream::new(&table));
-        TableCursor::with(table, Source::Streaming(stream))
+        TableCursor::with(table, Source::Streaming(stream), false)
     }
 
-    fn with(table: Arc<Table>, source: Source) -> TableCursor {
+    fn with(table: Arc<Table>, source: Source, lends: bool) -> TableCursor {
+        let unpacked = Unpacked::new(&table);
         TableCursor {
-            table,
-            source,
+            blocks: Blocks { table, source, unpacked, lends, sought: false },
             no: 0,
             entered: false,
             layout: Layout::default(),
@@ -82,13 +137,8 @@ impl TableCursor {
     }
 
     #[inline]
-    fn bytes(&self) -> &[u8] {
-        self.source.bytes(&self.table)
-    }
-
-    #[inline]
     pub(super) fn block(&self) -> Block<'_> {
-        Block::new(self.bytes(), &self.layout)
+        Block::new(self.blocks.bytes(), &self.layout)
     }
 
     /// Where it stands in the block.
@@ -109,21 +159,12 @@ impl TableCursor {
     fn enter(&mut self, no: usize) -> Result<bool> {
         self.valid = false;
         if self.no == no && self.entered {
+            self.blocks.sought = false;
             return Ok(true);
         }
         self.entered = false;
-        match &mut self.source {
-            Source::Shared(bytes) => match self.table.block(no)? {
-                Some(entered) => *bytes = entered,
-                None => return Ok(false),
-            },
-            Source::Streaming(stream) => {
-                if !stream.go(&self.table, no)? {
-                    return Ok(false);
-                }
-            }
-        }
-        self.layout = Layout::parse(self.bytes()).map_err(|e| self.table.at_block(e, no))?;
+        let Some(layout) = self.blocks.enter(no)? else { return Ok(false) };
+        self.layout = layout;
         self.no = no;
         self.entered = true;
         Ok(true)
@@ -131,7 +172,7 @@ impl TableCursor {
 
     /// Stands on `row` of the entered block.
     fn stand(&mut self, row: usize) {
-        Block::new(self.source.bytes(&self.table), &self.layout).read_prefix(&mut self.key);
+        Block::new(self.blocks.bytes(), &self.layout).read_prefix(&mut self.key);
         self.step(row);
         self.repeats = false;
         self.valid = true;
@@ -140,7 +181,7 @@ impl TableCursor {
     /// Stands on another row of the block it stands in.
     #[inline]
     pub(super) fn step(&mut self, row: usize) {
-        let block = Block::new(self.source.bytes(&self.table), &self.layout);
+        let block = Block::new(self.blocks.bytes(), &self.layout);
         let head = block.head(row);
         self.repeats = head == self.head && block.same_rest(self.row, row);
         self.head = head;
@@ -153,7 +194,7 @@ impl TableCursor {
     /// Whether the key the cursor stands on, the first of the block behind `no`, is also the last of
     /// block `no`: a separator equals the key behind it only then.
     fn spans(&self, no: usize) -> bool {
-        self.table.index().compare(no, self.key()).is_eq()
+        self.blocks.table.index().compare(no, self.key()).is_eq()
     }
 
     fn last_of(&mut self, no: usize) -> Result<()> {
@@ -166,6 +207,7 @@ impl TableCursor {
 
 impl Cursor for TableCursor {
     fn seek_first(&mut self) -> Result<()> {
+        self.blocks.sought = true;
         if self.enter(0)? {
             self.stand(0);
         }
@@ -173,15 +215,17 @@ impl Cursor for TableCursor {
     }
 
     fn seek_last(&mut self) -> Result<()> {
+        self.blocks.sought = true;
         self.valid = false;
-        match self.table.index().len() {
+        match self.blocks.table.index().len() {
             0 => Ok(()),
             n => self.last_of(n - 1),
         }
     }
 
     fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
-        let mut no = self.table.index().find(key);
+        self.blocks.sought = true;
+        let mut no = self.blocks.table.index().find(key);
         while self.enter(no)? {
             let row = self.block().lower_bound(key, trailer);
             if row < self.layout.rows() {
@@ -194,7 +238,8 @@ impl Cursor for TableCursor {
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        let no = self.table.index().find(key);
+        self.blocks.sought = true;
+        let no = self.blocks.table.index().find(key);
         if !self.enter(no)? {
             return self.seek_last();
         }
@@ -215,7 +260,7 @@ impl Cursor for TableCursor {
             return Ok(());
         }
         let left = self.no;
-        let skip = Mutant::SkipLastBlock.on() && left + 2 == self.table.index().len();
+        let skip = Mutant::SkipLastBlock.on() && left + 2 == self.blocks.table.index().len();
         if self.enter(left + 1 + usize::from(skip))? {
             self.stand(0);
             self.repeats = self.spans(left);
@@ -275,15 +320,25 @@ impl Cursor for TableCursor {
     }
 
     #[inline]
+    fn fetch(&mut self) -> Result<()> {
+        let (end, no) = (self.value.end, self.no);
+        let fetched = self.blocks.reach(end);
+        fetched.map_err(|e| {
+            (self.valid, self.entered) = (false, false);
+            self.blocks.table.at_block(e, no)
+        })
+    }
+
+    #[inline]
     fn value(&self) -> &[u8] {
-        self.bytes().get(self.value.clone()).unwrap_or_default()
+        self.blocks.bytes().get(self.value.clone()).unwrap_or_default()
     }
 
     fn owner(&self) -> Option<&SharedBytes> {
-        match &self.source {
-            Source::Shared(BlockBytes::Mapped(_)) => self.table.map(),
+        match &self.blocks.source {
+            Source::Shared(BlockBytes::Mapped(_)) => self.blocks.table.map(),
             Source::Shared(BlockBytes::Owned(bytes)) => Some(bytes),
-            Source::Streaming(_) => None,
+            Source::Unpacked | Source::Streaming(_) => None,
         }
     }
 }

@@ -21,6 +21,7 @@
 use crate::coding::Reader;
 use crate::counters::Striped;
 use crate::error::{Error, Result};
+use crate::prefetch;
 
 const KIND: u8 = 1;
 const MAX_PROBES: u8 = 16;
@@ -78,6 +79,14 @@ impl Filter {
             missing |= bit & !line.0[word];
         }
         missing == 0
+    }
+
+    /// Starts to load what `may_contain` will look at.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(line) = self.lines.get(place(hash, self.lines.len())) {
+            prefetch::touch(line);
+        }
     }
 
     pub fn encode(&self) -> Vec<u8> {

@@ -152,6 +152,12 @@ pub(crate) fn open_block(id: u64, offset: u64, stored: &[u8]) -> Result<(Codec, 
     if checksum(id, offset, covered) != u32::from_le_bytes(*sum) && !Mutant::BlockUnchecked.on() {
         return Err(bad("the checksum of a data block does not match"));
     }
+    split_block(stored)
+}
+
+/// The same of a block whose checksum was found to hold before.
+pub(crate) fn split_block(stored: &[u8]) -> Result<(Codec, &[u8])> {
+    let (covered, _) = stored.split_last_chunk::<4>().ok_or_else(|| bad("a block is too short"))?;
     let (&codec, contents) = covered.split_last().ok_or_else(|| bad("a block is too short"))?;
     Ok((Codec::from_u32(codec.into())?, contents))
 }

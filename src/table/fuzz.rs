@@ -415,7 +415,8 @@ fn read(bytes: &[u8], id: u64, mapped: bool, expected: Option<&Rows>) -> Result<
     let table = open(bytes, id, mapped).map_err(typed)?;
     let verified = table.verify().map_err(typed);
     let mut all: Vec<Result<Rows>> = Vec::new();
-    for mut cursor in [TableCursor::new(table.clone()), TableCursor::streaming(table.clone())] {
+    let cursors = [TableCursor::new, TableCursor::lending, TableCursor::streaming];
+    for mut cursor in cursors.map(|make| make(table.clone())) {
         all.push(walk(&mut cursor, true).map_err(typed));
         all.push(walk(&mut cursor, false).map_err(typed));
     }
@@ -443,6 +444,7 @@ fn walk(cursor: &mut TableCursor, forward: bool) -> Result<Rows> {
         cursor.seek_last()?
     }
     while cursor.valid() {
+        cursor.fetch()?;
         rows.push((cursor.key().to_vec(), cursor.trailer(), cursor.value().to_vec()));
         if forward { cursor.next()? } else { cursor.prev()? }
     }

@@ -24,6 +24,7 @@
 use crate::coding::Reader;
 use crate::error::{Error, Result};
 use crate::key;
+use crate::prefetch;
 use crate::table::format::{Codec, MAX_COMPRESSED, TRAILER_LEN};
 use crate::table::search::{equal, partition, shared};
 use std::cmp::Ordering;
@@ -125,15 +126,47 @@ impl Index {
     /// number of blocks if all its keys are less.
     #[inline]
     pub fn find(&self, key: &[u8]) -> usize {
-        let rest = match key.split_at_checked(self.prefix.len()) {
-            Some((prefix, rest)) if equal(prefix, &self.prefix) => rest,
-            _ => return if *key < *self.prefix { 0 } else { self.len() },
+        let Some(rest) = self.rest_of(key) else {
+            return if *key < *self.prefix { 0 } else { self.len() };
         };
         let head = key::head(rest);
-        let first = partition(self.radix.narrow(head, self.len()), |i| self.rows[i].head < head);
+        let first = self.first_head(self.radix.narrow(head, self.len()), head);
         match self.rows.get(first) {
             Some(row) if row.head == head => self.find_tied(first, rest),
             _ => first,
+        }
+    }
+
+    /// What follows the prefix in `key`, if it starts with that.
+    #[inline]
+    fn rest_of<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        let (prefix, rest) = key.split_at_checked(self.prefix.len())?;
+        equal(prefix, &self.prefix).then_some(rest)
+    }
+
+    /// Starts to load the rows `find` will look at first.
+    #[inline]
+    pub fn prefetch(&self, key: &[u8]) {
+        let Some(rest) = self.rest_of(key) else { return };
+        let range = self.radix.narrow(key::head(rest), self.len());
+        let rows = self.rows.get(range).unwrap_or_default();
+        if rows.len() <= COUNTED {
+            rows.iter().step_by(2).for_each(prefetch::touch);
+        } else {
+            rows.get(rows.len() / 2).into_iter().for_each(prefetch::touch);
+        }
+    }
+
+    /// The first of `range` whose head is not less than `head`.
+    #[inline]
+    fn first_head(&self, range: Range<usize>, head: u64) -> usize {
+        match self.rows.get(range.clone()) {
+            // Few rows are counted: their cache lines are loaded together, where each step of a search
+            // waits for the one before.
+            Some(rows) if rows.len() <= COUNTED => {
+                range.start + rows.iter().filter(|row| row.head < head).count()
+            }
+            _ => partition(range, |i| self.rows[i].head < head),
         }
     }
 
@@ -182,6 +215,8 @@ struct Radix {
 const RUNS: usize = 4;
 /// Fewer rows are searched as fast without.
 const FEW: usize = 16;
+/// So many rows are counted rather than searched.
+const COUNTED: usize = 16;
 
 #[derive(Clone, Copy, Default)]
 struct Run {
@@ -390,6 +425,30 @@ mod tests {
             assert_eq!(index.find(key), expect, "{key:?}");
             for (i, s) in separators.iter().enumerate() {
                 assert_eq!(index.compare(i, key), (**s).cmp(key));
+            }
+        }
+    }
+
+    /// Many separators: spread evenly, in decimal digits, and nearly all under one leading byte, so that
+    /// their buckets hold one row, some, and hundreds.
+    #[test]
+    fn finds_among_many() {
+        let digits = |n: u64| format!("user{n:08}").into_bytes();
+        let even = |n: u64| (n << 50).to_be_bytes().to_vec();
+        let skewed = |n: u64| if n == 0 { vec![0] } else { [&[0xff; 7][..], &n.to_be_bytes()[5..]].concat() };
+        let kinds: [&dyn Fn(u64) -> Vec<u8>; 3] = [&digits, &even, &skewed];
+        for key_of in kinds {
+            let separators: Vec<Vec<u8>> = (0..3000).map(|n| key_of(n * 3)).collect();
+            let mut b = Builder::default();
+            for (i, s) in separators.iter().enumerate() {
+                b.separate(s, None).unwrap();
+                b.place(100 * (i as u64 + 1), 95, Codec::Raw);
+            }
+            let index = Index::decode(&b.finish(), 300_000).unwrap();
+            for n in 0..9010 {
+                let key = key_of(n);
+                let expect = separators.partition_point(|s| *s < key);
+                assert_eq!(index.find(&key), expect, "{key:?}");
             }
         }
     }

@@ -5,6 +5,7 @@
 
 // == the file as a whole ==
 mod format;
+mod lz4;
 mod search;
 // == its parts ==
 mod block;
@@ -18,6 +19,8 @@ mod builder;
 mod dump;
 mod reader;
 mod writer;
+// == one block of it, in part ==
+mod unpack;
 // == its users ==
 mod cursor;
 mod store;
@@ -36,6 +39,6 @@ pub(crate) use dump::dump;
 pub(crate) use format::Properties;
 #[allow(unused_imports)]
 pub(crate) use reader::{Pin, ReadOptions, Table};
-pub(crate) use store::{Handle, Store};
+pub(crate) use store::{Handle, Opened, Store};
 pub(crate) use verify::verify;
 pub(crate) use writer::{Summary, Unsynced, WriteOptions, Writer};

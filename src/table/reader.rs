@@ -1,11 +1,12 @@
 //! An open table: point reads, and blocks for cursors.
 
-use crate::budget::{OpenFile, Share, Use};
+use crate::budget::{Budget, OpenFile, Share, Use};
 use crate::cache::{Cache, Slots};
 use crate::error::{Error, Result};
 use crate::fs::{self, File, SharedBytes};
 use crate::ids::Seq;
 use crate::key::{Found, Trailer};
+use crate::prefetch;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::table::block::{Block, Layout};
 use crate::table::codec;
@@ -16,6 +17,9 @@ use crate::tombstones::RangeTombstones;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+
+/// Lines of a block that a get will need: the header, fingerprints and some heads.
+const PREFETCHED: usize = 4;
 
 /// How to read tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +58,24 @@ pub(crate) enum BlockBytes {
     /// In the table's map.
     Mapped(Range<usize>),
     Owned(SharedBytes),
+}
+
+/// Where a compressed block lies.
+#[derive(Clone, Default)]
+pub(super) struct Packed {
+    pub codec: Codec,
+    /// Whether what it is undone to was never looked at.
+    pub fresh: bool,
+    range: Range<usize>,
+}
+
+impl Packed {
+    /// The compressed bytes, in the table's map or in `stored`.
+    #[inline]
+    pub fn bytes<'a>(&self, table: &'a Table, stored: &'a [u8]) -> &'a [u8] {
+        let from = table.map().map_or(stored, |map| (**map).as_ref());
+        from.get(self.range.clone()).unwrap_or_default()
+    }
 }
 
 impl Table {
@@ -169,11 +191,55 @@ impl Table {
         read: Seq,
         pin: &'a mut Pin,
     ) -> Result<Option<Found<'a>>> {
-        if !self.may_contain(hash) {
-            self.count(SPARED);
+        if !self.passes(hash) {
             return Ok(None);
         }
-        let mut no = self.index.find(key);
+        self.get_from(self.index.find(key), key, hash, read, pin)
+    }
+
+    /// Whether the filter lets `key` pass; counted if it does not.
+    #[inline]
+    pub fn passes(&self, hash: u64) -> bool {
+        let passes = self.may_contain(hash);
+        if !passes {
+            self.count(SPARED);
+        }
+        passes
+    }
+
+    /// Starts to load what [`passes`](Table::passes) will look at.
+    #[inline]
+    pub fn prefetch_filter(&self, hash: u64) {
+        if let Some(filter) = &self.filter {
+            filter.prefetch(hash);
+        }
+    }
+
+    /// Starts to load what a get that begins at block `no` will look at first.
+    #[inline]
+    pub fn prefetch_block(&self, no: usize) {
+        let Some(at) = self.index.block(no) else { return };
+        match &self.map {
+            Some(map) if at.is_raw() => {
+                let (bytes, start) = ((**map).as_ref(), at.offset as usize);
+                for line in 0..PREFETCHED {
+                    prefetch::line(bytes, start + line * 64);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// As [`get`](Table::get), but for the filter, from block `no` on, which the index named.
+    #[inline]
+    pub fn get_from<'a>(
+        &'a self,
+        mut no: usize,
+        key: &[u8],
+        hash: u64,
+        read: Seq,
+        pin: &'a mut Pin,
+    ) -> Result<Option<Found<'a>>> {
         while let Some(at) = self.index.block(no) {
             if let (Some(map), true) = (&self.map, at.is_raw()) {
                 let bytes = self.in_map(map, no, at)?;
@@ -249,24 +315,52 @@ impl Table {
         (**map).as_ref().get(start..start + at.stored as usize).ok_or_else(|| too_large(&self.path))
     }
 
-    /// Block `no`, for a cursor: from the map or through the cache.
+    /// Block `no`, for a cursor: from the map or through the cache, where it stays if it is to be `kept`.
     #[inline]
-    pub fn block(&self, no: usize) -> Result<Option<BlockBytes>> {
-        let Some(at) = self.index.block(no) else { return Ok(None) };
+    pub fn block(&self, no: usize, at: BlockAt, kept: bool) -> Result<BlockBytes> {
         if let (Some(map), true) = (&self.map, at.is_raw()) {
             self.in_map(map, no, at)?;
             let start = at.offset as usize;
-            return Ok(Some(BlockBytes::Mapped(start..start + at.raw())));
+            return Ok(BlockBytes::Mapped(start..start + at.raw()));
         }
-        Ok(Some(BlockBytes::Owned(self.load(no, at)?)))
+        let slots = self.slots();
+        match slots.get(no) {
+            Some(entry) => Ok(BlockBytes::Owned(entry)),
+            None if kept => Ok(BlockBytes::Owned(slots.insert(no, self.contents(at)?))),
+            None => Ok(BlockBytes::Owned(slots.lend(self.contents(at)?))),
+        }
+    }
+
+    /// Block `no`, if it is cached. Where it is missed but `wanted`, it is put there now and then, so that
+    /// what is missed often comes to be there.
+    #[inline]
+    pub fn cached(&self, no: usize, wanted: bool) -> Result<Option<SharedBytes>> {
+        let slots = self.slots();
+        if let Some(entry) = slots.get(no) {
+            return Ok(Some(entry));
+        }
+        match self.index.block(no) {
+            Some(at) if wanted && slots.invites() => Ok(Some(slots.insert(no, self.contents(at)?))),
+            _ => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn slots(&self) -> &Arc<Slots> {
+        self.slots.get_or_init(|| self.cache.slots(self.index.len()))
     }
 
     /// The contents of block `no` through the cache.
     fn load(&self, no: usize, at: BlockAt) -> Result<SharedBytes> {
-        let slots = self.slots.get_or_init(|| self.cache.slots(self.index.len()));
-        if let Some(entry) = slots.get(no) {
-            return Ok(entry);
+        let slots = self.slots();
+        match slots.get(no) {
+            Some(entry) => Ok(entry),
+            None => Ok(slots.insert(no, self.contents(at)?)),
         }
+    }
+
+    /// The contents of a block, in memory of their own.
+    fn contents(&self, at: BlockAt) -> Result<Box<[u8]>> {
         let mut contents = Vec::new();
         match &self.map {
             Some(map) => self.unpack(self.stored_in_map(map, at)?, at, &mut contents)?,
@@ -282,7 +376,7 @@ impl Table {
                 }
             }
         }
-        Ok(slots.insert(no, contents.into()))
+        Ok(contents.into())
     }
 
     /// Checks a stored block; its codec, and its contents as stored.
@@ -308,6 +402,51 @@ impl Table {
         out.resize(at.raw(), 0);
         let unpacked = codec::decompress(codec, contents, out).and_then(|()| check_contents(out));
         unpacked.map_err(|e| e.at(&self.path, at.offset))
+    }
+
+    /// Starts to load the first `len` bytes of the block at `at`, if it lies in the map.
+    #[inline]
+    pub(super) fn prefetch(&self, at: BlockAt, len: usize) {
+        if let Some(map) = &self.map {
+            let (map, start) = ((**map).as_ref(), at.offset as usize);
+            (start..start + len).step_by(64).for_each(|at| prefetch::line(map, at));
+        }
+    }
+
+    /// What is stored of block `no`, which is compressed: in the map, or read into `stored`.
+    pub(super) fn packed(&self, no: usize, at: BlockAt, stored: &mut Vec<u8>) -> Result<Packed> {
+        let Some(map) = &self.map else {
+            stored.resize(at.stored as usize, 0);
+            read(&*self.file, &self.path, stored, at.offset)?;
+            let (codec, contents) = self.check_stored(stored, at)?;
+            return Ok(Packed { codec, fresh: true, range: 0..contents.len() });
+        };
+        let stored = self.stored_in_map(map, at)?;
+        let (word, bit) = self.checked_bit(no);
+        let fresh = word.is_none_or(|word| word.load(Ordering::Acquire) & bit == 0);
+        let (codec, contents) = match fresh {
+            true => self.check_stored(stored, at)?,
+            false => format::split_block(stored).map_err(|e| e.at(&self.path, at.offset))?,
+        };
+        let start = at.offset as usize;
+        Ok(Packed { codec, fresh, range: start..start + contents.len() })
+    }
+
+    /// Block `no` of the map, all of which was read, is what was written there.
+    pub(super) fn note_checked(&self, no: usize) {
+        let (word, bit) = self.checked_bit(no);
+        if let Some(word) = word {
+            word.fetch_or(bit, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn checked_bit(&self, no: usize) -> (Option<&AtomicU64>, u64) {
+        (self.checked.get(no / 64), 1 << (no % 64))
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        self.cache.budget()
     }
 
     pub fn tombstones(&self) -> &RangeTombstones {
@@ -396,9 +535,8 @@ impl Stream {
         Stream { ahead: Vec::new(), start: 0, unpacked: Vec::new(), last: None, share }
     }
 
-    /// Makes block `no` the current one; `false` if there is none.
-    pub fn go(&mut self, table: &Table, no: usize) -> Result<bool> {
-        let Some(at) = table.index.block(no) else { return Ok(false) };
+    /// Makes the block at `at` the current one.
+    pub fn go(&mut self, table: &Table, at: BlockAt) -> Result<()> {
         let held = self.start..self.start + self.ahead.len() as u64;
         if at.offset < held.start || at.end() > held.end {
             // Backwards only the block itself: what is ahead is not wanted.
@@ -423,7 +561,7 @@ impl Stream {
             self.last = None;
         }
         self.share.set(self.ahead.capacity() + self.unpacked.capacity());
-        Ok(true)
+        Ok(())
     }
 
     /// The contents of the current block.

@@ -198,17 +198,26 @@ fn random_place(random: &mut Random, entries: &Entries) -> (Vec<u8>, Trailer) {
     (key, trailer)
 }
 
-fn assert_at(cursor: &TableCursor, entries: &Entries, at: Option<usize>) {
+fn assert_at(cursor: &mut TableCursor, entries: &Entries, at: Option<usize>) {
     match at.and_then(|at| entries.get(at)) {
         Some((key, trailer, value)) => {
             assert!(cursor.valid());
-            assert_eq!((cursor.key(), cursor.trailer(), cursor.value()), (&key[..], *trailer, &value[..]));
-            assert_eq!(cursor.head(), key::head(key));
+            // Whoever needs no value does not ask for it.
+            if key.len().is_multiple_of(2) {
+                cursor.fetch().unwrap();
+                assert_eq!(cursor.value(), &value[..]);
+            }
+            assert_eq!((cursor.key(), cursor.trailer()), (&key[..], *trailer));
             let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i].0);
             assert_eq!(cursor.has_newer(), before == Some(key));
         }
         None => assert!(!cursor.valid()),
     }
+}
+
+/// A cursor of each kind.
+fn cursors(table: &Arc<Table>) -> [TableCursor; 3] {
+    [TableCursor::new, TableCursor::lending, TableCursor::streaming].map(|make| make(table.clone()))
 }
 
 fn check_gets(random: &mut Random, table: &Table, entries: &Entries) {
@@ -286,8 +295,9 @@ fn what_is_written_is_read() {
                 let table = open(&bytes, mapped, &cache).unwrap();
                 table.verify().unwrap();
                 check_gets(&mut random, &table, &entries);
-                check_cursor(&mut random, &mut TableCursor::new(table.clone()), &entries);
-                check_cursor(&mut random, &mut TableCursor::streaming(table), &entries);
+                for mut cursor in cursors(&table) {
+                    check_cursor(&mut random, &mut cursor, &entries);
+                }
             }
         }
     }
@@ -367,7 +377,7 @@ fn a_failed_read_is_reported_and_not_remembered() {
     let table = Table::open(file.clone(), Path::new(PATH), ID, summary.size, mapped, &cache).unwrap();
     let table = Arc::new(table);
     let mut pin = Pin::default();
-    let mut cursors = [TableCursor::new(table.clone()), TableCursor::streaming(table.clone())];
+    let mut cursors = cursors(&table);
     file.1.store(true, Ordering::Relaxed);
     let e = table.get(&[50], key::hash(&[50]), Seq::MAX, &mut pin).err().unwrap();
     assert_eq!((e.kind(), e.file()), (ErrorKind::Io, Some(Path::new(PATH))));

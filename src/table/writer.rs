@@ -174,7 +174,7 @@ impl Writer {
             hashes: Vec::new(),
             first: None,
             counts: Counts::new(),
-            buffer: budget.buffer(),
+            buffer: budget.gather(),
             share: budget.share(Use::Jobs),
             _open: budget.open_file(),
         };
@@ -184,7 +184,7 @@ impl Writer {
 
     /// Counts what it holds in `budget`, and gathers as much as that allows.
     pub fn within(mut self, budget: &Arc<Budget>) -> Writer {
-        self.buffer = budget.buffer();
+        self.buffer = budget.gather();
         self.share = budget.share(Use::Jobs);
         self._open = budget.open_file();
         self
@@ -278,20 +278,23 @@ impl Writer {
         };
         format::seal_block(self.id, offset, codec, &mut self.out, start);
         self.index.place(self.place(), raw as u32, codec);
-        if self.out.len() >= self.buffer {
-            self.write_out()?;
+        while self.out.len() >= self.buffer {
+            self.write_out(self.buffer)?;
         }
         self.limit = self.next_limit();
         self.charge(0);
         Ok(())
     }
 
-    fn write_out(&mut self) -> Result<()> {
-        fs::write_all_at(&*self.file, &self.out, self.written)
+    /// Writes the first `len` bytes of those that wait: each time but the last as many, so that every write
+    /// begins at a multiple of that.
+    fn write_out(&mut self, len: usize) -> Result<()> {
+        let bytes = self.out.get(..len).unwrap_or_default();
+        fs::write_all_at(&*self.file, bytes, self.written)
             .map_err(|e| Error::io("writing a table", &self.path, e))?;
-        self.file.start_writeback(self.written, self.out.len() as u64);
-        self.written += self.out.len() as u64;
-        self.out.clear();
+        self.file.start_writeback(self.written, len as u64);
+        self.written += len as u64;
+        self.out.drain(..len);
         Ok(())
     }
 
@@ -326,7 +329,7 @@ impl Writer {
         let footer = Footer { id: self.id, data_len, tombstones, filter, index, properties: encoded };
         let end = footer.encode(self.place());
         self.out.extend_from_slice(&end);
-        self.write_out()?;
+        self.write_out(self.out.len())?;
         let unsynced = Unsynced { file: self.file.clone(), path: self.path.clone() };
         unsynced.file.start_writeback(0, self.written);
         let summary = Summary {

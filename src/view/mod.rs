@@ -1,6 +1,7 @@
 //! A view: what one keyspace consists of at a moment (its memtables and its runs of tables), and
 //! the one read path over it. A view never changes; a new one takes its place whole.
 
+pub(crate) mod many;
 pub(crate) mod run;
 pub(crate) mod source;
 
@@ -8,12 +9,12 @@ use crate::cursor::Cursor;
 use crate::cursor::visible::{Bounds, Visible};
 use crate::error::Result;
 use crate::ids::{Position, Seq};
-use crate::key::{Found, Kind, Trailer, hash};
+use crate::key::{Found, Heads, Kind, Trailer, hash};
 use crate::memtable::Memtable;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::table::{Pin, TableCursor};
-use crate::view::run::{Run, RunCursor, RunTable};
+use crate::table::{Pin, Table, TableCursor};
+use crate::view::run::{Passage, Run, RunCursor, RunTable};
 use crate::view::source::{MemSource, Source};
 use std::sync::Arc;
 
@@ -92,6 +93,26 @@ impl<'a> Lookup<'a> {
     }
 }
 
+/// What one source knows of a key, if anything.
+#[inline]
+fn known<'a>(found: Option<Found<'a>>, cover: Option<Seq>) -> Option<Lookup<'a>> {
+    (found.is_some() || cover.is_some()).then(|| Lookup::of(found, cover))
+}
+
+/// What a table knows of `key`, if anything; `covers`: it may hold range deletes.
+#[inline]
+fn ask<'a>(
+    table: &'a Table,
+    covers: bool,
+    key: &[u8],
+    hash: u64,
+    read: Seq,
+    pin: &'a mut Pin,
+) -> Result<Option<Lookup<'a>>> {
+    let cover = if covers { table.tombstones().newest_cover(key, read) } else { None };
+    Ok(known(table.get(key, hash, read, pin)?, cover))
+}
+
 impl View {
     /// Looks `key` up at `read` and hands the answer to `then`, whose borrow ends with the call.
     ///
@@ -100,36 +121,31 @@ impl View {
     #[inline]
     pub fn get<R>(&self, key: &[u8], read: Seq, then: impl FnOnce(Lookup<'_>) -> R) -> Result<R> {
         let hash = hash(key);
-        for mem in &self.memtables {
-            let found = mem.table.get_hashed(key, hash, read);
-            let cover = mem.table.newest_cover(key, read);
-            if found.is_some() || cover.is_some() {
-                return Ok(then(Lookup::of(found, cover)));
-            }
+        if let Some(lookup) = self.in_memory(key, hash, read) {
+            return Ok(then(lookup));
         }
         for run in &self.runs {
             let Some(table) = run.find(key) else { continue };
-            let mut pin = Pin::default();
-            let table = table.handle.table()?;
-            let cover = if run.range_deletes { table.tombstones().newest_cover(key, read) } else { None };
-            let found = table.get(key, hash, read, &mut pin)?;
-            if found.is_some() || cover.is_some() {
-                return Ok(then(Lookup::of(found, cover)));
+            let (table, mut pin) = (table.handle.table()?, Pin::default());
+            if let Some(lookup) = ask(&table, run.range_deletes, key, hash, read, &mut pin)? {
+                return Ok(then(lookup));
             }
         }
         Ok(then(Lookup::Nothing))
     }
 
+    /// What the memtables know of `key`, if anything.
+    #[inline]
+    fn in_memory(&self, key: &[u8], hash: u64, read: Seq) -> Option<Lookup<'_>> {
+        self.memtables.iter().find_map(|mem| {
+            let found = mem.table.get_hashed(key, hash, read);
+            known(found, mem.table.newest_cover(key, read))
+        })
+    }
+
     /// What the memtables alone know of `key`. Never touches a file.
     pub fn newest_in_memory(&self, key: &[u8]) -> Lookup<'_> {
-        for mem in &self.memtables {
-            let found = mem.table.get(key, Seq::MAX);
-            let cover = mem.table.newest_cover(key, Seq::MAX);
-            if found.is_some() || cover.is_some() {
-                return Lookup::of(found, cover);
-            }
-        }
-        Lookup::Nothing
+        self.in_memory(key, hash(key), Seq::MAX).unwrap_or(Lookup::Nothing)
     }
 
     /// Whether the memtables hold an operation newer than `since` on a key of the range.
@@ -152,7 +168,7 @@ impl View {
             if table.tombstones().changed_since(start, end, since) {
                 return Ok(true);
             }
-            let mut entries = TableCursor::new(table.clone());
+            let mut entries = TableCursor::lending(table.clone());
             entries.seek(start, Trailer::newest(Seq::MAX))?;
             while entries.valid() && end.is_none_or(|end| entries.key() < end) {
                 if entries.trailer().seq() > since {
@@ -165,7 +181,7 @@ impl View {
     }
 
     /// The entries within `bounds` that a read at `read` sees. Opens nothing yet.
-    pub fn scan(&self, read: Seq, bounds: Arc<Bounds>) -> Visible<Source> {
+    pub fn scan(&self, read: Seq, bounds: Arc<Bounds>, passage: Passage) -> Visible<Source> {
         let mut layers = Vec::with_capacity(self.memtables.len() + self.runs.len());
         for mem in &self.memtables {
             if !mem.table.is_empty() {
@@ -174,9 +190,10 @@ impl View {
         }
         for run in &self.runs {
             if run.overlaps(&bounds) {
-                layers.push(Source::Run(RunCursor::new(run.clone())));
+                layers.push(Source::Run(RunCursor::new(run.clone(), passage)));
             }
         }
-        Visible::new(layers, read, bounds)
+        let heads = self.runs.iter().map(|run| run.heads).reduce(Heads::and).unwrap_or_default();
+        Visible::new(layers, heads, read, bounds)
     }
 }

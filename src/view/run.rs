@@ -5,7 +5,7 @@ use crate::cursor::{Cursor, Layer};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::{FileNo, Seq};
-use crate::key::{Trailer, head};
+use crate::key::{Heads, Trailer};
 use crate::table::{Handle, Store, Table, TableCursor};
 use crate::tombstones::Around;
 use crate::version::{self, Levels, TableMeta};
@@ -23,8 +23,12 @@ pub(crate) struct RunTable {
 pub(crate) struct Run {
     pub level: u8,
     pub tables: Box<[RunTable]>,
+    /// How to tell its keys apart.
+    pub heads: Heads,
     /// Heads of the tables' ends: a search touches the tables only where they are equal.
     ends: Box<[u64]>,
+    /// Heads of the tables' smallest keys, for the same reason.
+    starts: Box<[u64]>,
     /// Whether any of the tables holds range tombstones.
     pub range_deletes: bool,
     /// What it was made of, if it is all of that. Held, so that nothing else can come to lie there.
@@ -34,8 +38,16 @@ pub(crate) struct Run {
 impl Run {
     pub fn new(level: u8, tables: Vec<RunTable>) -> Run {
         let range_deletes = tables.iter().any(|t| t.meta.range_deletes > 0);
-        let ends = tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, head)).collect();
-        Run { level, tables: tables.into(), ends, range_deletes, of: None }
+        let heads = match (tables.first(), tables.last()) {
+            (Some(RunTable { meta: first, .. }), Some(RunTable { meta: last, .. })) => {
+                Heads::between(&first.smallest, last.end.as_ref().unwrap_or(&last.smallest))
+            }
+            _ => Heads::default(),
+        };
+        let ends =
+            tables.iter().map(|t| t.meta.end.as_deref().map_or(u64::MAX, |end| heads.of(end))).collect();
+        let starts = tables.iter().map(|t| heads.of(&t.meta.smallest)).collect();
+        Run { level, tables: tables.into(), heads, ends, starts, range_deletes, of: None }
     }
 
     /// The tables of the run that are `wanted`.
@@ -49,8 +61,11 @@ impl Run {
     /// The first table that ends behind `key`.
     #[inline]
     fn first_ending_after(&self, key: &[u8]) -> usize {
-        let head = head(key);
+        let head = self.heads.of(key);
         let from = self.ends.partition_point(|&end| end < head);
+        if self.ends.get(from) != Some(&head) {
+            return from;
+        }
         let equal = self.ends[from..].iter().take_while(|&&end| end == head).count();
         let ended = |t: &RunTable| t.meta.end.as_deref().is_some_and(|end| end <= key);
         from + self.tables[from..from + equal].partition_point(ended)
@@ -59,7 +74,10 @@ impl Run {
     /// The table whose range holds `key`.
     #[inline]
     pub fn find(&self, key: &[u8]) -> Option<&RunTable> {
-        self.tables.get(self.first_ending_after(key)).filter(|t| *t.meta.smallest <= *key)
+        let (at, head) = (self.first_ending_after(key), self.heads.of(key));
+        let (start, table) = (*self.starts.get(at)?, self.tables.get(at)?);
+        let holds = start < head || (start == head && *table.meta.smallest <= *key);
+        holds.then_some(table)
     }
 
     /// The tables that reach into `bounds`.
@@ -82,8 +100,9 @@ impl Run {
             true => RunTable { meta: t.meta.clone(), handle: t.handle.fresh() },
             false => t.clone(),
         };
-        let (tables, ends) = (self.tables.iter().map(again).collect(), self.ends.clone());
-        Some(Run { tables, ends, of: self.of.clone(), ..*self })
+        let tables = self.tables.iter().map(again).collect();
+        let (ends, starts, of) = (self.ends.clone(), self.starts.clone(), self.of.clone());
+        Some(Run { tables, ends, starts, of, ..*self })
     }
 
     pub fn overlaps(&self, bounds: &Bounds) -> bool {
@@ -125,8 +144,19 @@ pub(crate) struct RunCursor {
     run: Arc<Run>,
     at: usize,
     table: Option<TableCursor>,
-    streaming: bool,
+    passage: Passage,
     covers: Covers,
+}
+
+/// What a walk wants of the tables it comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Passage {
+    /// Values that can be shared.
+    Shared,
+    /// Values until the next step.
+    Lent,
+    /// Everything, once: by position with read-ahead, past cache and maps.
+    Streaming,
 }
 
 /// Where range deletes were asked for last.
@@ -141,13 +171,8 @@ struct Covers {
 }
 
 impl RunCursor {
-    pub fn new(run: Arc<Run>) -> RunCursor {
-        RunCursor { run, at: 0, table: None, streaming: false, covers: Covers::default() }
-    }
-
-    /// For reading everything once: by position with read-ahead, past cache and maps.
-    pub fn streaming(run: Arc<Run>) -> RunCursor {
-        RunCursor { run, at: 0, table: None, streaming: true, covers: Covers::default() }
+    pub fn new(run: Arc<Run>, passage: Passage) -> RunCursor {
+        RunCursor { run, at: 0, table: None, passage, covers: Covers::default() }
     }
 
     /// A cursor over table `at`; none beyond the last.
@@ -157,10 +182,10 @@ impl RunCursor {
             self.at = at;
             if let Some(t) = self.run.tables.get(at) {
                 let table = t.handle.visit()?;
-                self.table = Some(if self.streaming {
-                    TableCursor::streaming(table)
-                } else {
-                    TableCursor::new(table)
+                self.table = Some(match self.passage {
+                    Passage::Shared => TableCursor::new(table),
+                    Passage::Lent => TableCursor::lending(table),
+                    Passage::Streaming => TableCursor::streaming(table),
                 });
             }
         }
@@ -274,13 +299,13 @@ impl Cursor for RunCursor {
     }
 
     #[inline]
-    fn head(&self) -> u64 {
-        self.current().head()
+    fn trailer(&self) -> Trailer {
+        self.current().trailer()
     }
 
     #[inline]
-    fn trailer(&self) -> Trailer {
-        self.current().trailer()
+    fn fetch(&mut self) -> Result<()> {
+        self.table.as_mut().map_or(Ok(()), TableCursor::fetch)
     }
 
     #[inline]

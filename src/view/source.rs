@@ -91,13 +91,13 @@ impl Cursor for Source {
     }
 
     #[inline]
-    fn head(&self) -> u64 {
-        each!(self, c => c.head())
+    fn trailer(&self) -> Trailer {
+        each!(self, c => c.trailer())
     }
 
     #[inline]
-    fn trailer(&self) -> Trailer {
-        each!(self, c => c.trailer())
+    fn fetch(&mut self) -> Result<()> {
+        each!(self, c => c.fetch())
     }
 
     #[inline]

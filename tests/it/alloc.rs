@@ -173,6 +173,28 @@ fn reads_in_place_allocate_nothing() {
 }
 
 #[test]
+fn many_reads_at_once_find_what_single_ones_do_and_allocate_two_lists() {
+    for mapped in [true, false] {
+        let (_dir, db) = fresh(Options::default().mapped(mapped));
+        for (name, keyspace) in states(&db) {
+            let snapshot = db.snapshot();
+            let view = keyspace.at(&snapshot);
+            // All, in an order of their own, some twice, some that are not there.
+            let keys: Vec<_> = (0..2500).map(|n| key(n * 7 % 2300)).collect();
+            let single: Vec<_> = keys.iter().map(|key| keyspace.get(key).unwrap()).collect();
+            assert!(single.iter().any(Option::is_none) && single.iter().any(Option::is_some));
+            assert_eq!(view.multi_get(&keys).unwrap(), single, "{name}");
+            let mut many = Vec::new();
+            let count = allocations(|| many = keyspace.multi_get(&keys).unwrap());
+            assert_eq!(many, single, "{name}");
+            // Values that lie in a memtable are copied.
+            let most = if name.ends_with("in a table") { 2 } else { 2 + keys.len() as u64 };
+            assert!(count <= most, "{name} (mapped: {mapped}): {count}");
+        }
+    }
+}
+
+#[test]
 fn cursors_allocate_nothing_on_their_way() {
     for mapped in [true, false] {
         let (_dir, db) = fresh(Options::default().mapped(mapped));

@@ -1,163 +1,185 @@
-//! What the operating system says of this process and its files (Linux), and a histogram.
+//! Runs operations and takes their time: as cheaply as possible, the same way for every engine.
 
 use crate::Outcome;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use crate::engines::Engine;
+use crate::histogram::Histogram;
+use crate::process::{self, Watch};
+use std::path::Path;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Nothing may have happened for so long before a database counts as settled.
-const QUIET: Duration = Duration::from_millis(500);
-/// Processor time that a thread that merely looks whether there is work may take of that.
-const IDLE: Duration = Duration::from_millis(30);
-
-/// The number behind `name` in a file of lines of name, number and whatever else.
-fn number(file: &str, name: &str) -> Outcome<u64> {
-    let text = fs::read_to_string(file)?;
-    let line =
-        text.lines().find_map(|line| line.strip_prefix(name)).ok_or(format!("{file} has no {name}"))?;
-    let digits = line.split_whitespace().next().unwrap_or("");
-    Ok(digits.parse()?)
+/// One thread's operations.
+pub trait Client {
+    /// Makes ready some operations, untimed; how many, and none at the end.
+    fn prepare(&mut self) -> usize;
+    /// Does the `n`th of those.
+    fn step(&mut self, n: usize) -> Outcome;
 }
 
-/// Bytes of pages this process has made dirty: whole pages, each time one goes from clean to dirty,
-/// whether by `write` or through a map. What is written through a map `wchar` does not know, and what
-/// the file system adds for itself neither does.
-pub fn written_bytes() -> Outcome<u64> {
-    number("/proc/self/io", "write_bytes:")
+/// What some threads did.
+#[derive(Clone)]
+pub struct Pass {
+    pub ops: u64,
+    /// Operations per second, over all threads.
+    pub rate: f64,
+    pub times: Histogram,
 }
 
-/// Processor time of all threads, the ended ones too, in user and kernel.
-pub fn cpu() -> Outcome<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let field =
-        |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).ok_or("a strange /proc/self/stat");
-    // In hundredths of seconds wherever Linux runs today.
-    Ok(Duration::from_millis(10 * (field(11)? + field(12)?)))
-}
-
-/// Every file below `dir`: path, length, bytes allocated.
-fn files(dir: &Path) -> Outcome<Vec<(PathBuf, u64, u64)>> {
-    let mut found = Vec::new();
-    let mut folders = vec![dir.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            // A file that has just gone is no error.
-            let Ok(meta) = entry.metadata() else { continue };
-            match meta.is_dir() {
-                true => folders.push(entry.path()),
-                false => found.push((entry.path(), meta.len(), meta.blocks() * 512)),
-            }
-        }
+impl Pass {
+    fn new() -> Pass {
+        Pass { ops: 0, rate: 0.0, times: Histogram::new() }
     }
-    found.sort();
-    Ok(found)
+
+    /// Its latencies, as metrics.
+    pub fn latencies(&self) -> Vec<(&'static str, f64)> {
+        let micros = |took: Duration| took.as_secs_f64() * 1e6;
+        let parts = [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)];
+        let mut all: Vec<_> = parts.map(|(name, part)| (name, micros(self.times.percentile(part)))).into();
+        all.push(("max_us", micros(self.times.max())));
+        all
+    }
 }
 
-/// Bytes that the files below `dir` take of the disk, of those that `counts` counts.
-pub fn disk_bytes(dir: &Path, counts: impl Fn(&Path) -> bool) -> Outcome<u64> {
-    Ok(files(dir)?.iter().filter(|(path, ..)| counts(path)).map(|(_, _, allocated)| allocated).sum())
+/// How the time of operations is taken.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Clock {
+    /// Once around all that were prepared together: nothing but the operations, and no latencies.
+    Around,
+    /// Once after each.
+    Each,
+    /// Once after each, and what prepares them belongs to the work, as all of it happens meanwhile.
+    Whole,
+    /// So many are due each second, whether those before are through or not (an open loop): each counts
+    /// from when it was due.
+    Paced(f64),
 }
 
-#[allow(clippy::disallowed_methods, reason = "nobody tells when a file has changed, or memory grown")]
-fn pause(millis: u64) {
-    std::thread::sleep(Duration::from_millis(millis));
-}
-
-/// Waits until neither the files below `dir` change nor this process works; how long that took, without
-/// the quiet time at the end that proved it.
-pub fn settle(dir: &Path) -> Outcome<Duration> {
+/// Runs `client` until `time` is over or it has no more.
+pub fn run(client: &mut impl Client, clock: Clock, time: Duration) -> Outcome<Pass> {
+    let mut pass = Pass::new();
     let start = Instant::now();
-    let mut quiet_since = start;
-    let (mut before, mut worked) = (files(dir)?, cpu()?);
-    loop {
-        pause(50);
-        let now = files(dir)?;
-        if now != before || cpu()? > worked + IDLE {
-            (before, worked, quiet_since) = (now, cpu()?, Instant::now());
+    let mut busy = Duration::ZERO;
+    while start.elapsed() < time {
+        let many = client.prepare();
+        if many == 0 {
+            break;
         }
-        if quiet_since.elapsed() >= QUIET {
-            return Ok(quiet_since - start);
-        }
-    }
-}
-
-/// Watches how much anonymous memory the process has: heap and stacks, no mapped files.
-pub struct MemoryWatch {
-    peak: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl MemoryWatch {
-    pub fn start() -> MemoryWatch {
-        let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (seen, stopped) = (peak.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if let Ok(kib) = number("/proc/self/status", "RssAnon:") {
-                    seen.fetch_max(kib << 10, Ordering::Relaxed);
+        let from = Instant::now();
+        match clock {
+            Clock::Around => (0..many).try_for_each(|n| client.step(n))?,
+            Clock::Each | Clock::Whole => {
+                let mut last = from;
+                for n in 0..many {
+                    client.step(n)?;
+                    let now = Instant::now();
+                    pass.times.add(now - last);
+                    last = now;
                 }
-                pause(10);
             }
-        });
-        MemoryWatch { peak, stop, thread: Some(thread) }
-    }
-
-    /// Bytes, so far.
-    pub fn peak(&self) -> u64 {
-        self.peak.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for MemoryWatch {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-/// Counts of durations in steps of a sixteenth: a percentile is known to 6 %.
-pub struct Histogram {
-    counts: Vec<u64>,
-    max: u64,
-}
-
-const STEPS: u32 = 16;
-
-impl Histogram {
-    pub fn new() -> Histogram {
-        Histogram { counts: vec![0; (64 * STEPS) as usize], max: 0 }
-    }
-
-    pub fn add(&mut self, took: Duration) {
-        let nanos = (took.as_nanos() as u64).max(u64::from(STEPS));
-        let power = nanos.ilog2();
-        let step = (nanos >> (power - STEPS.ilog2())) as u32 - STEPS;
-        self.counts[(power * STEPS + step) as usize] += 1;
-        self.max = self.max.max(nanos);
-    }
-
-    pub fn max(&self) -> Duration {
-        Duration::from_nanos(self.max)
-    }
-
-    /// The least duration that `part` of all stayed below.
-    pub fn percentile(&self, part: f64) -> Duration {
-        let mut left = (self.counts.iter().sum::<u64>() as f64 * part).ceil() as u64;
-        for (at, &count) in self.counts.iter().enumerate() {
-            left = left.saturating_sub(count);
-            if left == 0 {
-                let (power, step) = (at as u32 / STEPS, at as u32 % STEPS);
-                return Duration::from_nanos((u64::from(STEPS + step) + 1) << (power.saturating_sub(4)));
+            Clock::Paced(rate) => {
+                for n in 0..many {
+                    let due = start + Duration::from_secs_f64((pass.ops + n as u64) as f64 / rate);
+                    wait_for(due);
+                    client.step(n)?;
+                    pass.times.add(due.elapsed());
+                }
             }
         }
-        self.max()
+        busy += from.elapsed();
+        pass.ops += many as u64;
+    }
+    let took = if matches!(clock, Clock::Around | Clock::Each) { busy } else { start.elapsed() };
+    pass.rate = pass.ops as f64 / took.as_secs_f64();
+    Ok(pass)
+}
+
+/// Sleeps like a client that has nothing to do, so that the engine's own threads get the processor; what
+/// the sleep is too long counts, for every engine alike.
+fn wait_for(due: Instant) {
+    let early = due.saturating_duration_since(Instant::now());
+    if !early.is_zero() {
+        process::pause(early);
+    }
+}
+
+/// Runs a client per thread, each made where it works.
+pub fn run_all<C: Client>(
+    threads: u32,
+    clock: Clock,
+    time: Duration,
+    make: impl Fn(u32) -> Outcome<C> + Sync,
+) -> Outcome<Pass> {
+    if threads == 1 {
+        return run(&mut make(0)?, clock, time);
+    }
+    let ready = Barrier::new(threads as usize);
+    let one = |thread| {
+        let made = make(thread);
+        ready.wait();
+        run(&mut made?, clock, time)
+    };
+    let passes = std::thread::scope(|scope| {
+        let spawn =
+            |thread| scope.spawn(move || -> Result<Pass, String> { one(thread).map_err(|e| e.to_string()) });
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        let joined = running.into_iter().map(|t| t.join().map_err(|_| "a client panicked".to_string())?);
+        joined.collect::<Result<Vec<Pass>, String>>()
+    })?;
+    let mut all = Pass::new();
+    for pass in passes {
+        all.ops += pass.ops;
+        all.rate += pass.rate;
+        all.times.merge(&pass.times);
+    }
+    Ok(all)
+}
+
+/// Bytes from which on an engine's own count of what it wrote is precise: RocksDB's has steps of 5 MiB.
+const COUNTED: u64 = 16 << 20;
+
+/// What the process uses up meanwhile.
+pub struct Span {
+    start: Instant,
+    cpu: Duration,
+    written: u64,
+    own: Option<u64>,
+    waits: Option<Duration>,
+    watch: Watch,
+}
+
+impl Span {
+    pub fn start(db: &dyn Engine, dir: &Path) -> Outcome<Span> {
+        Ok(Span {
+            start: Instant::now(),
+            cpu: process::cpu(),
+            written: process::written_bytes()?,
+            own: db.written_bytes(),
+            waits: process::disk_waits(),
+            watch: Watch::start(dir),
+        })
+    }
+
+    /// As metrics; `bytes` of keys and values were written.
+    pub fn end(self, db: &dyn Engine, ops: u64, bytes: u64) -> Outcome<Vec<(&'static str, f64)>> {
+        let (took, cpu) = (self.start.elapsed(), process::cpu() - self.cpu);
+        let (memory, disk) = self.watch.stop();
+        let mut all =
+            vec![("cpu_us_per_op", cpu.as_secs_f64() * 1e6 / ops as f64), ("anon_peak_bytes", memory as f64)];
+        if bytes > 0 {
+            let written = (process::written_bytes()? - self.written) as f64;
+            all.push(("device_bytes_per_op", written / ops as f64));
+            all.push(("write_amp", written / bytes as f64));
+            all.push(("disk_peak_bytes", disk as f64));
+            if bytes >= COUNTED
+                && let Some((after, before)) = db.written_bytes().zip(self.own)
+            {
+                all.push(("write_amp_own", (after - before) as f64 / bytes as f64));
+            }
+        }
+        if let Some((after, before)) = process::disk_waits().zip(self.waits) {
+            all.push(("disk_wait", ((after - before).as_secs_f64() / took.as_secs_f64()).min(1.0)));
+        }
+        Ok(all)
     }
 }
 
@@ -165,15 +187,54 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    #[test]
-    fn percentiles_are_right_within_a_sixteenth() {
-        let mut all = Histogram::new();
-        (1..=10_000).for_each(|n| all.add(Duration::from_micros(n)));
-        for part in [0.5, 0.99, 0.999] {
-            let exact = part * 10_000.0;
-            let micros = all.percentile(part).as_secs_f64() * 1e6;
-            assert!((exact..exact * 1.07).contains(&micros), "{part}: {micros}");
+    /// Counts its operations; one of them takes long.
+    struct Counting {
+        left: usize,
+        done: u64,
+        long: Option<(u64, Duration)>,
+    }
+
+    impl Client for Counting {
+        fn prepare(&mut self) -> usize {
+            let many = self.left.min(10);
+            self.left -= many;
+            many
         }
-        assert_eq!(all.max(), Duration::from_millis(10));
+
+        fn step(&mut self, _: usize) -> Outcome {
+            if let Some((_, time)) = self.long.filter(|(n, _)| *n == self.done) {
+                process::pause(time);
+            }
+            self.done += 1;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_client_runs_until_it_has_no_more() {
+        for clock in [Clock::Around, Clock::Each, Clock::Whole, Clock::Paced(1e6)] {
+            let make = |_| Ok(Counting { left: 105, done: 0, long: None });
+            let pass = run_all(3, clock, Duration::from_secs(60), make).unwrap();
+            assert_eq!(pass.ops, 315, "{clock:?}");
+            let timed = pass.times.max() > Duration::ZERO;
+            assert_eq!(timed, clock != Clock::Around, "{clock:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_due_behind_a_slow_one_has_waited_too() {
+        // One operation of 100 takes 100 ms: at 1000 a second, all behind it are late as well.
+        let long = Some((10, Duration::from_millis(100)));
+        let mut client = Counting { left: 100, done: 0, long };
+        let paced = run(&mut client, Clock::Paced(1000.0), Duration::from_secs(60)).unwrap();
+        assert!(
+            paced.times.percentile(0.5) >= Duration::from_millis(20),
+            "{:?}",
+            paced.times.percentile(0.5)
+        );
+        let mut client = Counting { left: 100, done: 0, long };
+        let closed = run(&mut client, Clock::Each, Duration::from_secs(60)).unwrap();
+        assert!(closed.times.max() >= Duration::from_millis(100));
+        assert!(closed.times.percentile(0.5) < paced.times.percentile(0.5));
     }
 }

@@ -7,7 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const OPTIONS: PickOptions = PickOptions { l0_runs: 2, level_base: 1000, fanout: 10, table_bytes: 100 };
+const OPTIONS: PickOptions =
+    PickOptions { l0_runs: 2, level_base: 1000, fanout: 10, table_bytes: 100, calm: false };
 
 /// The plan as `inputs -> level@age`, and what is said of it.
 fn show(plan: Option<Plan>) -> String {
@@ -45,7 +46,7 @@ fn level_0_goes_to_the_base_level() {
         ("L0 age 2: 2[a-m) \n L0 age 1: 1[c-d)", &[1], "nothing"),
         // The tables that overlap, those in the gap between inputs, no others.
         (
-            "L0 age 2: 2[c-d) \n L0 age 1: 1[k-m) \n L7 age 0: 3[a-b):300 4[b-c0) 5[f-g) 6[l-n) 7[n-z):90",
+            "L0 age 2: 2[c-d):200 \n L0 age 1: 1[k-m) \n L7 age 0: 3[a-b):300 4[b-c0) 5[f-g) 6[l-n) 7[n-z):90",
             &[],
             "L0 2 1 L7 4 5 6 -> L7@0 bottom",
         ),
@@ -119,7 +120,7 @@ fn a_level_above_its_target_gives_the_table_that_overlaps_least() {
             "L5 1 -> L6@0 move",
         ),
         (
-            "L0 age 3: 9[a-d) \n L0 age 2: 8[a-d) \n L0 age 1: 7[a-d) \n L5 age 0: 1[a-b):700 2[f-m):1300",
+            "L0 age 3: 9[a-d):900 \n L0 age 2: 8[a-d):900 \n L0 age 1: 7[a-d):900 \n L5 age 0: 1[a-b):700 2[f-m):1300",
             &[1],
             "nothing",
         ),
@@ -129,21 +130,50 @@ fn a_level_above_its_target_gives_the_table_that_overlaps_least() {
 }
 
 #[test]
-fn small_flushes_are_merged_among_themselves_first() {
+fn level_0_grows_until_a_merge_adds_as_much_as_it_rewrites() {
     let base = "L7 age 0: 20[a-m):500 21[m-z):500";
     for (runs, expect) in [
-        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):5", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[a-z):500 \n L0 age 3: 3[a-z):500", "L0 4 3 L7 20 21 -> L7@0 bottom"),
+        ("L0 age 4: 4[a-m):250 \n L0 age 3: 3[a-m):250", "L0 4 3 L7 20 -> L7@0 bottom"),
+        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1", "L0 4 3 -> L7@0 bottom"),
+        // Until then those of about the same size make one, the newest first.
+        ("L0 age 4: 4[a-z):499 \n L0 age 3: 3[a-z):500", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):5", "nothing"),
         ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):1 \n L0 age 2: 2[a-z):2", "L0 4 3 2 -> L0@4"),
         ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):1 \n L0 age 2: 2[a-z):3", "L0 4 3 -> L0@4"),
-        ("L0 age 4: 4[a-z):50 \n L0 age 3: 3[a-z):50", "L0 4 3 L7 20 21 -> L7@0 bottom"),
-        ("L0 age 4: 4[a-b):1 \n L0 age 3: 3[a-z):98", "L0 4 3 -> L0@4"),
-        ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1", "L0 4 3 -> L7@0 bottom"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):5 \n L0 age 2: 2[a-z):6", "L0 3 2 -> L0@3"),
+        // Too many that are not: as many as are no larger than those before, two at least.
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):3 \n L0 age 2: 2[a-z):9", "nothing"),
+        ("L0 age 4: 5[a-z):1 4[z-zz):3 \n L0 age 3: 3[a-z):9 \n L0 age 2: 2[a-z):12", "L0 3 2 -> L0@3"),
+        (
+            "L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):3 \n L0 age 2: 2[a-z):9 \n L0 age 1: 1[a-z):40",
+            "L0 4 3 -> L0@4",
+        ),
         // What is older and not in it may be on level 0 as well.
         ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 \n L0 age 2: 2[1-z):9", "L0 4 3 -> L0@4 bottom"),
         ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 \n L0 age 2: 2[00-z):9", "L0 4 3 -> L0@4"),
         ("L0 age 4: 4[0-1):1 \n L0 age 3: 3[0-1):1 5[a-m):1 \n L0 age 2: 2[z-zz):9", "L0 4 3 5 -> L0@4"),
     ] {
         assert_eq!(planned(&format!("{runs}\n{base}"), &[]), expect, "{runs}");
+    }
+}
+
+#[test]
+fn when_nothing_is_written_runs_become_few() {
+    let base = "L7 age 0: 20[a-m):500 21[m-z):500";
+    for (runs, expect) in [
+        ("", "nothing"),
+        ("L0 age 4: 4[a-z):249", "nothing"),
+        ("L0 age 4: 4[a-z):250", "L0 4 L7 20 21 -> L7@0 bottom"),
+        ("L0 age 4: 4[0-1):1", "L0 4 -> L7@0 bottom move"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):4", "L0 4 3 -> L0@4"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):5", "nothing"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):9 \n L0 age 2: 2[a-z):40", "L0 4 3 2 -> L0@4"),
+        ("L0 age 4: 4[a-z):1 \n L0 age 3: 3[a-z):9 \n L0 age 2: 2[a-z):41", "nothing"),
+    ] {
+        let levels = Levels::parse(&format!("{runs}\n{base}")).unwrap();
+        let options = PickOptions { l0_runs: 9, calm: true, ..OPTIONS };
+        assert_eq!(show(pick(&levels, &|_| false, Seq::ZERO, &options)), expect, "{runs}");
     }
 }
 
@@ -522,6 +552,13 @@ impl Keyspace {
         self.add(plan.level_out, plan.run_out, &outputs);
     }
 
+    /// Begins the next compaction if none is under way; the bytes it writes.
+    fn next_job(&mut self) -> Option<u64> {
+        while self.jobs.is_empty() && self.begin() {}
+        let outputs = &self.jobs.first()?.outputs;
+        Some(outputs.iter().map(|c| c.meta(FileNo(0)).size).sum())
+    }
+
     /// Ends all, and goes on until nothing is due.
     fn settle(&mut self) {
         while !self.jobs.is_empty() || self.begin() {
@@ -641,6 +678,7 @@ fn the_newest_version_is_found_whatever_is_compacted_side_by_side() {
             level_base: 200 << (seed % 4),
             fanout: 2 + seed % 5,
             table_bytes: 50 << (seed % 3),
+            calm: false,
         };
         let mut k = Keyspace::new(seed, options);
         for step in 0..300 {
@@ -663,7 +701,7 @@ fn the_newest_version_is_found_whatever_is_compacted_side_by_side() {
         k.check();
         k.settle();
         k.check();
-        assert!(k.levels.level(0).len() < options.l0_runs, "{:?}", k.levels);
+        assert!(k.levels.level(0).len() < 2 * options.l0_runs, "{:?}", k.levels);
         held += usize::from(k.snapshot.is_some());
         k.let_go();
         k.check();
@@ -684,7 +722,7 @@ fn run(options: PickOptions, flushes: u64, flush: impl Fn(&mut Keyspace, u64)) -
 
 #[test]
 fn what_it_costs() {
-    let options = PickOptions { l0_runs: 4, level_base: 1600, fanout: 10, table_bytes: 400 };
+    let options = PickOptions { l0_runs: 4, level_base: 1600, fanout: 10, table_bytes: 400, calm: false };
     let random = |count: u64| {
         move |k: &mut Keyspace, _| {
             let mut content = Content::default();
@@ -713,7 +751,7 @@ fn what_it_costs() {
     ] {
         let found = k.written as f64 / k.flushed as f64;
         assert!(found <= cost && k.tables() <= tables, "{name}: {found:.1} times, {} tables", k.tables());
-        assert!(k.most_runs <= 4, "{name}: {} runs", k.most_runs);
+        assert!(k.most_runs <= 8, "{name}: {} runs", k.most_runs);
         let upper: u64 = (0..LAST).map(|level| k.levels.bytes(level)).sum();
         assert!(upper <= k.levels.bytes(LAST) / 4 + 2000, "{name}: {:?}", k.levels);
     }
@@ -721,7 +759,7 @@ fn what_it_costs() {
 
 #[test]
 fn space_comes_back_when_all_is_deleted() {
-    let options = PickOptions { l0_runs: 4, level_base: 400, fanout: 4, table_bytes: 200 };
+    let options = PickOptions { l0_runs: 4, level_base: 400, fanout: 4, table_bytes: 200, calm: false };
     for by_range in [false, true] {
         let mut k = run(options, 60, |k, _| {
             let mut content = Content::default();
@@ -744,5 +782,70 @@ fn space_comes_back_when_all_is_deleted() {
         k.settle();
         k.check();
         assert_eq!(k.tables(), 0, "{:?}", k.levels);
+    }
+}
+
+/// What a phase of writing cost.
+#[derive(Debug)]
+struct Cost {
+    /// Bytes that flushes and merges wrote for each byte flushed.
+    passes: f64,
+    /// Runs at most, in all when it had settled, and how much larger they were than what is alive.
+    most_runs: usize,
+    runs: usize,
+    space: f64,
+}
+
+/// Four million pairs through memtables of `flush` thousand, scaled down two thousandfold: written
+/// once each in random order, then overwritten. Merges write `speed` bytes while one is flushed.
+fn fill_and_overwrite(flush: usize, speed: u64) -> Vec<Cost> {
+    let flush = flush / 2;
+    let memtable = 24 * flush as u64;
+    let (l0_runs, level_base, table_bytes) = (12, 32 * memtable, memtable);
+    let options = PickOptions { l0_runs, level_base, fanout: 10, table_bytes, calm: false };
+    let mut k = Keyspace { ragged: false, ..Keyspace::new(1, options) };
+    let mut phase = || {
+        let mut keys: Vec<u64> = (0..KEYS).collect();
+        for i in (1..keys.len()).rev() {
+            keys.swap(i, k.random.below(i as u64 + 1) as usize);
+        }
+        (k.flushed, k.written, k.most_runs) = (0, 0, 0);
+        let mut budget = 0;
+        for keys in keys.chunks(flush) {
+            let mut content = Content::default();
+            keys.iter().for_each(|&key| k.write(&mut content, key, false));
+            k.flush(content);
+            budget += speed * 10 * flush as u64;
+            while let Some(bytes) = k.next_job().filter(|&bytes| bytes <= budget) {
+                budget -= bytes;
+                k.end();
+            }
+            budget = if k.jobs.is_empty() { 0 } else { budget };
+        }
+        k.options.calm = true;
+        k.settle();
+        k.options.calm = false;
+        k.check();
+        let bytes: u64 = k.levels.tables().map(|(_, t)| t.size).sum();
+        Cost {
+            passes: (k.flushed + k.written) as f64 / k.flushed as f64,
+            most_runs: k.most_runs,
+            runs: k.levels.runs().count(),
+            space: bytes as f64 / (10 * KEYS) as f64,
+        }
+    };
+    vec![phase(), phase()]
+}
+
+#[test]
+fn what_a_fill_and_an_overwrite_cost() {
+    for flush in [70, 93, 120] {
+        // Merges that barely keep up, that do, and that take no time.
+        for (speed, runs) in [(2, 27), (4, 27), (100, 15)] {
+            for cost in fill_and_overwrite(flush, speed) {
+                let fine = cost.passes <= 3.2 && cost.most_runs <= runs && cost.runs <= 4 && cost.space < 1.3;
+                assert!(fine, "{flush} thousand, {speed}: {cost:?}");
+            }
+        }
     }
 }

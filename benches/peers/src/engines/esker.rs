@@ -1,9 +1,9 @@
 //! Esker.
 
-use super::{BLOCK, Engine, FILTER_BITS, MEMTABLE, Setup, TABLE, workers};
+use super::{BLOCK, Engine, FILTER_BITS, MEMTABLES, Reader, Setup, TABLE, workers};
 use crate::Outcome;
+use crate::generate::Key;
 use std::hint::black_box;
-use std::path::Path;
 
 pub struct Esker {
     db: esker::Db,
@@ -21,9 +21,9 @@ impl Esker {
             .durability(if setup.synced { Durability::Sync } else { Durability::Buffered })
             .cache_bytes(setup.cache)
             // The cache has its size in any case.
-            .memory_bytes(setup.cache + 16 * MEMTABLE)
-            .memtable_bytes(MEMTABLE)
-            .segment_bytes(MEMTABLE as u64)
+            .memory_bytes(setup.cache + 4 * MEMTABLES * setup.memtable)
+            .memtable_bytes(setup.memtable)
+            .segment_bytes(setup.memtable as u64)
             .table_bytes(TABLE as u64)
             .workers(workers());
         let db = esker::Db::open(&setup.dir, options)?;
@@ -33,48 +33,32 @@ impl Esker {
 }
 
 impl Engine for Esker {
-    fn put(&self, key: &[u8], value: &[u8]) -> Outcome {
+    fn put(&self, key: &Key, value: &[u8]) -> Outcome {
         self.map.put(key, value)?;
         Ok(())
     }
 
-    fn put_synced(&self, key: &[u8], value: &[u8]) -> Outcome {
-        self.db.batch().put(&self.map, key, value).commit_with(esker::Durability::Sync)?;
+    fn put_batch(&self, pairs: &[(Key, &[u8])]) -> Outcome {
+        let mut batch = self.db.batch();
+        for (key, value) in pairs {
+            batch.put(&self.map, key, value);
+        }
+        batch.commit()?;
         Ok(())
     }
 
-    fn get(&self, key: &[u8]) -> Outcome<bool> {
-        Ok(self.map.get_with(key, |value| black_box(value[0]))?.is_some())
-    }
-
-    fn seek(&self, key: &[u8], steps: usize) -> Outcome<usize> {
-        let mut cursor = self.map.cursor(key..);
-        let mut n = 0;
-        while n < steps
-            && let Some((key, value)) = cursor.next()?
-        {
-            black_box((key[0], value[0]));
-            n += 1;
-        }
-        Ok(n)
-    }
-
-    fn scan(&self, reverse: bool) -> Outcome<u64> {
-        let mut cursor = self.map.cursor(..);
-        if reverse {
-            cursor.seek_last();
-        }
-        let mut n = 0;
-        while let Some((key, value)) = if reverse { cursor.prev()? } else { cursor.next()? } {
-            black_box((key[0], value[0]));
-            n += 1;
-        }
-        Ok(n)
-    }
-
-    fn delete_range(&self, from: &[u8], to: &[u8]) -> Outcome {
-        self.map.delete_range(from..to)?;
+    fn delete(&self, key: &Key) -> Outcome {
+        self.map.delete(key)?;
         Ok(())
+    }
+
+    fn delete_range(&self, from: &Key, to: &Key) -> Outcome {
+        self.map.delete_range(&from[..]..&to[..])?;
+        Ok(())
+    }
+
+    fn reader(&self, _still: bool) -> Outcome<Box<dyn Reader + '_>> {
+        Ok(Box::new(&self.map))
     }
 
     fn flush(&self) -> Outcome {
@@ -85,12 +69,61 @@ impl Engine for Esker {
         Ok(self.map.compact(..)?)
     }
 
-    fn is_table(&self, file: &Path) -> bool {
-        file.extension().is_some_and(|e| e == "table")
-    }
-
     fn written_bytes(&self) -> Option<u64> {
         let metrics = self.db.metrics();
         Some(metrics.journal.bytes + metrics.manifest.bytes + metrics.jobs.written())
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.db.metrics().journal.syncs)
+    }
+}
+
+/// Reads up to `most` entries.
+fn walk(mut cursor: esker::Cursor, most: usize) -> Outcome<usize> {
+    let mut n = 0;
+    while n < most
+        && let Some((key, value)) = cursor.next()?
+    {
+        black_box((key[0], value[0]));
+        n += 1;
+    }
+    Ok(n)
+}
+
+impl Reader for &esker::Keyspace {
+    fn get(&mut self, key: &Key) -> Outcome<bool> {
+        Ok(self.get_with(key, |value| black_box(value[0]))?.is_some())
+    }
+
+    fn multi_get(&mut self, keys: &[Key]) -> Outcome<usize> {
+        let values = esker::Keyspace::multi_get(self, keys)?;
+        let mut found = 0;
+        for value in values.iter().flatten() {
+            black_box(value[0]);
+            found += 1;
+        }
+        Ok(found)
+    }
+
+    fn seek(&mut self, key: &Key, steps: usize) -> Outcome<usize> {
+        walk(self.cursor(&key[..]..), steps)
+    }
+
+    fn prefix(&mut self, prefix: &[u8]) -> Outcome<usize> {
+        walk(self.cursor(esker::Prefix(prefix)), usize::MAX)
+    }
+
+    fn scan(&mut self, reverse: bool) -> Outcome<u64> {
+        let mut cursor = self.cursor(..);
+        if reverse {
+            cursor.seek_last();
+        }
+        let mut n = 0;
+        while let Some((key, value)) = if reverse { cursor.prev()? } else { cursor.next()? } {
+            black_box((key[0], value[0]));
+            n += 1;
+        }
+        Ok(n)
     }
 }

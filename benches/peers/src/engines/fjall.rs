@@ -1,13 +1,14 @@
 //! fjall 3.
 
-use super::{BLOCK, Engine, FILTER_BITS, MEMTABLE, Setup, TABLE, workers};
+use super::{BLOCK, Engine, FILTER_BITS, Reader, Setup, TABLE, workers};
 use crate::Outcome;
+use crate::generate::Key;
 use std::hint::black_box;
-use std::path::Path;
 
 pub struct Fjall {
     map: fjall::Keyspace,
     db: fjall::Database,
+    synced: bool,
 }
 
 /// Buckets per key in the hash index of a block; RocksDB's 0.75 is keys per bucket.
@@ -26,7 +27,7 @@ impl Fjall {
         let bloom = BloomConstructionPolicy::BitsPerKey(FILTER_BITS as f32);
         let map = db.keyspace("map", || {
             fjall::KeyspaceCreateOptions::default()
-                .max_memtable_size(MEMTABLE as u64)
+                .max_memtable_size(setup.memtable as u64)
                 .data_block_size_policy(BlockSizePolicy::all(BLOCK as u32))
                 .data_block_hash_ratio_policy(HashRatioPolicy::all(BUCKETS))
                 .data_block_compression_policy(CompressionPolicy::all(if setup.lz4 { Lz4 } else { None }))
@@ -40,57 +41,47 @@ impl Fjall {
                     Leveled::default().with_table_target_size(TABLE as u64),
                 ))
         })?;
-        Ok(Fjall { map, db })
+        Ok(Fjall { map, db, synced: setup.synced })
     }
-}
 
-impl Fjall {
-    fn look(entry: fjall::Guard) -> Outcome {
-        let (key, value) = entry.into_inner()?;
-        black_box((key[0], value[0]));
-        Ok(())
+    fn persist(&self) -> Outcome {
+        match self.synced {
+            true => Ok(self.db.persist(fjall::PersistMode::SyncData)?),
+            false => Ok(()),
+        }
     }
 }
 
 impl Engine for Fjall {
-    fn put(&self, key: &[u8], value: &[u8]) -> Outcome {
-        Ok(self.map.insert(key, value)?)
-    }
-
-    fn put_synced(&self, key: &[u8], value: &[u8]) -> Outcome {
+    fn put(&self, key: &Key, value: &[u8]) -> Outcome {
         self.map.insert(key, value)?;
-        Ok(self.db.persist(fjall::PersistMode::SyncData)?)
+        self.persist()
     }
 
-    fn get(&self, key: &[u8]) -> Outcome<bool> {
-        Ok(self.map.get(key)?.map(|value| black_box(value[0])).is_some())
-    }
-
-    fn seek(&self, key: &[u8], steps: usize) -> Outcome<usize> {
-        let mut n = 0;
-        for entry in self.map.range(key..).take(steps) {
-            Fjall::look(entry)?;
-            n += 1;
+    fn put_batch(&self, pairs: &[(Key, &[u8])]) -> Outcome {
+        let mut batch = self.db.batch();
+        for (key, value) in pairs {
+            batch.insert(&self.map, key, *value);
         }
-        Ok(n)
+        batch.commit()?;
+        self.persist()
     }
 
-    fn scan(&self, reverse: bool) -> Outcome<u64> {
-        let mut n = 0;
-        let mut entries = self.map.iter();
-        while let Some(entry) = if reverse { entries.next_back() } else { entries.next() } {
-            Fjall::look(entry)?;
-            n += 1;
-        }
-        Ok(n)
+    fn delete(&self, key: &Key) -> Outcome {
+        self.map.remove(key)?;
+        self.persist()
     }
 
-    fn delete_range(&self, from: &[u8], to: &[u8]) -> Outcome {
+    fn delete_range(&self, from: &Key, to: &Key) -> Outcome {
         // There are no range deletes: the keys are looked for and deleted one by one.
-        for entry in self.map.range(from..to) {
+        for entry in self.map.range(&from[..]..&to[..]) {
             self.map.remove(entry.key()?)?;
         }
-        Ok(())
+        self.persist()
+    }
+
+    fn reader(&self, _still: bool) -> Outcome<Box<dyn Reader + '_>> {
+        Ok(Box::new(&self.map))
     }
 
     fn flush(&self) -> Outcome {
@@ -100,8 +91,43 @@ impl Engine for Fjall {
     fn compact(&self) -> Outcome {
         Ok(self.map.major_compact()?)
     }
+}
 
-    fn is_table(&self, file: &Path) -> bool {
-        file.parent().is_some_and(|folder| folder.ends_with("tables"))
+fn look(entry: fjall::Guard) -> Outcome {
+    let (key, value) = entry.into_inner()?;
+    black_box((key[0], value[0]));
+    Ok(())
+}
+
+fn walk(entries: impl Iterator<Item = fjall::Guard>) -> Outcome<usize> {
+    let mut n = 0;
+    for entry in entries {
+        look(entry)?;
+        n += 1;
+    }
+    Ok(n)
+}
+
+impl Reader for &fjall::Keyspace {
+    fn get(&mut self, key: &Key) -> Outcome<bool> {
+        Ok(fjall::Keyspace::get(self, key)?.map(|value| black_box(value[0])).is_some())
+    }
+
+    fn seek(&mut self, key: &Key, steps: usize) -> Outcome<usize> {
+        walk(self.range(&key[..]..).take(steps))
+    }
+
+    fn prefix(&mut self, prefix: &[u8]) -> Outcome<usize> {
+        walk(fjall::Keyspace::prefix(self, prefix))
+    }
+
+    fn scan(&mut self, reverse: bool) -> Outcome<u64> {
+        let mut n = 0;
+        let mut entries = self.iter();
+        while let Some(entry) = if reverse { entries.next_back() } else { entries.next() } {
+            look(entry)?;
+            n += 1;
+        }
+        Ok(n)
     }
 }

@@ -1,0 +1,253 @@
+//! What Esker is meant to reach, as data, and whether it did.
+
+use super::results::{Line, Results};
+
+/// What a number of Esker's is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Against {
+    /// The best of these engines on the same line.
+    Best(&'static [&'static str]),
+    /// The first of these lines that was measured: Esker's own number there, of the same metric.
+    Itself(&'static [Place]),
+    /// Nothing: the number itself is bounded.
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bound {
+    fn holds(self, reached: f64) -> bool {
+        match self {
+            Bound::AtLeast(least) => reached >= least,
+            Bound::AtMost(most) => reached <= most,
+        }
+    }
+
+    /// Of two numbers the one that is harder to beat.
+    fn harder(self, a: f64, b: f64) -> f64 {
+        match self {
+            Bound::AtLeast(_) => a.max(b),
+            Bound::AtMost(_) => a.min(b),
+        }
+    }
+}
+
+/// A line of any table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    pub workload: &'static str,
+    pub phase: &'static str,
+    pub threads: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The tables it is asked for in.
+    pub tables: &'static [&'static str],
+    pub place: Place,
+    pub metric: &'static str,
+    pub against: Against,
+    pub bound: Bound,
+    /// It is met as well by so much of the physical limit.
+    pub or_of_limit: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Met,
+    Missed,
+    /// There is no number, of Esker or of whom it is held against.
+    NotMeasured,
+}
+
+/// A target in one table, and what came of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    pub line: Line,
+    pub metric: &'static str,
+    /// What was asked for, in words.
+    pub asked: String,
+    pub reached: Option<f64>,
+    /// The engine Esker was held against in the end.
+    pub rival: Option<String>,
+    pub of_limit: Option<f64>,
+    pub verdict: Verdict,
+}
+
+/// Judges `target` in each table it is asked for. `of_limit` says how much of the physical limit Esker
+/// reached on a line.
+pub fn judge(target: &Target, results: &Results, of_limit: impl Fn(&Line) -> Option<f64>) -> Vec<Judged> {
+    let measured = results.tables();
+    let judge_in = |table: &&str| {
+        let line = target.place.of(table);
+        let reached = reached(target, results, &line);
+        let of_limit = target.or_of_limit.and_then(|_| of_limit(&line));
+        let near_limit = of_limit.zip(target.or_of_limit).is_some_and(|(of, asked)| of >= asked);
+        let verdict = match &reached {
+            _ if near_limit => Verdict::Met,
+            Some((reached, _)) if target.bound.holds(*reached) => Verdict::Met,
+            Some(_) => Verdict::Missed,
+            None => Verdict::NotMeasured,
+        };
+        let (reached, rival) = reached.unzip();
+        Judged {
+            line,
+            metric: target.metric,
+            asked: asked(target),
+            reached,
+            rival: rival.flatten(),
+            of_limit,
+            verdict,
+        }
+    };
+    target.tables.iter().filter(|table| measured.contains(table)).map(judge_in).collect()
+}
+
+impl Place {
+    pub const fn new(workload: &'static str, phase: &'static str, threads: u32) -> Place {
+        Place { workload, phase, threads }
+    }
+
+    fn of(self, table: &str) -> Line {
+        Line::new(table, self.workload, self.phase, self.threads)
+    }
+}
+
+/// The number that is bounded, and against whom.
+fn reached(target: &Target, results: &Results, line: &Line) -> Option<(f64, Option<String>)> {
+    let of = |line: &Line, engine: &str| Some(results.get(line, engine, target.metric)?.median);
+    let own = of(line, "esker")?;
+    let (base, rival) = match target.against {
+        Against::Nothing => return Some((own, None)),
+        Against::Itself(places) => {
+            let (place, base) =
+                places.iter().find_map(|place| Some((place, of(&place.of(&line.table), "esker")?)))?;
+            (base, format!("itself, {}", place.of(&line.table).name()))
+        }
+        Against::Best(engines) => {
+            let known = engines.iter().filter_map(|engine| Some((of(line, engine)?, *engine)));
+            let harder = |a: (f64, &'static str), b: (f64, &'static str)| {
+                if target.bound.harder(a.0, b.0) == a.0 { a } else { b }
+            };
+            let (base, engine) = known.reduce(harder)?;
+            (base, engine.to_string())
+        }
+    };
+    (base != 0.0).then(|| (own / base, Some(rival)))
+}
+
+fn asked(target: &Target) -> String {
+    let (words, number) = match target.bound {
+        Bound::AtLeast(number) => ("at least", number),
+        Bound::AtMost(number) => ("at most", number),
+    };
+    let of = match target.against {
+        Against::Nothing => String::new(),
+        Against::Itself(places) => format!("x of its own {}", places[0].of("").name()),
+        Against::Best([one]) => format!("x {one}"),
+        Against::Best(several) => format!("x the best of {}", several.join(", ")),
+    };
+    let or =
+        target.or_of_limit.map_or(String::new(), |part| format!(", or {:.0} % of the limit", part * 100.0));
+    format!("{words} {number}{of}{or}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::Sample;
+
+    const READS: Place = Place::new("readrandom", "settled", 1);
+    const TWICE: Target = Target {
+        tables: &["lz4", "none"],
+        place: READS,
+        metric: "ops_per_s",
+        against: Against::Best(&["rocksdb", "fjall"]),
+        bound: Bound::AtLeast(2.0),
+        or_of_limit: None,
+    };
+
+    /// Numbers of `metric` for the line of READS in table `lz4`.
+    fn results(metric: &str, of: &[(&str, f64)]) -> Results {
+        let sample = |(engine, value): &(&str, f64)| Sample {
+            table: "lz4".into(),
+            workload: READS.workload.into(),
+            phase: READS.phase.into(),
+            threads: READS.threads,
+            engine: engine.to_string(),
+            round: 1,
+            metric: metric.into(),
+            value: *value,
+        };
+        Results::of(&of.iter().map(sample).collect::<Vec<_>>())
+    }
+
+    fn one(target: &Target, results: &Results) -> Judged {
+        let mut all = judge(target, results, |_| None);
+        assert_eq!(all.len(), 1, "only the table that was measured");
+        all.remove(0)
+    }
+
+    #[test]
+    fn the_better_of_the_peers_decides() {
+        let judged =
+            one(&TWICE, &results("ops_per_s", &[("esker", 60.0), ("rocksdb", 20.0), ("fjall", 40.0)]));
+        assert_eq!(judged.verdict, Verdict::Missed);
+        assert_eq!((judged.reached, judged.rival.as_deref()), (Some(1.5), Some("fjall")));
+        let judged =
+            one(&TWICE, &results("ops_per_s", &[("esker", 80.0), ("rocksdb", 40.0), ("fjall", 20.0)]));
+        assert_eq!(judged.verdict, Verdict::Met);
+        assert_eq!((judged.reached, judged.rival.as_deref()), (Some(2.0), Some("rocksdb")));
+    }
+
+    #[test]
+    fn where_less_is_better_the_least_decides() {
+        let target = Target { metric: "p999_us", bound: Bound::AtMost(1.0), ..TWICE };
+        let judged =
+            one(&target, &results("p999_us", &[("esker", 12.0), ("rocksdb", 10.0), ("fjall", 40.0)]));
+        assert_eq!((judged.verdict, judged.reached), (Verdict::Missed, Some(1.2)));
+        assert_eq!(judged.rival.as_deref(), Some("rocksdb"));
+    }
+
+    #[test]
+    fn a_peer_that_is_missing_leaves_the_other_and_no_peer_no_verdict() {
+        let judged = one(&TWICE, &results("ops_per_s", &[("esker", 60.0), ("fjall", 20.0)]));
+        assert_eq!((judged.verdict, judged.reached), (Verdict::Met, Some(3.0)));
+        let judged = one(&TWICE, &results("ops_per_s", &[("esker", 60.0), ("lmdb", 1.0)]));
+        assert_eq!((judged.verdict, judged.reached), (Verdict::NotMeasured, None));
+        let judged = one(&TWICE, &results("ops_per_s", &[("fjall", 60.0)]));
+        assert_eq!(judged.verdict, Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn near_the_limit_counts_as_well() {
+        let target = Target { or_of_limit: Some(0.9), ..TWICE };
+        let results = results("ops_per_s", &[("esker", 30.0), ("fjall", 20.0)]);
+        let verdict = |of| judge(&target, &results, |_| Some(of)).remove(0).verdict;
+        assert_eq!(verdict(0.91), Verdict::Met);
+        assert_eq!(verdict(0.89), Verdict::Missed);
+    }
+
+    #[test]
+    fn a_number_can_be_bounded_by_itself_and_against_another_line() {
+        let most =
+            Target { metric: "max_us", against: Against::Nothing, bound: Bound::AtMost(20e3), ..TWICE };
+        let judged = one(&most, &results("max_us", &[("esker", 19e3)]));
+        assert_eq!((judged.verdict, judged.rival), (Verdict::Met, None));
+        assert_eq!(judged.asked, "at most 20000");
+        let same = Target { against: Against::Itself(&[READS]), bound: Bound::AtMost(1.5), ..TWICE };
+        let judged = one(&same, &results("ops_per_s", &[("esker", 5.0)]));
+        assert_eq!((judged.verdict, judged.reached), (Verdict::Met, Some(1.0)));
+    }
+
+    #[test]
+    fn what_is_asked_is_said_in_words() {
+        assert_eq!(asked(&TWICE), "at least 2x the best of rocksdb, fjall");
+        let target = Target { against: Against::Best(&["lmdb"]), or_of_limit: Some(0.9), ..TWICE };
+        assert_eq!(asked(&target), "at least 2x lmdb, or 90 % of the limit");
+    }
+}
