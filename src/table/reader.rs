@@ -416,7 +416,10 @@ impl Table {
     /// What is stored of block `no`, which is compressed: in the map, or read into `stored`.
     pub(super) fn packed(&self, no: usize, at: BlockAt, stored: &mut Vec<u8>) -> Result<Packed> {
         let Some(map) = &self.map else {
-            stored.resize(at.stored as usize, 0);
+            // In whole pages, so that a block that is a little longer needs no other buffer.
+            let len = at.stored as usize;
+            stored.reserve_exact(len.next_multiple_of(4096).saturating_sub(stored.len()));
+            stored.resize(len, 0);
             read(&*self.file, &self.path, stored, at.offset)?;
             let (codec, contents) = self.check_stored(stored, at)?;
             return Ok(Packed { codec, fresh: true, range: 0..contents.len() });
