@@ -88,10 +88,12 @@ impl Core {
     /// need its space.
     fn calm_way(&self, tree: &Tree) -> Result<()> {
         self.give_way(tree)?;
-        match self.reserve.is_whole() && !self.counters.disk_full.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err(closed()),
-        }
+        if self.is_short_of_space() { Err(closed()) } else { Ok(()) }
+    }
+
+    /// What is left of the disk is for those who must have it.
+    pub fn is_short_of_space(&self) -> bool {
+        !self.reserve.is_whole() || self.counters.disk_full.load(Ordering::Relaxed)
     }
 
     /// Syncs the segments the journal has left; their ends go to the manifest with the next edit.
