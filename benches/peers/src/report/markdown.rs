@@ -149,7 +149,7 @@ fn with_spread(spread: Spread, unit: Unit) -> String {
         return median;
     }
     let off = (spread.max - spread.median).max(spread.median - spread.min) / spread.median.abs();
-    format!("{median} ±{:.0}%", off * 100.0)
+    format!("{median} +-{:.0}%", off * 100.0)
 }
 
 fn latencies(results: &Results, table: &str) -> String {
@@ -238,7 +238,7 @@ mod tests {
         samples.push(sample("esker", 1, "write_amp", 4.0));
         samples.push(sample("rocksdb", 1, "write_amp", 6.0));
         let report = report_of(&samples);
-        assert_eq!(row(&report, "### Throughput, per", "fillrandom")[1..], ["1.00M ±10%", "250k (4.00x)"]);
+        assert_eq!(row(&report, "### Throughput, per", "fillrandom")[1..], ["1.00M +-10%", "250k (4.00x)"]);
         assert_eq!(row(&report, "### Write amplification", "fillrandom")[1..], ["4.00", "6.00 (1.50x)"]);
         assert!(
             report.contains("```sh\npeers --quick\n```") && report.contains("\n- cores: 2\n"),
