@@ -26,6 +26,7 @@ const fn more(title: &'static str, metric: &'static str, unit: Unit) -> Quantity
 const THROUGHPUT: &[Quantity] = &[
     more("Throughput, per second", "ops_per_s", Unit::Rate),
     more("Throughput until settled, per second", "settled_ops_per_s", Unit::Rate),
+    more("Offered, per second", "offered_per_s", Unit::Rate),
 ];
 
 const COSTS: &[Quantity] = &[
@@ -52,8 +53,14 @@ how many times better Esker is on that line; above 1, Esker is ahead. A dash: no
 cannot do it. `README.md` says what the lines mean, how the engines are set up, and how such tables lie.
 ";
 
+const HOW_TO_JUDGE: &str = "\
+Medians over medians, against the best of those named. Writes are compared by each engine's own count
+(`write_amp_own`) where both have one: RocksDB's recycled log is missing from what the system counts.
+`fillseq` would do as well with nine tenths of what the disk can take, which is not measured here.
+";
+
 pub fn report(results: &Results, about: &About) -> String {
-    let judged: Vec<Judged> = GOALS.iter().flat_map(|goal| judge(goal, results, |_| None)).collect();
+    let judged: Vec<Judged> = GOALS.iter().flat_map(|goal| judge(goal, results)).collect();
     let mut out = String::from("# Esker beside its peers\n\n");
     out += &facts(about);
     out += &format!("\n{HOW_TO_READ}\n{}\n", sum(&judged));
@@ -166,7 +173,6 @@ fn targets(judged: &[Judged]) -> String {
     let mut rows = Table::new(["line", "table", "of", "asked for", "reached", "against", ""]);
     for one in judged {
         let reached = one.reached.map_or("-".to_string(), three_digits);
-        let of_limit = one.of_limit.map_or(String::new(), |of| format!(", {:.0} % of the limit", of * 100.0));
         let verdict = match one.verdict {
             Verdict::Met => "met",
             Verdict::Missed => "**missed**",
@@ -177,12 +183,12 @@ fn targets(judged: &[Judged]) -> String {
             one.line.table.clone(),
             one.metric.to_string(),
             one.asked.clone(),
-            reached + &of_limit,
+            reached,
             one.rival.clone().unwrap_or_default(),
             verdict.to_string(),
         ]);
     }
-    format!("## Targets\n\n{}", rows.markdown())
+    format!("## Targets\n\n{HOW_TO_JUDGE}\n{}", rows.markdown())
 }
 
 #[cfg(test)]
@@ -243,7 +249,7 @@ mod tests {
             verdicts[0].contains("4.00") && verdicts[0].contains("rocksdb") && verdicts[0].contains(" met ")
         );
         assert!(verdicts[1].contains("not measured"), "{}", verdicts[1]);
-        assert!(verdicts[2].contains("1.00") && verdicts[2].contains("**missed**"), "{}", verdicts[2]);
+        assert!(verdicts[4].contains("1.00") && verdicts[4].contains("**missed**"), "{}", verdicts[4]);
     }
 
     #[test]
