@@ -15,6 +15,7 @@ pub fn measure(time: Duration) -> Outcome<Vec<Told>> {
     let names = ["xxh3_16_ns", "xxh3_116_ns", "xxh3_4096_ns"];
     told.extend(hashes(time, names, &block, xxhash_rust::xxh3::xxh3_64)?);
     told.extend(lz4(time, &block)?);
+    told.extend(loads(time, ["load_256k_ns", "independent_256k_ns"], 256 << 10)?);
     told.extend(loads(time, ["load_4m_ns", "independent_4m_ns"], 4 << 20)?);
     told.extend(loads(time, ["load_64m_ns", "independent_64m_ns"], 64 << 20)?);
     told.extend(loads(time, ["load_1g_ns", "independent_1g_ns"], 1 << 30)?);

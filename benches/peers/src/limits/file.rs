@@ -16,9 +16,8 @@ const APPEND: u64 = 150;
 const FILE: u64 = 32 << 20;
 const APPENDS: Often = Often { batch: 1000, most: FILE / APPEND };
 const PAGE: u64 = 4096;
-/// Bytes of a write that is meant for the disk, and how many there are before a sync.
+/// Bytes of a write that is meant for the disk.
 const PIECE: usize = 1 << 20;
-const PIECES: u64 = 32;
 
 /// Leaves nothing behind in `dir`.
 pub fn measure(time: Duration, dir: &Path) -> Outcome<Vec<Told>> {
@@ -148,14 +147,14 @@ fn preallocated_syncs(file: &File, time: Duration) -> Outcome<Vec<Told>> {
     Ok(vec![("sync_preallocated_ns", first), ("sync_rewritten_ns", syncs(file, time)?)])
 }
 
-fn disk(file: &File, _: Duration) -> Outcome<Vec<Told>> {
+fn disk(file: &File, time: Duration) -> Outcome<Vec<Told>> {
     preallocate(file)?;
     file.sync_all()?;
-    let (piece, start) = (noise(), Instant::now());
-    for n in 0..PIECES {
-        file.write_all_at(&piece, n * PIECE as u64)?;
+    let (piece, start, mut written) = (noise(), Instant::now(), 0);
+    while written == 0 || start.elapsed() < 4 * time {
+        (0..FILE / PIECE as u64).try_for_each(|n| file.write_all_at(&piece, n * PIECE as u64))?;
+        fdatasync(file)?;
+        written += FILE;
     }
-    fdatasync(file)?;
-    let bytes = PIECES as f64 * PIECE as f64;
-    Ok(vec![("disk_bytes_per_s", bytes / start.elapsed().as_secs_f64())])
+    Ok(vec![("disk_bytes_per_s", written as f64 / start.elapsed().as_secs_f64())])
 }

@@ -45,10 +45,12 @@ primitives! {
     lz4_decompress_ns,
     lz4_part,
     /// A load whose address the one before it told, somewhere in so much memory, in pages of 4 KiB.
+    load_256k_ns,
     load_4m_ns,
     load_64m_ns,
     load_1g_ns,
     /// Loads that need not wait for one another.
+    independent_256k_ns,
     independent_4m_ns,
     independent_64m_ns,
     independent_1g_ns,
@@ -70,6 +72,6 @@ primitives! {
     sync_growing_ns,
     sync_preallocated_ns,
     sync_rewritten_ns,
-    /// Written in order and synced.
+    /// Written in order, 32 MiB between two syncs.
     disk_bytes_per_s,
 }
