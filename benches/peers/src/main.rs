@@ -6,6 +6,7 @@ mod about;
 mod engines;
 mod generate;
 mod histogram;
+mod limits;
 mod measure;
 mod plan;
 mod process;

@@ -3,6 +3,7 @@
 use crate::Outcome;
 use crate::about;
 use crate::engines::{self, Kind};
+use crate::limits::{LIMITS, MACHINE};
 use crate::plan::{Plan, Task};
 use crate::progress::Progress;
 use crate::report;
@@ -71,6 +72,10 @@ fn needed(plan: &Plan, job: &Job, tables: &[&str]) -> bool {
 fn tasks(plan: &Plan, round: u32, base: &Path) -> Vec<Task> {
     let kinds: Vec<Kind> = plan.engines.iter().filter_map(|name| engines::kind(name).ok()).collect();
     let mut all = Vec::new();
+    if plan.wants(LIMITS) {
+        let [job, table] = [LIMITS; 2].map(String::from);
+        all.push(Task { job, engine: MACHINE.into(), table, round, rate: 0.0, dir: base.join(LIMITS) });
+    }
     for (pass, tables) in PASSES {
         for job in JOBS {
             let Some(table) = tables.iter().find(|table| job.tables.contains(table)) else { continue };
@@ -144,7 +149,9 @@ impl Run<'_> {
         if sample.engine == "rocksdb" && whole == ("overwrite", 1, "ops_per_s") {
             self.rate = Some((task.table.clone(), sample.value));
         }
-        if self.plan.wants(&sample.workload) && self.plan.tables.contains(&task.table) {
+        // The machine's belong to all tables.
+        let table = task.engine == MACHINE || self.plan.tables.contains(&task.table);
+        if table && self.plan.wants(&sample.workload) {
             self.csv.append(std::slice::from_ref(&sample))?;
             self.samples.push(sample);
         }
@@ -168,6 +175,7 @@ mod tests {
         assert_eq!(of("--engines esker --only synced"), ["synced synced esker", "synced synced disk"]);
         let reads = ["none fill esker", "allinmemory memory esker"];
         assert_eq!(of("--engines esker --only readhot --tables allinmemory"), reads);
+        assert_eq!(of("--engines esker --only limits --tables none"), ["limits limits machine"]);
         let deletes = ["lz4 fill esker", "lz4 delete esker", "none fill esker", "none delete esker"];
         assert_eq!(of("--engines esker --only deleterandom"), deletes);
     }

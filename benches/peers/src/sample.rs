@@ -2,6 +2,7 @@
 //! nothing else.
 
 use crate::Outcome;
+use crate::limits::Primitives;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,11 +18,12 @@ pub struct Sample {
     pub phase: String,
     /// Client threads.
     pub threads: u32,
-    /// `esker`, `rocksdb`, `rocksdb-mmap`, `fjall`, `redb`, `lmdb`; `disk` is no engine, but a bare file.
+    /// `esker`, `rocksdb`, `rocksdb-mmap`, `fjall`, `redb`, `lmdb`; no engines are `disk`, a bare file, and
+    /// `machine`, in the table `limits`.
     pub engine: String,
     /// From 1.
     pub round: u32,
-    /// One of [`METRICS`].
+    /// One of [`METRICS`] or, in the table `limits`, of [`Primitives::NAMES`].
     pub metric: String,
     pub value: f64,
 }
@@ -29,8 +31,8 @@ pub struct Sample {
 /// `lz4` and `none`: commits survive the death of the process, tables compressed or not.
 /// `allinmemory`: as `none`, with caches larger than the data. `synced`: commits survive power loss.
 /// `volatile`: commits survive nothing until a later one is synced. `build`: no database, but what it
-/// takes to build the engine, measured apart (README.md).
-pub const TABLES: &[&str] = &["lz4", "none", "allinmemory", "synced", "volatile", "build"];
+/// takes to build the engine, measured apart (README.md). `limits`: what the machine can do.
+pub const TABLES: &[&str] = &["lz4", "none", "allinmemory", "synced", "volatile", "build", "limits"];
 
 /// Reads: what the database went through before. `reader`, `writer` and `alone` are the sides of one
 /// workload: the reader beside the writer, the writer, and the reader without it.
@@ -110,7 +112,8 @@ impl Sample {
         };
         let [table, workload, phase, engine, metric] =
             [table, workload, phase, engine, metric].map(String::from);
-        let known = [(TABLES, &table), (PHASES, &phase), (METRICS, &metric)];
+        let metrics = if table == "limits" { Primitives::NAMES } else { METRICS };
+        let known = [(TABLES, &table), (PHASES, &phase), (metrics, &metric)];
         if let Some((_, name)) = known.iter().find(|(names, name)| !names.contains(&name.as_str())) {
             return Err(format!("a sample of an unknown kind, {name}: {line}").into());
         }

@@ -2,10 +2,12 @@
 
 use super::PLOTS;
 use super::goals::GOALS;
+use super::limits;
 use super::plot::Plot;
 use super::results::{Line, Results, Spread};
 use super::targets::{Judged, Verdict, judge};
 use super::text::{Table, Unit, three_digits};
+use crate::limits::LIMITS;
 use crate::sample::About;
 
 /// A number each engine has on each line.
@@ -62,20 +64,23 @@ cannot do it. `README.md` says what the lines mean, how the engines are set up, 
 const HOW_TO_JUDGE: &str = "\
 Medians over medians, against the best of those named. Writes are compared by each engine's own count
 (`write_amp_own`) where both have one: RocksDB's recycled log is missing from what the system counts.
-`fillseq` would do as well with nine tenths of what the disk can take, which is not measured here.
+`fillseq` does as well with nine tenths of the machine's limit, which is its disk's or its processor's
+(not with more than all of it: such a limit was none).
 ";
 
 pub fn report(results: &Results, about: &About, plots: &[Plot]) -> String {
-    let judged: Vec<Judged> = GOALS.iter().flat_map(|goal| judge(goal, results)).collect();
+    let of_limit = |line: &Line| limits::of_limit(results, line, "esker");
+    let judged: Vec<Judged> = GOALS.iter().flat_map(|goal| judge(goal, results, of_limit)).collect();
     let mut out = String::from("# Esker beside its peers\n\n");
     out += &facts(about);
     out += &format!("\n{HOW_TO_READ}\n{}\n", sum(&judged));
     for Plot { file, .. } in plots {
         out += &format!("![{}]({PLOTS}/{file})\n\n", file.trim_end_matches(".svg"));
     }
-    for table in results.tables() {
+    for table in results.tables().into_iter().filter(|table| *table != LIMITS) {
         out += &section(results, table);
     }
+    out += &limits::section(results);
     out + &targets(&judged)
 }
 
@@ -97,7 +102,6 @@ fn title(table: &str) -> &str {
         "allinmemory" => "No compression, caches larger than the data",
         "synced" => "Commits that survive power loss",
         "volatile" => "Commits that survive nothing until a later one is synced",
-        "limits" => "What the machine can do",
         other => other,
     }
 }
@@ -182,6 +186,7 @@ fn targets(judged: &[Judged]) -> String {
     let mut rows = Table::new(["line", "table", "of", "asked for", "reached", "against", ""]);
     for one in judged {
         let reached = one.reached.map_or("-".to_string(), three_digits);
+        let of_limit = one.of_limit.map_or(String::new(), |of| format!(", {:.0} % of the limit", of * 100.0));
         let verdict = match one.verdict {
             Verdict::Met => "met",
             Verdict::Missed => "**missed**",
@@ -192,7 +197,7 @@ fn targets(judged: &[Judged]) -> String {
             one.line.table.clone(),
             one.metric.to_string(),
             one.asked.clone(),
-            reached,
+            reached + &of_limit,
             one.rival.clone().unwrap_or_default(),
             verdict.to_string(),
         ]);

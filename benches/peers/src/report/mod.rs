@@ -1,6 +1,7 @@
 //! What the samples say: tables, targets and plots, as Markdown and SVG.
 
 mod goals;
+mod limits;
 pub mod machine;
 mod markdown;
 mod plot;

@@ -53,6 +53,9 @@ pub struct Target {
     pub metrics: &'static [&'static str],
     pub against: Against,
     pub bound: Bound,
+    /// It is met as well by so much of the machine's limit. One that was surpassed was none, and counts for
+    /// nothing.
+    pub or_of_limit: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -73,22 +76,28 @@ pub struct Judged {
     pub reached: Option<f64>,
     /// The engine Esker was held against in the end.
     pub rival: Option<String>,
+    pub of_limit: Option<f64>,
     pub verdict: Verdict,
 }
 
-/// Judges `target` in each table it is asked for, whether or not that was measured.
-pub fn judge(target: &Target, results: &Results) -> Vec<Judged> {
+/// Judges `target` in each table it is asked for, whether or not that was measured. `of_limit` says how
+/// much of the machine's limit Esker reached on a line.
+pub fn judge(target: &Target, results: &Results, of_limit: impl Fn(&Line) -> Option<f64>) -> Vec<Judged> {
     let judge_in = |table: &&str| {
         let line = target.place.of(table);
         let found = target.metrics.iter().find_map(|m| Some((*m, reached(target, m, results, &line)?)));
+        let of_limit = target.or_of_limit.and_then(|_| of_limit(&line));
+        let near_limit =
+            of_limit.zip(target.or_of_limit).is_some_and(|(of, asked)| (asked..=1.0).contains(&of));
         let verdict = match &found {
+            _ if near_limit => Verdict::Met,
             Some((_, (reached, _))) if target.bound.holds(*reached) => Verdict::Met,
             Some(_) => Verdict::Missed,
             None => Verdict::NotMeasured,
         };
         let metric = found.as_ref().map_or(target.metrics[0], |(metric, _)| metric);
         let (reached, rival) = found.map(|(_, found)| found).unzip();
-        Judged { line, metric, asked: asked(target), reached, rival: rival.flatten(), verdict }
+        Judged { line, metric, asked: asked(target), reached, rival: rival.flatten(), of_limit, verdict }
     };
     target.tables.iter().map(judge_in).collect()
 }
@@ -133,7 +142,9 @@ fn asked(target: &Target) -> String {
         Against::Best([one]) => format!("x {one}"),
         Against::Best(several) => format!("x the best of {}", several.join(", ")),
     };
-    format!("{words} {number}{of}")
+    let or =
+        target.or_of_limit.map_or(String::new(), |part| format!(", or {:.0} % of the limit", part * 100.0));
+    format!("{words} {number}{of}{or}")
 }
 
 #[cfg(test)]
@@ -148,6 +159,7 @@ mod tests {
         metrics: &["ops_per_s"],
         against: Against::Best(&["rocksdb", "fjall"]),
         bound: Bound::AtLeast(2.0),
+        or_of_limit: None,
     };
 
     /// Numbers of `metric` for the line of READS in table `lz4`.
@@ -166,7 +178,7 @@ mod tests {
     }
 
     fn one(target: &Target, results: &Results) -> Judged {
-        let mut all = judge(target, results);
+        let mut all = judge(target, results, |_| None);
         assert_eq!(all[1].verdict, Verdict::NotMeasured, "there are numbers in the first table only");
         all.remove(0)
     }
@@ -203,6 +215,16 @@ mod tests {
     }
 
     #[test]
+    fn near_the_limit_counts_as_well() {
+        let target = Target { or_of_limit: Some(0.9), ..TWICE };
+        let results = results("ops_per_s", &[("esker", 30.0), ("fjall", 20.0)]);
+        let verdict = |of| judge(&target, &results, |_| Some(of)).remove(0).verdict;
+        assert_eq!(verdict(0.91), Verdict::Met);
+        assert_eq!(verdict(0.89), Verdict::Missed);
+        assert_eq!(verdict(1.2), Verdict::Missed);
+    }
+
+    #[test]
     fn the_first_metric_that_both_have_counts() {
         let target = Target { metrics: &["write_amp_own", "ops_per_s"], ..TWICE };
         let judged = one(&target, &results("ops_per_s", &[("esker", 60.0), ("fjall", 20.0)]));
@@ -228,7 +250,7 @@ mod tests {
     #[test]
     fn what_is_asked_is_said_in_words() {
         assert_eq!(asked(&TWICE), "at least 2x the best of rocksdb, fjall");
-        let target = Target { against: Against::Best(&["lmdb"]), ..TWICE };
-        assert_eq!(asked(&target), "at least 2x lmdb");
+        let target = Target { against: Against::Best(&["lmdb"]), or_of_limit: Some(0.9), ..TWICE };
+        assert_eq!(asked(&target), "at least 2x lmdb, or 90 % of the limit");
     }
 }

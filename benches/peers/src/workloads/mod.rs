@@ -11,6 +11,7 @@ mod values;
 use crate::Outcome;
 use crate::engines::{self, Engine, Kind, Setup};
 use crate::generate::Pool;
+use crate::limits::{self, LIMITS, MACHINE};
 use crate::plan::{Plan, Task};
 use crate::sample::Sample;
 use std::path::PathBuf;
@@ -64,6 +65,7 @@ pub fn names() -> Vec<&'static str> {
             names.push(name);
         }
     }
+    names.push(LIMITS);
     names
 }
 
@@ -87,8 +89,10 @@ pub struct Worker<'a> {
 
 /// Does the task of this process and prints a line for each measurement.
 pub fn work(plan: &Plan, task: &Task) -> Outcome {
-    if task.engine == DISK {
-        return sync::bare(plan, task);
+    match task.engine.as_str() {
+        DISK => return sync::bare(plan, task),
+        MACHINE => return limits::run(plan, task),
+        _ => {}
     }
     let worker = Worker { plan, task, kind: engines::kind(&task.engine)?, pool: Pool::new() };
     if task.job == VICTIM {
