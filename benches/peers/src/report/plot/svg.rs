@@ -4,14 +4,13 @@
 use std::fmt::Write;
 
 /// The look of each engine, always the same: on light ground and on dark.
-const COLOURS: [(&str, &str, &str); 8] = [
+const COLOURS: [(&str, &str, &str); 7] = [
     ("esker", "#e8590c", "#ff9248"),
     ("rocksdb", "#1864ab", "#4dabf7"),
     ("rocksdb-mmap", "#74b0e0", "#b4dcff"),
     ("fjall", "#2b8a3e", "#51cf66"),
     ("redb", "#862e9c", "#da77f2"),
     ("lmdb", "#b58900", "#ffd43b"),
-    ("raft-engine", "#c2255c", "#f783ac"),
     ("disk", "#868e96", "#adb5bd"),
 ];
 
@@ -110,4 +109,20 @@ impl Svg {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engines::KINDS;
+
+    #[test]
+    fn every_engine_has_its_colour() {
+        for name in KINDS.iter().map(|kind| kind.name).chain(["disk"]) {
+            let own = COLOURS
+                .iter()
+                .filter(|(_, light, _)| COLOURS.iter().any(|(engine, of, _)| *engine == name && of == light));
+            assert_eq!(own.count(), 1, "{name}");
+        }
+    }
 }
