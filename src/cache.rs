@@ -61,6 +61,8 @@ pub(crate) struct Cache {
     cap: usize,
     budget: Arc<Budget>,
     ring: Mutex<Ring>,
+    /// The last block that was inserted found no room without evicting others.
+    full: AtomicBool,
     hits: [Counter; STRIPES],
     misses: AtomicU64,
 }
@@ -113,6 +115,7 @@ impl Cache {
             cap,
             budget: budget.clone(),
             ring: Mutex::new(Ring::default()),
+            full: AtomicBool::new(false),
             hits: Default::default(),
             misses: AtomicU64::new(0),
         })
@@ -185,6 +188,15 @@ impl Slots {
         entry
     }
 
+    /// Whether a miss should put the `len` bytes it missed in their place: while there is room; then one miss in a few, so
+    /// that what is missed often comes to be there, and what is read once costs neither its copy nor others
+    /// their place.
+    #[inline]
+    pub fn admits(&self, len: usize) -> bool {
+        len + OVERHEAD <= self.cache.cap / LARGEST
+            && (!self.cache.full.load(Ordering::Relaxed) || self.invites())
+    }
+
     /// One miss in a few, any: whether what was missed should be put in its place by who would rather not.
     pub fn invites(&self) -> bool {
         let misses = self.cache.misses.load(Ordering::Relaxed);
@@ -215,6 +227,11 @@ impl Slots {
         }
         let room = self.cache.room(&ring, cost);
         let lost = ring.make_room(room.saturating_sub(cost), &mut evicted);
+        // Under the lock, and read by every miss: stored only where it changes.
+        let full = !evicted.is_empty() || ring.used + cost + lost > room;
+        if self.cache.full.load(Ordering::Relaxed) != full {
+            self.cache.full.store(full, Ordering::Relaxed);
+        }
         if ring.used + cost + lost > room {
             // Others need the memory: it is read once, and gone.
             return entry;
@@ -323,6 +340,25 @@ mod tests {
             slots.insert(100 - n, block(n, 500));
         }
         assert!(slots.get(0).is_none());
+    }
+
+    #[test]
+    fn a_full_cache_admits_what_is_missed_often() {
+        let cache = Cache::new(64 << 10);
+        let slots = cache.slots(1000);
+        assert!(!slots.admits(8 << 10) && !Cache::new(0).slots(1).admits(1));
+        for n in 0..50 {
+            assert!(slots.get(n).is_none() && slots.admits(1000));
+            slots.insert(n, block(n, 1000));
+        }
+        (50..100).for_each(|n| drop(slots.insert(n, block(n, 1000))));
+        let admitted = (200..1000).filter(|&n| slots.get(n).is_none() && slots.admits(1000)).count();
+        assert!((150..250).contains(&admitted), "{admitted} of 800");
+        // There is room again.
+        drop(slots);
+        let slots = cache.slots(10);
+        slots.insert(0, block(0, 1000));
+        assert!((1..10).all(|n| slots.get(n).is_none() && slots.admits(1000)));
     }
 
     #[test]

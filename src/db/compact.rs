@@ -37,7 +37,8 @@ impl Core {
         let Some(((held, later), claimed)) = picked else { return Ok(()) };
         let Some((plan, claim)) = claimed else {
             self.work.hold(tree, held, || self.snapshots.oldest());
-            if later {
+            // On a full disk it would be given up, and asked for again for ever.
+            if later && !self.is_short_of_space() {
                 self.work.want_calm(tree);
             }
             return Ok(());

@@ -28,7 +28,7 @@ use crate::journal::Segment;
 use crate::memtable::{Memtable, Pool};
 use crate::mutant::Mutant;
 use crate::options::Options;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::table::Store;
 use crate::version::{Change, Edit, Levels, MAX_LEVELS, SegmentState, VersionSet};
@@ -58,6 +58,9 @@ pub(crate) struct Core {
     pub next_segment: Mutex<Option<Arc<Segment>>>,
     /// `None` in a read-only database.
     pub version: Mutex<Option<VersionSet>>,
+    /// The last durable edit, for who must not wait for the next: the lock on versions is held while that is
+    /// synced.
+    pub last_edit: AtomicU64,
     pub commit: Mutex<CommitState>,
     pub registry: Mutex<Registry>,
     pub throttle: Arc<Throttle>,
@@ -150,6 +153,7 @@ impl Core {
             salts: Mutex::new(parts.salts),
             rotation: Turn::default(),
             next_segment: Mutex::new(None),
+            last_edit: AtomicU64::new(parts.version.as_ref().map_or(0, VersionSet::last_edit)),
             version: Mutex::new(parts.version),
             commit: Mutex::new(parts.commit),
             throttle: parts.registry.throttle.clone(),
@@ -298,6 +302,8 @@ impl Core {
             }
         }
         let applied = set.apply(&edit);
+        // Release: pairs with the load of who activates a segment.
+        self.last_edit.store(set.last_edit(), Ordering::Release);
         self.counters.edits.set(set.edits());
         self.counters.manifest_bytes.set(set.bytes_written());
         self.counters.segments.set(set.state().segments.len() as u64);

@@ -88,7 +88,7 @@ macro_rules! read_verbs {
         #[doc = concat!("Reading ", $now, ".")]
         impl $type {
             /// The value of `key`. Values over 30 bytes share the block or map they lie in; those
-            /// from a memtable are copied.
+            /// from a memtable, or a compressed block that is not cached, are copied.
             pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
                 self.get_value(key.as_ref())
             }

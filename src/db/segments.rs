@@ -12,6 +12,7 @@ use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{ActivationInfo, Mode, Segment, Writer};
 use crate::mutant::Mutant;
 use crate::options::Durability;
+use crate::sync::atomic::Ordering;
 use crate::version::Change;
 use std::sync::Arc;
 
@@ -104,8 +105,7 @@ impl Core {
             }
             created => (created?, false),
         };
-        // Asked before the lock on commits: the lock on versions comes first.
-        let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
+        let last_edit = self.last_edit.load(Ordering::Acquire);
         let activated = {
             let mut commit = self.commit.lock();
             commit.spare = spare;
@@ -148,18 +148,18 @@ impl Core {
         let Some(old) = commit.journal.as_mut() else { return Ok(()) };
         old.flush().map_err(|e| self.latch(e))?;
         let end = old.end();
-        let retired = Retired { segment: old.segment().clone(), start, end };
+        let segment_left = old.segment().clone();
         let info = ActivationInfo {
             db: self.id,
             start: end,
-            previous: retired.segment.no(),
+            previous: segment_left.no(),
             durable: self.sync.durable_hint(),
             last_edit,
         };
         let writer = Writer::activate(segment, info, self.mode()).map_err(|e| self.latch(e))?;
-        commit.journal = Some(writer);
+        let left = commit.journal.replace(writer);
         commit.segment_start = end;
-        commit.retired.push(retired);
+        commit.retired.extend(left.map(|writer| Retired { segment: segment_left, start, end, writer }));
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Core {
             Err(e) if e.kind() == ErrorKind::DiskFull => (self.create_spare_segment(0, When::Opening)?, true),
             created => (created?, false),
         };
-        let last_edit = self.version.lock().as_ref().map_or(0, |set| set.last_edit());
+        let last_edit = self.last_edit.load(Ordering::Acquire);
         let info = ActivationInfo { db: self.id, start, previous, durable: start, last_edit };
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);

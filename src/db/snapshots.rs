@@ -38,9 +38,7 @@ impl Snapshots {
     }
 
     pub fn publish(&self, seq: Seq) {
-        // SeqCst: who publishes looks next whether anybody waits for that, see `SyncStage::tell_visible`. As one
-        // exchange it costs half of a store and a fence.
-        self.visible.swap(seq.get(), Ordering::SeqCst);
+        self.visible.store(seq.get(), Ordering::Release);
     }
 
     pub fn publish_durable(&self, seq: Seq) {

@@ -1,7 +1,7 @@
 //! What the sync stage remembers: how far the journal is durable, and who waits for more.
 
 use crate::ids::{Position, Seq};
-use crate::journal::{Hint, Segment};
+use crate::journal::{self, Hint, Segment};
 use crate::options::Durability;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::thread::{self, Thread};
@@ -15,6 +15,9 @@ pub(crate) struct Retired {
     pub segment: Arc<Segment>,
     pub start: Position,
     pub end: Position,
+    /// Goes with this, once it is synced: to unmap a window takes milliseconds.
+    #[expect(dead_code, reason = "only when it is dropped counts")]
+    pub writer: journal::Writer,
 }
 
 pub(crate) struct SyncStage {
@@ -91,12 +94,13 @@ impl SyncStage {
         wake(waiting);
     }
 
-    /// Wakes those that wait for commits to become visible, if any. `visible` was published by an exchange
-    /// that is `SeqCst`. Under no lock: a waker is somebody else's code.
+    /// Wakes those that wait for commits to become visible, if any. Under no lock: a waker is
+    /// somebody else's code.
     #[inline]
     pub fn tell_visible(&self, visible: Seq) {
         // SeqCst: the watcher counts itself, then looks at what is visible; the commit publishes,
         // then looks at the count. One of the two sees the other.
+        fence(Ordering::SeqCst);
         if self.watching.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -290,7 +294,7 @@ mod loom_models {
                     }
                 })
             };
-            visible.swap(1, Ordering::SeqCst);
+            visible.store(1, Ordering::Release);
             stage.tell_visible(Seq::new(1).unwrap());
             waiter.join().unwrap();
         });

@@ -5,9 +5,10 @@ use crate::db::core::{Core, Installed};
 use crate::db::queue::Piece;
 use crate::db::tree::{Tree, dropped};
 use crate::db::trim::is_out_of_files;
-use crate::error::Result;
+use crate::error::{Result, closed};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
+use crate::sync::atomic::Ordering;
 use crate::version::Change;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl Core {
             Piece::Compact(tree) => {
                 self.use_reserve(|| self.compact_once(tree, false, &mut || self.give_way(tree)))
             }
-            Piece::Calm(tree) => self.compact_once(tree, true, &mut || self.give_way(tree)),
+            Piece::Calm(tree) => self.compact_once(tree, true, &mut || self.calm_way(tree)),
         };
         if result.as_ref().is_err_and(is_out_of_files) {
             self.trim_tables();
@@ -81,6 +82,18 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// The same for a job that nobody waits for: it is given up where the disk is full, for those who
+    /// need its space.
+    fn calm_way(&self, tree: &Tree) -> Result<()> {
+        self.give_way(tree)?;
+        if self.is_short_of_space() { Err(closed()) } else { Ok(()) }
+    }
+
+    /// What is left of the disk is for those who must have it.
+    pub fn is_short_of_space(&self) -> bool {
+        !self.reserve.is_whole() || self.counters.disk_full.load(Ordering::Relaxed)
     }
 
     /// Syncs the segments the journal has left; their ends go to the manifest with the next edit.

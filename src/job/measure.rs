@@ -141,7 +141,7 @@ fn flushes() {
             let horizon = Horizon::new([], Seq::new(N + 1).unwrap());
             let mut new_table = || (FileNo(1), 1);
             report(&format!("flush {shape} {compression:?}"), N, || {
-                let made = flush(&[table.clone()], &horizon, &store, options, &mut new_table);
+                let made = flush(std::slice::from_ref(&table), &horizon, &store, options, &mut new_table);
                 black_box(made.unwrap());
             });
         }

@@ -11,9 +11,10 @@
 //! record, at a multiple of eight:
 //! offset  size  field
 //!      0     8  trailer
-//!      8     4  key length; the highest bit says that an older version follows
-//!     12     4  value length
-//!     16    16  only with an older version: older, jump, depth, oldest (see `Chain`)
+//!      8     4  lengths: bit 31 says that an older version follows, bits 20 to 30 are the key's
+//!               length and bits 0 to 19 the value's; all of bits 20 to 30: they are too long for that
+//!     12     8  only if too long: key length, value length
+//!      -    16  only with an older version: older, jump, depth, oldest (see `Chain`)
 //!      -     -  key, value
 //! ```
 
@@ -42,8 +43,16 @@ const OFFSET_BITS: u32 = (MAX_CHUNK / GRAIN).trailing_zeros();
 const MAX_CHUNKS: usize = 1 << (32 - OFFSET_BITS);
 /// What a memtable can hold for sure, beside one batch of the largest size.
 pub(super) const MAX_BYTES: usize = MAX_CHUNKS / 2 * LARGE;
-/// Marks the key length of a record that has an older version.
+/// Marks the lengths of a record that has an older version.
 const OLDER: u32 = 1 << 31;
+/// Bits of the lengths that are the value's.
+const VALUE_BITS: u32 = 20;
+/// A key length from here on is too long for a short record.
+const LONG_KEY: u32 = (OLDER >> VALUE_BITS) - 1;
+/// What lengths take that are too long for that.
+const LONG: usize = size_of::<[u32; 2]>();
+/// What a record begins with, at least.
+const TOP: usize = std::mem::offset_of!(RecordTop, lens) + size_of::<u32>();
 
 /// What chunks are made of: nodes start at these.
 #[repr(align(64))]
@@ -193,8 +202,23 @@ struct RecordTop {
     #[cfg(loom)]
     track: loom::cell::UnsafeCell<()>,
     trailer: Trailer,
-    key_len: u32,
-    value_len: u32,
+    lens: u32,
+}
+
+/// Where the parts of a record lie.
+#[derive(Clone, Copy)]
+struct Shape {
+    chain: usize,
+    key: usize,
+    key_len: usize,
+    value_len: usize,
+}
+
+/// The two lengths as a short record has them; `None`: they are too long.
+#[inline]
+fn short(key_len: usize, value_len: usize) -> Option<u32> {
+    let short = key_len < LONG_KEY as usize && value_len < 1 << VALUE_BITS;
+    short.then_some((key_len as u32) << VALUE_BITS | value_len as u32)
 }
 
 /// How a record leads to the older versions of its key. A first version has none.
@@ -273,22 +297,31 @@ impl<'a> Record<'a> {
     }
 
     #[inline]
-    fn key_at(self) -> (usize, usize) {
-        let len = self.top().key_len;
-        let chain = if len & OLDER == 0 { 0 } else { size_of::<Chain>() };
-        (size_of::<RecordTop>() + chain, (len & !OLDER) as usize)
+    fn shape(self) -> Shape {
+        let lens = self.top().lens;
+        let (key_len, value_len) = ((lens & !OLDER) >> VALUE_BITS, lens & ((1 << VALUE_BITS) - 1));
+        let (chain, key_len, value_len) = match key_len == LONG_KEY {
+            false => (TOP, key_len, value_len),
+            true => {
+                // SAFETY: those bits say that `Allocator::record` wrote both lengths behind the top.
+                let [key_len, value_len] = unsafe { self.top.byte_add(TOP).cast::<[u32; 2]>().read() };
+                (TOP + LONG, key_len, value_len)
+            }
+        };
+        let key = chain + if lens & OLDER == 0 { 0 } else { size_of::<Chain>() };
+        Shape { chain, key, key_len: key_len as usize, value_len: value_len as usize }
     }
 
     #[inline]
     pub fn key(self) -> &'a [u8] {
-        let (from, len) = self.key_at();
-        self.bytes(from, len)
+        let shape = self.shape();
+        self.bytes(shape.key, shape.key_len)
     }
 
     #[inline]
     pub fn value(self) -> &'a [u8] {
-        let (from, len) = self.key_at();
-        self.bytes(from + len, self.top().value_len as usize)
+        let shape = self.shape();
+        self.bytes(shape.key + shape.key_len, shape.value_len)
     }
 
     #[inline]
@@ -304,12 +337,12 @@ impl<'a> Record<'a> {
 
     #[inline]
     pub fn chain(self) -> Option<Chain> {
-        if self.top().key_len & OLDER == 0 {
+        if self.top().lens & OLDER == 0 {
             return None;
         }
-        // SAFETY: the bit says that `Allocator::record` wrote a chain right behind the top, which
-        // is aligned for it.
-        Some(unsafe { self.top.add(1).cast::<Chain>().read() })
+        // SAFETY: the bit says that `Allocator::record` wrote a chain behind the lengths, where it is
+        // aligned.
+        Some(unsafe { self.top.byte_add(self.shape().chain).cast::<Chain>().read() })
     }
 }
 
@@ -432,9 +465,11 @@ impl Allocator {
         chain: Option<Chain>,
     ) -> Ref {
         assert!(key.len() <= MAX_KEY_LEN && value.len() <= MAX_VALUE_LEN, "the batch checked the limits");
+        let lens = short(key.len(), value.len());
+        let long_len = if lens.is_none() { LONG } else { 0 };
         let chain_len = if chain.is_some() { size_of::<Chain>() } else { 0 };
-        let size = size_of::<RecordTop>() + chain_len + key.len() + value.len();
-        let size = size.next_multiple_of(GRAIN);
+        let size = TOP + long_len + chain_len + key.len() + value.len();
+        let size = size.max(size_of::<RecordTop>()).next_multiple_of(GRAIN);
         let (base, chunk, at) = match self.records.take(size, GRAIN) {
             Some(at) => (self.records.base, self.current, at),
             None => self.more_records(arena, size),
@@ -444,16 +479,20 @@ impl Allocator {
             #[cfg(loom)]
             track: loom::cell::UnsafeCell::new(()),
             trailer,
-            key_len: key.len() as u32 | older,
-            value_len: value.len() as u32,
+            lens: lens.unwrap_or(LONG_KEY << VALUE_BITS) | older,
         };
-        // SAFETY: `size` bytes at `at` of the chunk were just taken for this record alone.
+        // SAFETY: `size` bytes at `at` of the chunk were just taken for this record alone, and are enough
+        // for its top even where that ends in padding.
         unsafe {
             let to = base.add(at);
             to.cast::<RecordTop>().write(top);
             #[cfg(loom)]
             (*to.cast::<RecordTop>()).track.with_mut(|_| ());
-            let mut to = to.add(size_of::<RecordTop>());
+            let mut to = to.add(TOP);
+            if lens.is_none() {
+                to.cast::<[u32; 2]>().write([key.len() as u32, value.len() as u32]);
+                to = to.add(LONG);
+            }
             if let Some(chain) = chain {
                 to.cast::<Chain>().write(chain);
                 to = to.add(chain_len);

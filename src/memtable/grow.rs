@@ -2,7 +2,7 @@
 //! published with one store each time.
 
 use super::arena::{Allocator, Chain, Record, Ref};
-use super::node::{FAN, Inner, Kept, LEAF, Leaf, Node, NodePtr, Prefix, Slot, head, print, shared};
+use super::node::{Child, FAN, Inner, Kept, LEAF, Leaf, Node, NodePtr, Prefix, Slot, head, print, shared};
 use super::tree::{Fences, Tree};
 use crate::key::Trailer;
 use std::cmp::Ordering;
@@ -21,7 +21,7 @@ pub(super) struct Tail {
     last: Ref,
 }
 
-type Path<'a> = [(&'a Inner, usize)];
+type Path<'a> = [(&'a Inner, Child)];
 
 impl<'a> Grower<'a> {
     /// Adds a record and publishes it. Answers whether there was no such version of the key yet.
@@ -185,7 +185,7 @@ impl<'a> Grower<'a> {
         let mut slots: Vec<Slot> = order.iter().map(|&w| leaf.slot(w as u32 as usize)).collect();
         let (left, right) = slots.split_at_mut(cut);
         let separator = right[0].record;
-        let fences = fences(&path);
+        let fences = self.fences(&path);
         let left = self.half(left, Fences { high: Some(separator), ..fences }, leaf.prefix());
         let right = self.half(right, Fences { low: Some(separator), ..fences }, leaf.prefix());
         self.link(&path, left.ptr(), separator, right.ptr(), 1);
@@ -204,7 +204,7 @@ impl<'a> Grower<'a> {
         let whole = shared(self.key(leaf.record(0)), key);
         let near = shared(self.key(leaf.record(LEAF - 1 - LEAF / 8)), key).saturating_sub(1);
         let right = self.one(Prefix { skip: whole.max(near), open: true }, key, hash, r);
-        if fences(&path).high.is_none() {
+        if self.fences(&path).high.is_none() {
             *self.tail = Some(Tail { leaf: Kept(right.ptr()), last: r });
         }
         self.link(&path, leaf.ptr(), r, right.ptr(), 1);
@@ -241,17 +241,27 @@ impl<'a> Grower<'a> {
             let root = self.inner(level, slots, &[left, right], Fences::default(), None);
             return self.tree.set_root(root.ptr());
         };
-        let fences = fences(above);
-        if parent.len() == FAN && *i == FAN && parent.child(*i) == left {
-            // An ascending stream: the parent stays as it is, full, and a new one begins.
+        let head = head(self.tree.record(separator).key(), parent.prefix().skip.into());
+        let slot = Slot { head, record: separator, print: 0 };
+        let (gap, _) = parent.place(*i);
+        let split = parent.child(*i);
+        if self.tree.takes(parent, separator) && parent.add(self.allocator, gap, slot, right) {
+            if split != left {
+                parent.replace(*i, left);
+            }
+            return;
+        }
+        let (mut slots, mut children) = parent.parts(|a, b| self.tree.order(a, b));
+        if slots.len() >= FAN && split == left && *i == self.tree.last(parent, parent.added()) {
+            // An ascending stream: the parent stays as it is, and a new one begins.
             let next = self.inner(level, &mut [], &[right], Fences::default(), None);
             return self.link(above, parent.ptr(), separator, next.ptr(), level + 1);
         }
-        let (mut slots, mut children) = parent.parts();
-        let head = head(self.tree.record(separator).key(), parent.prefix().skip.into());
-        slots.insert(*i, Slot { head, record: separator, print: 0 });
-        children[*i] = left;
-        children.insert(*i + 1, right);
+        let at = children.iter().position(|&child| child == split).unwrap_or(slots.len());
+        slots.insert(at, slot);
+        children[at] = left;
+        children.insert(at + 1, right);
+        let fences = self.fences(above);
         let old = Some(parent.prefix());
         if slots.len() <= FAN {
             let copy = self.inner(level, &mut slots, &children, fences, old);
@@ -263,6 +273,13 @@ impl<'a> Grower<'a> {
         let left = self.inner(level, &mut slots[..middle], &children[..=middle], low, old);
         let right = self.inner(level, &mut slots[middle + 1..], &children[middle + 1..], high, old);
         self.link(above, left.ptr(), up, right.ptr(), level + 1);
+    }
+
+    /// What the node lies between that `path` leads to.
+    fn fences(&self, path: &Path<'_>) -> Fences {
+        let mut fences = Fences::default();
+        path.iter().for_each(|(inner, i)| self.tree.narrow(&mut fences, inner, inner.added(), *i));
+        fences
     }
 
     /// An inner node whose heads were taken behind the prefix `old`, or must be taken anew.
@@ -284,13 +301,6 @@ impl<'a> Grower<'a> {
 
 fn slot(key: &[u8], prefix: Prefix, hash: u64, record: Ref) -> Slot {
     Slot { head: head(key, prefix.skip.into()), record, print: print(hash) }
-}
-
-/// What the node lies between that `path` leads to.
-fn fences(path: &Path<'_>) -> Fences {
-    let mut fences = Fences::default();
-    path.iter().for_each(|(inner, i)| fences.enter(inner, *i));
-    fences
 }
 
 /// Where to cut slots in two: near the middle, where the heads differ earliest, so that both halves

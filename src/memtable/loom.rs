@@ -113,6 +113,13 @@ fn a_version_is_superseded() {
 }
 
 #[test]
+fn a_leaf_below_an_inner_node_splits() {
+    // Two leaves, the second of them full after one more. Whoever finds its left half in its place must look
+    // for the last key in the right one.
+    model(&["a", "g", "c", "e", "i"], &["h", "f"], get);
+}
+
+#[test]
 fn inner_nodes_split() {
     // Four leaves under a full root, the second of them full; then it splits, and so does the root.
     let before = &["a", "z", "c", "x", "m", "e", "g", "v", "i", "t", "k", "b", "d", "f"];

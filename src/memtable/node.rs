@@ -9,7 +9,11 @@
 //! are equal, a node takes the prefix its present keys share: it is `open`, every key that comes is
 //! checked, and a leaf is copied if one lacks the prefix.
 //!
-//! An inner node never changes but for its child pointers. A leaf's slots are written once, in the
+//! An inner node has a sorted part that never changes but for its child pointers, and room for a few
+//! separators more, each *under* the gap of the sorted part that it divides and published by a count. A
+//! child is split by adding the separator and the right half, then putting the left half in the child's
+//! place. Whoever loads a child and finds the count moved since it chose may have the left half and need
+//! the right one: it chooses again. A leaf's slots are written once, in the
 //! order of arrival behind a sorted part, and published by its count; but a slot may come to lead to
 //! a newer version of the same key.
 
@@ -20,8 +24,10 @@ use std::ptr::null_mut;
 /// Entries of a leaf.
 pub(super) const LEAF: usize = if cfg!(loom) { 4 } else { 56 };
 const WORDS: usize = LEAF.div_ceil(8);
-/// Separators of an inner node, which has one more child.
-pub(super) const FAN: usize = if cfg!(loom) { 3 } else { 30 };
+/// Separators in the sorted part of an inner node, which has one more child.
+pub(super) const FAN: usize = if cfg!(loom) { 3 } else { 23 };
+/// Separators that can be added to it.
+const MORE: usize = if cfg!(loom) { 2 } else { 7 };
 /// Heads of an inner node are searched all at once: padded to whole vectors.
 const PADDED: usize = FAN.next_multiple_of(8);
 
@@ -41,7 +47,7 @@ pub(super) struct Top {
     skip: u16,
     /// Leaf: how many of the slots are in order, from the first on. Inner node: separators.
     fixed: u16,
-    /// Leaf: how many slots are published.
+    /// How many slots of a leaf, or added separators of an inner node, are published.
     count: AtomicU16,
 }
 
@@ -57,10 +63,18 @@ pub(super) struct Leaf {
 #[repr(C, align(64))]
 pub(super) struct Inner {
     top: Top,
+    /// A byte for each added separator: how many of the sorted ones are below it.
+    under: AtomicU64,
     heads: [u32; PADDED],
     separators: [u32; FAN],
     children: [AtomicPtr<Top>; FAN + 1],
+    /// The added separators: the head above, the record below.
+    more: [AtomicU64; MORE],
+    /// The child behind each of them.
+    behind: [AtomicPtr<Top>; MORE],
 }
+
+const _: () = assert!(cfg!(loom) || size_of::<Inner>() == 512 && size_of::<Leaf>() == 512);
 
 /// The address of a node. Null only in an empty tree's root.
 pub(super) type NodePtr = *mut Top;
@@ -76,6 +90,15 @@ unsafe impl Send for Kept {}
 pub(super) enum Node<'a> {
     Leaf(&'a Leaf),
     Inner(&'a Inner),
+}
+
+/// A child of an inner node, by the separator it comes after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Child {
+    /// After so many separators of the sorted part, before any that was added.
+    Sorted(u8),
+    /// Behind this one of the added separators.
+    Behind(u8),
 }
 
 /// How a node's heads are taken.
@@ -344,10 +367,13 @@ impl Inner {
                 fixed: separators.len() as u16,
                 count: AtomicU16::new(0),
             },
+            under: AtomicU64::new(0),
             // Padding counts as greater than all.
             heads: std::array::from_fn(|i| at(i).map_or(u32::MAX, |s| s.head)),
             separators: std::array::from_fn(|i| at(i).map_or(0, |s| s.record.get())),
             children: std::array::from_fn(|i| AtomicPtr::new(children.get(i).copied().unwrap_or(null_mut()))),
+            more: std::array::from_fn(|_| AtomicU64::new(0)),
+            behind: std::array::from_fn(|_| AtomicPtr::new(null_mut())),
         };
         let to = allocator.node::<Inner>(arena);
         // SAFETY: the memory was just allocated for one inner node, and lives as long as the arena.
@@ -367,13 +393,19 @@ impl Inner {
         self.top.prefix()
     }
 
-    /// How many separators there are: one less than children.
+    /// How many separators the sorted part has.
     #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.top.fixed)
     }
 
-    /// How many heads are less than `head`, and how many are not greater.
+    /// How many separators have been added.
+    #[inline]
+    pub fn added(&self) -> usize {
+        usize::from(self.top.count.load(Ordering::Acquire)).min(MORE)
+    }
+
+    /// How many heads of the sorted part are less than `head`, and how many are not greater.
     #[inline]
     pub fn search(&self, head: u32) -> (usize, usize) {
         let (mut below, mut up_to) = (0u32, 0u32);
@@ -384,27 +416,86 @@ impl Inner {
         (below as usize, (up_to as usize).min(self.len()))
     }
 
+    /// Those of the first `added` separators that divide `gap` of the sorted part, in no order: the child
+    /// behind each, and the separator with its head.
+    #[inline]
+    pub fn within(&self, gap: usize, added: usize) -> impl Iterator<Item = (Child, Slot)> {
+        let under = self.under.load(Ordering::Relaxed);
+        let within = (0..added).filter(move |i| (under >> (i * 8)) as u8 == gap as u8);
+        within.map(|i| (Child::Behind(i as u8), self.more(i)))
+    }
+
+    fn more(&self, i: usize) -> Slot {
+        let word = self.more[i].load(Ordering::Relaxed);
+        Slot { head: (word >> 32) as u32, record: Ref::from_u32(word as u32), print: 0 }
+    }
+
+    /// Separator `i` of the sorted part.
     #[inline]
     pub fn separator(&self, i: usize) -> Ref {
         Ref::from_u32(self.separators[i])
     }
 
+    /// The gap of the sorted part that a child lies in, and its lower separator if that was added.
     #[inline]
-    pub fn child(&self, i: usize) -> NodePtr {
-        self.children[i].load(Ordering::Acquire)
+    pub fn place(&self, child: Child) -> (usize, Option<Slot>) {
+        match child {
+            Child::Sorted(i) => (i.into(), None),
+            Child::Behind(i) => {
+                let under = self.under.load(Ordering::Relaxed) >> (i * 8);
+                ((under as u8).into(), Some(self.more(i.into())))
+            }
+        }
     }
 
-    /// Puts a copy of a child in its place. Only for the writer.
-    pub fn replace(&self, i: usize, child: NodePtr) {
-        self.children[i].store(child, Ordering::Release);
+    #[inline]
+    fn pointer(&self, child: Child) -> &AtomicPtr<Top> {
+        match child {
+            Child::Sorted(i) => &self.children[usize::from(i)],
+            Child::Behind(i) => &self.behind[usize::from(i)],
+        }
     }
 
-    /// The separators with their heads, and the children.
-    pub fn parts(&self) -> (Vec<Slot>, Vec<NodePtr>) {
-        let separators = (0..self.len())
-            .map(|i| Slot { head: self.heads[i], record: self.separator(i), print: 0 })
-            .collect();
-        let children = (0..=self.len()).map(|i| self.child(i)).collect();
+    #[inline]
+    pub fn child(&self, child: Child) -> NodePtr {
+        self.pointer(child).load(Ordering::Acquire)
+    }
+
+    /// Puts a copy of a child, or what is left of it, in its place. Only for the writer.
+    pub fn replace(&self, child: Child, by: NodePtr) {
+        self.pointer(child).store(by, Ordering::Release);
+    }
+
+    /// Adds a separator within `gap` of the sorted part, and the child behind it. Answers whether there was
+    /// room. Having the allocator shows that this is the one writer.
+    pub fn add(&self, _writer: &mut Allocator, gap: usize, separator: Slot, behind: NodePtr) -> bool {
+        let n = self.added();
+        if n == MORE {
+            return false;
+        }
+        let Slot { head, record, .. } = separator;
+        self.more[n].store(u64::from(head) << 32 | u64::from(record.get()), Ordering::Relaxed);
+        self.behind[n].store(behind, Ordering::Release);
+        let under = self.under.load(Ordering::Relaxed);
+        self.under.store(under | (gap as u64) << (n * 8), Ordering::Relaxed);
+        self.top.count.store(n as u16 + 1, Ordering::Release);
+        true
+    }
+
+    /// The separators with their heads, and the children. `before` says which of two separators that were
+    /// added comes first.
+    pub fn parts(&self, before: impl Fn(Slot, Slot) -> std::cmp::Ordering) -> (Vec<Slot>, Vec<NodePtr>) {
+        let (mut separators, mut children) = (Vec::with_capacity(FAN + MORE + 1), Vec::new());
+        for gap in 0..=self.len() {
+            children.push(self.child(Child::Sorted(gap as u8)));
+            let mut within: Vec<(Child, Slot)> = self.within(gap, self.added()).collect();
+            within.sort_unstable_by(|a, b| before(a.1, b.1));
+            separators.extend(within.iter().map(|(_, separator)| *separator));
+            children.extend(within.iter().map(|(child, _)| self.child(*child)));
+            if gap < self.len() {
+                separators.push(Slot { head: self.heads[gap], record: self.separator(gap), print: 0 });
+            }
+        }
         (separators, children)
     }
 }

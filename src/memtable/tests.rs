@@ -249,6 +249,22 @@ fn sizes_up_to_the_limits() {
     assert_eq!((mem.max_seq(), mem.len()), (seq(8), 4));
 }
 
+/// Lengths just below and above what a short record's header can say, with an older version and without.
+#[test]
+fn sizes_around_those_of_short_records() {
+    let (mut writer, mem) = new();
+    let sizes = [0, 1, 2045, 2046, 2047, 2048].map(|k| [0, 1, (1 << 20) - 1, 1 << 20].map(|v| (k, v)));
+    let kept: Vec<(Vec<u8>, Vec<u8>)> =
+        sizes.iter().flatten().map(|&(k, v)| (vec![1; k], vec![2; v])).collect();
+    for (i, (key, value)) in kept.iter().enumerate() {
+        writer.insert(key, put(i as u64 + 1), value);
+    }
+    for (i, (key, value)) in kept.iter().enumerate() {
+        let found = mem.get(key, seq(i as u64 + 1)).unwrap();
+        assert!(found.trailer == put(i as u64 + 1) && found.value == value, "{}, {}", key.len(), value.len());
+    }
+}
+
 /// Jumps shorten the way to any version to a few steps.
 #[test]
 fn versions_are_found_in_few_steps() {
@@ -331,13 +347,13 @@ fn memory_per_entry_stays_low() {
         key[8..].copy_from_slice(&m.to_be_bytes());
         key
     };
-    // A record's header takes 16 bytes; up to two chunks are partly empty.
+    // A record's header takes 12 bytes; up to two chunks are partly empty.
     let ascending = bytes(&|i| spread(i, i));
-    assert!(ascending < 16 + 20 + 40, "{ascending}");
+    assert!(ascending < 12 + 14 + 40, "{ascending}");
     let streams = bytes(&|i| spread(random[i as usize % 20], i));
-    assert!(streams < 16 + 20 + 40, "{streams}");
+    assert!(streams < 12 + 14 + 40, "{streams}");
     let scattered = bytes(&|i| spread(random[i as usize], i));
-    assert!(scattered < 16 + 45 + 40, "{scattered}");
+    assert!(scattered < 12 + 32 + 40, "{scattered}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! as they were, so it finds at least what had been published when it started.
 
 use super::arena::{Allocator, Arena, Pool, RawRecord, Record, Ref};
-use super::node::{Inner, Leaf, Node, NodePtr, Top, head, node, print};
+use super::node::{Child, Inner, Leaf, Node, NodePtr, Slot, Top, head, node, print};
 use crate::key::Trailer;
 use crate::sync::atomic::{AtomicPtr, Ordering as Memory};
 use std::cmp::Ordering;
@@ -36,19 +36,6 @@ pub(super) enum Toward<'k> {
 pub(super) struct Fences {
     pub low: Option<Ref>,
     pub high: Option<Ref>,
-}
-
-impl Fences {
-    /// Narrows the fences to those of child `i`.
-    #[inline]
-    pub fn enter(&mut self, inner: &Inner, i: usize) {
-        if i > 0 {
-            self.low = Some(inner.separator(i - 1));
-        }
-        if i < inner.len() {
-            self.high = Some(inner.separator(i));
-        }
-    }
 }
 
 impl Tree {
@@ -90,80 +77,146 @@ impl Tree {
         unsafe { node(ptr) }
     }
 
-    /// Descends to a leaf; `choose` says which child to enter. `None` while the tree is empty.
+    /// One step down from `inner`: the child where `toward` leads, out of how many added separators it was
+    /// chosen, and where it is.
     #[inline]
-    pub fn descend(&self, mut choose: impl FnMut(&'_ Inner) -> usize) -> Option<&Leaf> {
-        let mut at = self.root();
+    fn enter(&self, inner: &Inner, toward: Toward<'_>) -> (Child, usize, NodePtr) {
+        let mut added = inner.added();
         loop {
-            match self.node(at)? {
-                Node::Leaf(leaf) => return Some(leaf),
-                Node::Inner(inner) => at = inner.child(choose(inner)),
+            let child = match toward {
+                Toward::First => Child::Sorted(0),
+                Toward::Last => self.last(inner, added),
+                Toward::At(key) => self.pick(inner, added, key, false),
+                Toward::Before(key) => self.pick(inner, added, key, true),
+            };
+            let at = inner.child(child);
+            // If the child was split meanwhile, and this is what is left of it, the separator is seen here:
+            // it was added before. That happens as often as there is room for one.
+            match inner.added() {
+                same if same == added => return (child, added, at),
+                more => added = more,
             }
         }
     }
 
-    /// The leaf in whose range `key` lies.
+    /// The leaf in whose range `key` lies. `None` while the tree is empty.
     #[inline]
     pub fn leaf(&self, key: &[u8]) -> Option<&Leaf> {
-        self.descend(|inner| self.pick(inner, key, false))
+        let mut at = self.root();
+        loop {
+            match self.node(at)? {
+                Node::Leaf(leaf) => return Some(leaf),
+                Node::Inner(inner) => (_, _, at) = self.enter(inner, Toward::At(key)),
+            }
+        }
     }
 
     /// The leaf where `toward` leads, and what it lies between.
     pub fn find_leaf(&self, toward: Toward<'_>) -> Option<(&Leaf, Fences)> {
         let mut fences = Fences::default();
-        let leaf = self.descend(|inner| {
-            let i = match toward {
-                Toward::First => 0,
-                Toward::Last => inner.len(),
-                Toward::At(key) => self.pick(inner, key, false),
-                Toward::Before(key) => self.pick(inner, key, true),
-            };
-            fences.enter(inner, i);
-            i
-        })?;
-        Some((leaf, fences))
+        let mut at = self.root();
+        loop {
+            match self.node(at)? {
+                Node::Leaf(leaf) => return Some((leaf, fences)),
+                Node::Inner(inner) => {
+                    let (child, added, below) = self.enter(inner, toward);
+                    self.narrow(&mut fences, inner, added, child);
+                    at = below;
+                }
+            }
+        }
     }
 
-    /// The inner nodes from the root down to `key`'s leaf, each with the child taken, and the leaf.
-    pub fn path(&self, key: &[u8]) -> Option<(Vec<(&Inner, usize)>, &Leaf)> {
+    /// The inner nodes from the root down to `key`'s leaf, each with the child taken, and the leaf. Only for
+    /// the writer.
+    pub fn path(&self, key: &[u8]) -> Option<(Vec<(&Inner, Child)>, &Leaf)> {
         let mut path = Vec::with_capacity(8);
         let mut at = self.root();
         loop {
             match self.node(at)? {
                 Node::Leaf(leaf) => return Some((path, leaf)),
                 Node::Inner(inner) => {
-                    let i = self.pick(inner, key, false);
-                    path.push((inner, i));
-                    at = inner.child(i);
+                    let (child, _, below) = self.enter(inner, Toward::At(key));
+                    path.push((inner, child));
+                    at = below;
                 }
             }
         }
     }
 
-    /// Which child of `inner` holds `key`: as many as there are separators at or below it, or,
+    /// Narrows the fences to those of a child.
+    pub fn narrow(&self, fences: &mut Fences, inner: &Inner, added: usize, child: Child) {
+        let (gap, low) = inner.place(child);
+        if let Some(low) = low {
+            fences.low = Some(low.record);
+        } else if gap > 0 {
+            fences.low = Some(inner.separator(gap - 1));
+        }
+        let above = |separator: &Slot| low.is_none_or(|low| self.order(low, *separator) == Ordering::Less);
+        let next = inner.within(gap, added).map(|(_, separator)| separator).filter(above);
+        if let Some(high) = next.min_by(|a, b| self.order(*a, *b)) {
+            fences.high = Some(high.record);
+        } else if gap < inner.len() {
+            fences.high = Some(inner.separator(gap));
+        }
+    }
+
+    /// The order of two separators of one node.
+    pub fn order(&self, a: Slot, b: Slot) -> Ordering {
+        a.head.cmp(&b.head).then_with(|| self.record(a.record).key().cmp(self.record(b.record).key()))
+    }
+
+    /// The last child of `inner`.
+    #[inline]
+    pub fn last(&self, inner: &Inner, added: usize) -> Child {
+        let gap = inner.len();
+        let last = inner.within(gap, added).max_by(|a, b| self.order(a.1, b.1));
+        last.map_or(Child::Sorted(gap as u8), |(child, _)| child)
+    }
+
+    /// Which child of `inner` holds `key`: the one behind the last separator at or below it, or,
     /// `before` it, strictly below.
     #[inline]
-    fn pick(&self, inner: &Inner, key: &[u8], before: bool) -> usize {
+    fn pick(&self, inner: &Inner, added: usize, key: &[u8], before: bool) -> Child {
         let prefix = inner.prefix();
         let skip = usize::from(prefix.skip);
         if prefix.open {
             match self.compare_prefix(key, inner.separator(0), skip) {
-                Ordering::Less => return 0,
-                Ordering::Greater => return inner.len(),
+                Ordering::Less => return Child::Sorted(0),
+                Ordering::Greater => return self.last(inner, added),
                 Ordering::Equal => {}
             }
         }
-        let (mut low, mut high) = inner.search(head(key, skip));
+        let head = head(key, skip);
+        let below = |separator: Ref| {
+            let order = self.record(separator).key().cmp(key);
+            order == Ordering::Less || order == Ordering::Equal && !before
+        };
+        let (mut low, mut high) = inner.search(head);
         while low < high {
             let middle = (low + high) / 2;
-            let order = self.record(inner.separator(middle)).key().cmp(key);
-            if order == Ordering::Less || order == Ordering::Equal && !before {
+            if below(inner.separator(middle)) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        low
+        let mut best: Option<(Child, Slot)> = None;
+        for (child, separator) in inner.within(low, added) {
+            if (separator.head < head || separator.head == head && below(separator.record))
+                && best.is_none_or(|(_, best)| self.order(best, separator) == Ordering::Less)
+            {
+                best = Some((child, separator));
+            }
+        }
+        best.map_or(Child::Sorted(low as u8), |(child, _)| child)
+    }
+
+    /// Whether a separator may be added to `inner` as it is: whether it has the prefix.
+    pub fn takes(&self, inner: &Inner, separator: Ref) -> bool {
+        let prefix = inner.prefix();
+        let key = self.record(separator).key();
+        !prefix.open || self.compare_prefix(key, inner.separator(0), prefix.skip.into()) == Ordering::Equal
     }
 
     /// How `key` compares to the first `skip` bytes of a record's key: equal if it starts with them.

@@ -106,6 +106,33 @@ pub(crate) fn decompress(codec: Codec, stored: &[u8], raw: &mut [u8]) -> Result<
     Ok(())
 }
 
+/// A block on its way from what is stored to its contents. Where the codec cannot stop on the way, the first
+/// step is the whole.
+pub(crate) struct Undone {
+    codec: Codec,
+    progress: lz4::Progress,
+    all: bool,
+}
+
+impl Undone {
+    pub fn new(codec: Codec) -> Undone {
+        Undone { codec, progress: lz4::Progress::default(), all: false }
+    }
+
+    /// Makes the first `want` bytes of `out` be there. Both slices are those of the calls before, and `out` has
+    /// the length of the contents; what follows in it may be anything.
+    pub fn reach(&mut self, stored: &[u8], out: &mut [u8], want: usize) -> Result<()> {
+        if self.codec == Codec::Lz4 {
+            return self.progress.decode(stored, out, want);
+        }
+        if !self.all {
+            decompress(self.codec, stored, out)?;
+            self.all = true;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

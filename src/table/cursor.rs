@@ -66,7 +66,9 @@ impl Blocks {
             if sought && at.is_raw() {
                 table.prefetch(at, KEYS.min(at.raw()));
             }
-            self.source = Source::Shared(table.block(no, at, sought)?);
+            // Who lends has no buffer for blocks that are not compressed: without a map they take the cache.
+            let kept = sought || self.lends;
+            self.source = Source::Shared(table.block(no, at, kept)?);
         } else if let Some(bytes) = table.cached(no, sought)? {
             self.source = Source::Shared(BlockBytes::Owned(bytes));
         } else {

@@ -6,6 +6,7 @@
 // == the file as a whole ==
 mod format;
 mod lz4;
+mod scratch;
 mod search;
 // == its parts ==
 mod block;

@@ -8,11 +8,12 @@ use crate::ids::Seq;
 use crate::key::{Found, Trailer};
 use crate::prefetch;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::table::block::{Block, Layout};
-use crate::table::codec;
+use crate::table::block::{Block, HEADER_LEN, Layout};
+use crate::table::codec::{self, Undone};
 use crate::table::filter::{FALSE_POSITIVE, FOUND, Filter, FilterReads, SPARED};
 use crate::table::format::{self, Codec, FOOTER_LEN, Footer, Properties, Section};
 use crate::table::index::{BlockAt, Index};
+use crate::table::scratch::Scratch;
 use crate::tombstones::RangeTombstones;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -49,9 +50,21 @@ pub(crate) struct Table {
     _open: OpenFile,
 }
 
-/// Keeps the block of a point read alive.
+/// Keeps what a point read found alive.
 #[derive(Default)]
-pub(crate) struct Pin(Option<SharedBytes>);
+pub(crate) struct Pin {
+    block: Option<SharedBytes>,
+    scratch: Option<Box<Scratch>>,
+}
+
+impl Drop for Pin {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(scratch) = self.scratch.take() {
+            scratch.give_back();
+        }
+    }
+}
 
 /// The bytes of a block, by whoever keeps them.
 pub(crate) enum BlockBytes {
@@ -248,13 +261,19 @@ impl Table {
                     self.count(FOUND);
                     return Ok(Some(Found { trailer, value, owner: Some(map) }));
                 }
-            } else {
-                let bytes = self.load(no, at)?;
+            } else if let Some(bytes) = self.block_of_get(no, at)? {
                 if let Some((trailer, span)) = self.find((*bytes).as_ref(), at, key, hash, read)? {
-                    let owner = &*pin.0.insert(bytes);
+                    let owner = &*pin.block.insert(bytes);
                     let value = (**owner).as_ref().get(span).unwrap_or_default();
                     self.count(FOUND);
                     return Ok(Some(Found { trailer, value, owner: Some(owner) }));
+                }
+            } else {
+                let scratch = pin.scratch.get_or_insert_with(Scratch::take);
+                if let Some((trailer, span)) = self.find_packed(no, at, key, hash, read, scratch)? {
+                    let value = pin.scratch.as_ref().and_then(|s| s.contents.get(span)).unwrap_or_default();
+                    self.count(FOUND);
+                    return Ok(Some(Found { trailer, value, owner: None }));
                 }
             }
             // Older versions of the same key may follow in the next block.
@@ -286,6 +305,44 @@ impl Table {
         let layout = Layout::parse(bytes).map_err(|e| e.at(&self.path, at.offset))?;
         let block = Block::new(bytes, &layout);
         Ok(block.find(key, hash, read).map(|row| (block.trailer(row), block.value_span(row))))
+    }
+
+    /// As [`find`](Table::find) in a block that is compressed and not cached. It is undone up to the entry: on
+    /// average half of it, and none of the values if the key is not there.
+    fn find_packed(
+        &self,
+        no: usize,
+        at: BlockAt,
+        key: &[u8],
+        hash: u64,
+        read: Seq,
+        scratch: &mut Scratch,
+    ) -> Result<Option<(Trailer, Range<usize>)>> {
+        let packed = self.packed(no, at, &mut scratch.stored)?;
+        if scratch.contents.len() < at.raw() {
+            scratch.contents.resize(at.raw(), 0);
+        }
+        let stored = packed.bytes(self, &scratch.stored);
+        let out = scratch.contents.get_mut(..at.raw()).unwrap_or_default();
+        let mut undone = Undone::new(packed.codec);
+        let mut find = || {
+            undone.reach(stored, out, HEADER_LEN)?;
+            let layout = Layout::parse(out)?;
+            undone.reach(stored, out, layout.values())?;
+            let block = Block::new(out, &layout);
+            if packed.fresh {
+                block.check()?;
+            }
+            let Some(row) = block.find(key, hash, read) else { return Ok(None) };
+            let (trailer, span) = (block.trailer(row), block.value_span(row));
+            undone.reach(stored, out, span.end)?;
+            Ok(Some((trailer, span)))
+        };
+        let found = find().map_err(|e: Error| e.at(&self.path, at.offset))?;
+        if packed.fresh {
+            self.note_checked(no);
+        }
+        Ok(found)
     }
 
     /// The contents of a block that lies in the map as it is.
@@ -326,8 +383,8 @@ impl Table {
         let slots = self.slots();
         match slots.get(no) {
             Some(entry) => Ok(BlockBytes::Owned(entry)),
-            None if kept => Ok(BlockBytes::Owned(slots.insert(no, self.contents(at)?))),
-            None => Ok(BlockBytes::Owned(slots.lend(self.contents(at)?))),
+            None if kept => Ok(BlockBytes::Owned(slots.insert(no, self.contents(no, at)?))),
+            None => Ok(BlockBytes::Owned(slots.lend(self.contents(no, at)?))),
         }
     }
 
@@ -340,7 +397,7 @@ impl Table {
             return Ok(Some(entry));
         }
         match self.index.block(no) {
-            Some(at) if wanted && slots.invites() => Ok(Some(slots.insert(no, self.contents(at)?))),
+            Some(at) if wanted && slots.invites() => Ok(Some(slots.insert(no, self.contents(no, at)?))),
             _ => Ok(None),
         }
     }
@@ -350,33 +407,37 @@ impl Table {
         self.slots.get_or_init(|| self.cache.slots(self.index.len()))
     }
 
-    /// The contents of block `no` through the cache.
-    fn load(&self, no: usize, at: BlockAt) -> Result<SharedBytes> {
+    /// Block `no` for a point read: from the cache, or put there; `None` if it is compressed and not to come
+    /// there, since there is no room and it was not missed often.
+    #[inline]
+    fn block_of_get(&self, no: usize, at: BlockAt) -> Result<Option<SharedBytes>> {
         let slots = self.slots();
         match slots.get(no) {
-            Some(entry) => Ok(entry),
-            None => Ok(slots.insert(no, self.contents(at)?)),
+            Some(entry) => Ok(Some(entry)),
+            None if !at.is_raw() && !slots.admits(at.raw()) => Ok(None),
+            None => Ok(Some(slots.insert(no, self.contents(no, at)?))),
         }
     }
 
     /// The contents of a block, in memory of their own.
-    fn contents(&self, at: BlockAt) -> Result<Box<[u8]>> {
-        let mut contents = Vec::new();
-        match &self.map {
-            Some(map) => self.unpack(self.stored_in_map(map, at)?, at, &mut contents)?,
-            None => {
-                let mut stored = vec![0; at.stored as usize];
-                read(&*self.file, &self.path, &mut stored, at.offset)?;
-                if at.is_raw() {
-                    self.check_stored(&stored, at)?;
-                    stored.truncate(at.raw());
-                    contents = stored;
-                } else {
-                    self.unpack(&stored, at, &mut contents)?;
-                }
-            }
+    fn contents(&self, no: usize, at: BlockAt) -> Result<Box<[u8]>> {
+        let mut stored = Vec::new();
+        if at.is_raw() {
+            stored.resize(at.stored as usize, 0);
+            read(&*self.file, &self.path, &mut stored, at.offset)?;
+            self.check_stored(&stored, at)?;
+            stored.truncate(at.raw());
+            return Ok(stored.into());
         }
-        Ok(contents.into())
+        let packed = self.packed(no, at, &mut stored)?;
+        let mut contents = vec![0; at.raw()].into_boxed_slice();
+        codec::decompress(packed.codec, packed.bytes(self, &stored), &mut contents)
+            .and_then(|()| if packed.fresh { check_contents(&contents) } else { Ok(()) })
+            .map_err(|e| e.at(&self.path, at.offset))?;
+        if packed.fresh {
+            self.note_checked(no);
+        }
+        Ok(contents)
     }
 
     /// Checks a stored block; its codec, and its contents as stored.
@@ -416,7 +477,10 @@ impl Table {
     /// What is stored of block `no`, which is compressed: in the map, or read into `stored`.
     pub(super) fn packed(&self, no: usize, at: BlockAt, stored: &mut Vec<u8>) -> Result<Packed> {
         let Some(map) = &self.map else {
-            stored.resize(at.stored as usize, 0);
+            // In whole pages, so that a block that is a little longer needs no other buffer.
+            let len = at.stored as usize;
+            stored.reserve_exact(len.next_multiple_of(4096).saturating_sub(stored.len()));
+            stored.resize(len, 0);
             read(&*self.file, &self.path, stored, at.offset)?;
             let (codec, contents) = self.check_stored(stored, at)?;
             return Ok(Packed { codec, fresh: true, range: 0..contents.len() });

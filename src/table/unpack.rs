@@ -24,7 +24,7 @@ const SPARES: usize = 8;
 const SPARE_BYTES: usize = 16 << 10;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<(Vec<u8>, Vec<u8>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A compressed block, undone in part.
@@ -57,14 +57,15 @@ impl Unpacked {
     /// Makes block `no`, which is compressed, the current one, but for its values.
     pub fn enter(&mut self, table: &Table, no: usize, at: BlockAt) -> Result<Layout> {
         (self.len, self.done) = (0, 0);
+        if self.contents.capacity() == 0
+            && let Ok(Some(spare)) = SPARE.try_with(|spare| spare.borrow_mut().pop())
+        {
+            (self.contents, self.stored) = spare;
+        }
         table.prefetch(at, at.stored as usize);
         self.packed = table.packed(no, at, &mut self.stored)?;
-        if self.contents.capacity() == 0 {
-            self.contents =
-                SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten().unwrap_or_default();
-        }
         if self.contents.len() < at.raw() {
-            self.contents.resize(at.raw(), 0);
+            self.contents.resize(at.raw().next_multiple_of(4096), 0);
         }
         self.share.set(self.contents.capacity() + self.stored.capacity());
         self.len = at.raw();
@@ -112,15 +113,15 @@ impl Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        let contents = std::mem::take(&mut self.contents);
-        if contents.capacity() == 0 || contents.capacity() > SPARE_BYTES {
+        let (contents, stored) = (std::mem::take(&mut self.contents), std::mem::take(&mut self.stored));
+        if contents.capacity() == 0 || contents.capacity().max(stored.capacity()) > SPARE_BYTES {
             return;
         }
         // A thread that ends keeps nothing.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.len() < SPARES {
-                spare.push(contents);
+                spare.push((contents, stored));
             }
         });
     }

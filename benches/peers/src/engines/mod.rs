@@ -63,7 +63,8 @@ pub struct Setup {
     pub lz4: bool,
     /// Each commit survives power loss; the process, otherwise.
     pub synced: bool,
-    /// Bytes that one file for everything may grow to.
+    /// Bytes that one file for everything may grow to, where that has to be said before.
+    #[cfg_attr(not(feature = "lmdb"), expect(dead_code))]
     pub room: usize,
 }
 

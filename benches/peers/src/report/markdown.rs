@@ -1,7 +1,9 @@
 //! The report as Markdown: what was measured where, the tables, the targets.
 
+use super::PLOTS;
 use super::goals::GOALS;
 use super::limits;
+use super::plot::Plot;
 use super::results::{Line, Results, Spread};
 use super::targets::{Judged, Verdict, judge};
 use super::text::{Table, Unit, three_digits};
@@ -35,7 +37,11 @@ const COSTS: &[Quantity] = &[
     less("Processor time per operation, all threads", "cpu_us_per_op", Unit::Micros),
     less("Time to settle", "settle_s", Unit::Seconds),
     less("Written to the device per operation", "device_bytes_per_op", Unit::Bytes),
-    less("Write amplification", "write_amp", Unit::Number),
+    less(
+        "Write amplification, as the system counts (without RocksDB's recycled log)",
+        "write_amp",
+        Unit::Number,
+    ),
     less("Write amplification, the engine's own count", "write_amp_own", Unit::Number),
     less("Space amplification, settled", "space_amp", Unit::Number),
     less("On disk, settled", "disk_settled_bytes", Unit::Bytes),
@@ -62,12 +68,15 @@ Medians over medians, against the best of those named. Writes are compared by ea
 (not with more than all of it: such a limit was none).
 ";
 
-pub fn report(results: &Results, about: &About) -> String {
+pub fn report(results: &Results, about: &About, plots: &[Plot]) -> String {
     let of_limit = |line: &Line| limits::of_limit(results, line, "esker");
     let judged: Vec<Judged> = GOALS.iter().flat_map(|goal| judge(goal, results, of_limit)).collect();
     let mut out = String::from("# Esker beside its peers\n\n");
     out += &facts(about);
     out += &format!("\n{HOW_TO_READ}\n{}\n", sum(&judged));
+    for Plot { file, .. } in plots {
+        out += &format!("![{}]({PLOTS}/{file})\n\n", file.trim_end_matches(".svg"));
+    }
     for table in results.tables().into_iter().filter(|table| *table != LIMITS) {
         out += &section(results, table);
     }
@@ -144,7 +153,7 @@ fn with_spread(spread: Spread, unit: Unit) -> String {
         return median;
     }
     let off = (spread.max - spread.median).max(spread.median - spread.min) / spread.median.abs();
-    format!("{median} ±{:.0}%", off * 100.0)
+    format!("{median} +-{:.0}%", off * 100.0)
 }
 
 fn latencies(results: &Results, table: &str) -> String {
@@ -216,7 +225,7 @@ mod tests {
 
     fn report_of(samples: &[Sample]) -> String {
         let about = About(vec![("command".into(), "peers --quick".into()), ("cores".into(), "2".into())]);
-        report(&Results::of(samples), &about)
+        report(&Results::of(samples), &about, &[Plot { file: "some.svg", svg: String::new() }])
     }
 
     /// The cells of the row that begins with `name`, of the table below `title`.
@@ -234,7 +243,7 @@ mod tests {
         samples.push(sample("esker", 1, "write_amp", 4.0));
         samples.push(sample("rocksdb", 1, "write_amp", 6.0));
         let report = report_of(&samples);
-        assert_eq!(row(&report, "### Throughput, per", "fillrandom")[1..], ["1.00M ±10%", "250k (4.00x)"]);
+        assert_eq!(row(&report, "### Throughput, per", "fillrandom")[1..], ["1.00M +-10%", "250k (4.00x)"]);
         assert_eq!(row(&report, "### Write amplification", "fillrandom")[1..], ["4.00", "6.00 (1.50x)"]);
         assert!(
             report.contains("```sh\npeers --quick\n```") && report.contains("\n- cores: 2\n"),
@@ -269,6 +278,7 @@ mod tests {
     #[test]
     fn nothing_measured_is_an_empty_report_not_a_wrong_one() {
         let report = report_of(&[]);
+        assert!(report.contains("\n![some](plots/some.svg)\n"), "{report}");
         assert!(report.contains("0 met, 0 missed"), "{report}");
     }
 }

@@ -14,15 +14,19 @@ use crate::sample::{About, Sample};
 use results::Results;
 use std::path::Path;
 
+/// The folder of the plots, beside the report.
+const PLOTS: &str = "plots";
+
 /// Prints the report, and puts it into `out_dir` as `RESULTS.md`, with the plots below `plots/`.
 pub fn write(samples: &[Sample], about: &About, out_dir: &Path) -> Outcome {
     let results = Results::of(samples);
-    let text = markdown::report(&results, about);
+    let plots = plot::all(&results);
+    let text = markdown::report(&results, about, &plots);
     print!("{text}");
-    let plots = out_dir.join("plots");
-    std::fs::create_dir_all(&plots)?;
-    for plot in plot::all(&results) {
-        std::fs::write(plots.join(plot.file), plot.svg)?;
+    let folder = out_dir.join(PLOTS);
+    std::fs::create_dir_all(&folder)?;
+    for plot in plots {
+        std::fs::write(folder.join(plot.file), plot.svg)?;
     }
     Ok(std::fs::write(out_dir.join("RESULTS.md"), text)?)
 }

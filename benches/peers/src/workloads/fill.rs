@@ -189,15 +189,16 @@ pub fn map(worker: &Worker) -> Outcome {
     worker.fill(Of::writes("overwrite", 1), &*db, &setup, |n| second.at(n))
 }
 
-/// Pairs that fit a memtable of four times the usual size in every engine.
-pub fn memtable_pairs() -> u64 {
-    (MEMTABLE as u64 * 5 / 2) / PAIR
+/// Pairs that fit a memtable of four times the usual size in every engine, if there are so many.
+pub fn memtable_pairs(worker: &Worker) -> u64 {
+    ((MEMTABLE as u64 * 5 / 2) / PAIR).min(worker.plan.keys)
 }
 
 /// Fills memtables that hold all of it.
 pub fn memtables(worker: &Worker, setup: &Setup) -> Outcome<Box<dyn Engine>> {
     let db = worker.open(setup)?;
-    let (keys, order) = (memtable_pairs(), Shuffle::new(memtable_pairs(), 77));
+    let keys = memtable_pairs(worker);
+    let order = Shuffle::new(keys, 77);
     let mut puts = Puts::new(worker, &*db, keys, |n| order.at(n), 0, 1);
     match worker.kind.tree {
         true => worker.load(puts)?,

@@ -40,8 +40,9 @@ impl Worker<'_> {
         db.reader(true)?.get(&key(0))?;
         let took = start.elapsed();
         let there = db.reader(true)?.scan(false)?;
-        if there != memtable_pairs() {
-            return Err(format!("{there} of {} commits survived", memtable_pairs()).into());
+        let written = memtable_pairs(self);
+        if there != written {
+            return Err(format!("{there} of {written} commits survived").into());
         }
         self.tell(Of::reads(name, "", 1), &[("open_ms", took.as_secs_f64() * 1e3)]);
         Ok(())

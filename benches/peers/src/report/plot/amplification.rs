@@ -1,6 +1,6 @@
 //! What is written for each byte that was put, and what each living byte takes on disk.
 
-use super::panels::{Look, Panel, Row, draw as draw_panels};
+use super::panels::{Cell, Look, Panel, Row, draw as draw_panels};
 use super::scale::Scale;
 use super::svg::{Anchor, Svg};
 use super::throughput::plain;
@@ -53,9 +53,9 @@ fn rows<'a>(results: &'a Results, table: &str, metrics: &[&str]) -> Vec<Row<'a, 
     lines.map(row).collect()
 }
 
-fn scale(cells: &[&(&str, Spread)], ends: [f64; 2]) -> Scale {
+fn scale(cells: &[&Cell<Spread>], ends: [f64; 2]) -> Scale {
     let most =
-        |cells: &mut dyn Iterator<Item = &&(&str, Spread)>| cells.map(|(_, s)| s.max).fold(0.0, f64::max);
+        |cells: &mut dyn Iterator<Item = &&Cell<Spread>>| cells.map(|(_, s)| s.max).fold(0.0, f64::max);
     let all = most(&mut cells.iter());
     let measure = most(&mut cells.iter().filter(|(engine, _)| MEASURE.contains(engine)));
     let end = if measure > 0.0 { all.min(measure * ROOM) } else { all };

@@ -21,10 +21,12 @@ pub struct Panel<'a, T> {
     pub rows: Vec<Row<'a, T>>,
 }
 
-/// Its name, and what each engine has there.
+/// An engine, and what it has there.
+pub type Cell<'a, T> = (&'a str, T);
+
 pub struct Row<'a, T> {
     pub name: String,
-    pub cells: Vec<(&'a str, T)>,
+    pub cells: Vec<Cell<'a, T>>,
 }
 
 pub struct Look<'l, T> {
@@ -39,7 +41,7 @@ pub struct Look<'l, T> {
     pub base: Option<f64>,
     /// How high a lane is.
     pub lane: f64,
-    pub scale: fn(&[&(&str, T)], [f64; 2]) -> Scale,
+    pub scale: fn(&[&Cell<T>], [f64; 2]) -> Scale,
     /// Draws what an engine has around a height.
     pub mark: fn(&mut Svg, Scale, (&str, &T), f64),
 }
@@ -51,7 +53,7 @@ impl<'a, T> Panel<'a, T> {
         engines
     }
 
-    fn cells(&self) -> impl Iterator<Item = &(&'a str, T)> {
+    fn cells(&self) -> impl Iterator<Item = &Cell<'a, T>> {
         self.rows.iter().flat_map(|row| &row.cells)
     }
 
@@ -106,7 +108,7 @@ fn heading(svg: &mut Svg, title: &str, notes: &[&str], engines: &[&str]) -> f64 
 }
 
 fn draw_panel<T>(svg: &mut Svg, panel: &Panel<T>, look: &Look<T>, [left, right]: [f64; 2], y: f64) {
-    let cells: Vec<&(&str, T)> = panel.cells().collect();
+    let cells: Vec<&Cell<T>> = panel.cells().collect();
     let (engines, scale) = (panel.engines(), (look.scale)(&cells, [left, right]));
     let (top, height) = (y + 26.0, panel.row_height(look));
     let bottom = top + panel.rows.len() as f64 * height;
