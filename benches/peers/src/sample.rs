@@ -28,8 +28,9 @@ pub struct Sample {
 
 /// `lz4` and `none`: commits survive the death of the process, tables compressed or not.
 /// `allinmemory`: as `none`, with caches larger than the data. `synced`: commits survive power loss.
-/// `volatile`: commits survive nothing until a later one is synced.
-pub const TABLES: &[&str] = &["lz4", "none", "allinmemory", "synced", "volatile"];
+/// `volatile`: commits survive nothing until a later one is synced. `build`: no database, but what it
+/// takes to build the engine, measured apart (README.md).
+pub const TABLES: &[&str] = &["lz4", "none", "allinmemory", "synced", "volatile", "build"];
 
 /// Reads: what the database went through before. `reader`, `writer` and `alone` are the sides of one
 /// workload: the reader beside the writer, the writer, and the reader without it.
@@ -64,6 +65,7 @@ pub const METRICS: &[&str] = &[
     // The part of the time in which some thread of the machine waited for the disk, 0 to 1.
     "disk_wait",
     "open_ms",
+    "cpu_s",
 ];
 
 /// What else a reader of the numbers must know, in order: name ("command", "cpu", "keys", ...) and value.

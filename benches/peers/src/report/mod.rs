@@ -3,6 +3,7 @@
 mod goals;
 pub mod machine;
 mod markdown;
+mod plot;
 mod results;
 mod targets;
 mod text;
@@ -12,10 +13,19 @@ use crate::sample::{About, Sample};
 use results::Results;
 use std::path::Path;
 
-/// Prints the report, and puts it into `out_dir` as `RESULTS.md`.
+/// The folder of the plots, beside the report.
+const PLOTS: &str = "plots";
+
+/// Prints the report, and puts it into `out_dir` as `RESULTS.md`, with the plots below `plots/`.
 pub fn write(samples: &[Sample], about: &About, out_dir: &Path) -> Outcome {
-    let text = markdown::report(&Results::of(samples), about);
+    let results = Results::of(samples);
+    let plots = plot::all(&results);
+    let text = markdown::report(&results, about, &plots);
     print!("{text}");
-    std::fs::create_dir_all(out_dir)?;
+    let folder = out_dir.join(PLOTS);
+    std::fs::create_dir_all(&folder)?;
+    for plot in plots {
+        std::fs::write(folder.join(plot.file), plot.svg)?;
+    }
     Ok(std::fs::write(out_dir.join("RESULTS.md"), text)?)
 }

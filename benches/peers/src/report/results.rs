@@ -6,6 +6,16 @@ use std::collections::BTreeMap;
 /// The order of engines in tables, plots and legends. Whoever is missing here comes after them by name.
 const ORDER: [&str; 8] = ["esker", "rocksdb", "rocksdb-mmap", "fjall", "redb", "lmdb", "raft-engine", "disk"];
 
+/// The line of what all workloads of a table took at most, and of what.
+pub const EVERYTHING: &str = "everything";
+pub const PEAK: &str = "anon_peak_bytes";
+
+/// Puts engines into the order of all tables and plots, each once.
+pub fn sort_engines(engines: &mut Vec<&str>) {
+    engines.sort_by_key(|name| (ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()), *name));
+    engines.dedup();
+}
+
 /// What several rounds said.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -80,6 +90,13 @@ impl Results {
             }
             values.entry((line, s.engine.clone(), s.metric.clone())).or_default().push(s.value);
         }
+        for ((table, engine, _), most) in peaks(samples) {
+            let line = Line::new(table, EVERYTHING, "", 1);
+            if !lines.contains(&line) {
+                lines.push(line.clone());
+            }
+            values.entry((line, engine.into(), PEAK.into())).or_default().push(most);
+        }
         let spreads = values.into_iter().filter_map(|(key, of)| Some((key, Spread::of(&of)?))).collect();
         Results { lines, spreads }
     }
@@ -114,9 +131,7 @@ impl Results {
     /// The engines that have `metric` for one of `lines`, in the order of all tables and plots.
     pub fn engines_of(&self, lines: &[&Line], metric: &str) -> Vec<&str> {
         let mut engines: Vec<&str> = lines.iter().flat_map(|line| self.engines(line, metric)).collect();
-        engines
-            .sort_by_key(|name| (ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()), *name));
-        engines.dedup();
+        sort_engines(&mut engines);
         engines
     }
 
@@ -125,6 +140,16 @@ impl Results {
         let (of, base) = (self.get(line, engine, metric)?, self.get(line, base, metric)?);
         (base.median != 0.0).then(|| of.median / base.median)
     }
+}
+
+/// The most memory each engine took in a table and a round.
+fn peaks(samples: &[Sample]) -> BTreeMap<(&str, &str, u32), f64> {
+    let mut peaks = BTreeMap::new();
+    for s in samples.iter().filter(|s| s.metric == PEAK) {
+        let most = peaks.entry((s.table.as_str(), s.engine.as_str(), s.round)).or_insert(s.value);
+        *most = s.value.max(*most);
+    }
+    peaks
 }
 
 #[cfg(test)]
@@ -177,6 +202,18 @@ mod tests {
         assert_eq!(results.ratio(lines[0], "ops_per_s", "fjall", "esker"), None);
         assert!(results.lines("lz4", "p99_us").is_empty() && results.lines("none", "ops_per_s").is_empty());
         assert_eq!(results.tables(), ["lz4"]);
+    }
+
+    #[test]
+    fn memory_is_also_told_of_all_workloads_together() {
+        let of = |workload: &str, round, value| Sample {
+            workload: workload.into(),
+            metric: PEAK.into(),
+            ..sample("esker", round, value)
+        };
+        let rounds = [of("a", 1, 5.0), of("b", 1, 7.0), of("a", 2, 9.0), of("b", 2, 6.0)];
+        let peak = Results::of(&rounds).get(&Line::new("lz4", EVERYTHING, "", 1), "esker", PEAK).unwrap();
+        assert_eq!((peak.min, peak.max, peak.rounds), (7.0, 9.0, 2));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::results::{Line, Results};
 pub enum Against {
     /// The best of these engines on the same line.
     Best(&'static [&'static str]),
-    /// The first of these lines that was measured: Esker's own number there, of the same metric.
-    Itself(&'static [Place]),
+    /// Esker's own number on this line, of the same metric.
+    Itself(Place),
     /// Nothing: the number itself is bounded.
     Nothing,
 }
@@ -49,11 +49,10 @@ pub struct Target {
     /// The tables it is asked for in.
     pub tables: &'static [&'static str],
     pub place: Place,
-    pub metric: &'static str,
+    /// The first of these that both have counts.
+    pub metrics: &'static [&'static str],
     pub against: Against,
     pub bound: Bound,
-    /// It is met as well by so much of the physical limit.
-    pub or_of_limit: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,37 +73,24 @@ pub struct Judged {
     pub reached: Option<f64>,
     /// The engine Esker was held against in the end.
     pub rival: Option<String>,
-    pub of_limit: Option<f64>,
     pub verdict: Verdict,
 }
 
-/// Judges `target` in each table it is asked for. `of_limit` says how much of the physical limit Esker
-/// reached on a line.
-pub fn judge(target: &Target, results: &Results, of_limit: impl Fn(&Line) -> Option<f64>) -> Vec<Judged> {
-    let measured = results.tables();
+/// Judges `target` in each table it is asked for, whether or not that was measured.
+pub fn judge(target: &Target, results: &Results) -> Vec<Judged> {
     let judge_in = |table: &&str| {
         let line = target.place.of(table);
-        let reached = reached(target, results, &line);
-        let of_limit = target.or_of_limit.and_then(|_| of_limit(&line));
-        let near_limit = of_limit.zip(target.or_of_limit).is_some_and(|(of, asked)| of >= asked);
-        let verdict = match &reached {
-            _ if near_limit => Verdict::Met,
-            Some((reached, _)) if target.bound.holds(*reached) => Verdict::Met,
+        let found = target.metrics.iter().find_map(|m| Some((*m, reached(target, m, results, &line)?)));
+        let verdict = match &found {
+            Some((_, (reached, _))) if target.bound.holds(*reached) => Verdict::Met,
             Some(_) => Verdict::Missed,
             None => Verdict::NotMeasured,
         };
-        let (reached, rival) = reached.unzip();
-        Judged {
-            line,
-            metric: target.metric,
-            asked: asked(target),
-            reached,
-            rival: rival.flatten(),
-            of_limit,
-            verdict,
-        }
+        let metric = found.as_ref().map_or(target.metrics[0], |(metric, _)| metric);
+        let (reached, rival) = found.map(|(_, found)| found).unzip();
+        Judged { line, metric, asked: asked(target), reached, rival: rival.flatten(), verdict }
     };
-    target.tables.iter().filter(|table| measured.contains(table)).map(judge_in).collect()
+    target.tables.iter().map(judge_in).collect()
 }
 
 impl Place {
@@ -118,16 +104,12 @@ impl Place {
 }
 
 /// The number that is bounded, and against whom.
-fn reached(target: &Target, results: &Results, line: &Line) -> Option<(f64, Option<String>)> {
-    let of = |line: &Line, engine: &str| Some(results.get(line, engine, target.metric)?.median);
+fn reached(target: &Target, metric: &str, results: &Results, line: &Line) -> Option<(f64, Option<String>)> {
+    let of = |line: &Line, engine: &str| Some(results.get(line, engine, metric)?.median);
     let own = of(line, "esker")?;
     let (base, rival) = match target.against {
         Against::Nothing => return Some((own, None)),
-        Against::Itself(places) => {
-            let (place, base) =
-                places.iter().find_map(|place| Some((place, of(&place.of(&line.table), "esker")?)))?;
-            (base, format!("itself, {}", place.of(&line.table).name()))
-        }
+        Against::Itself(place) => (of(&place.of(&line.table), "esker")?, "itself".to_string()),
         Against::Best(engines) => {
             let known = engines.iter().filter_map(|engine| Some((of(line, engine)?, *engine)));
             let harder = |a: (f64, &'static str), b: (f64, &'static str)| {
@@ -147,13 +129,11 @@ fn asked(target: &Target) -> String {
     };
     let of = match target.against {
         Against::Nothing => String::new(),
-        Against::Itself(places) => format!("x of its own {}", places[0].of("").name()),
+        Against::Itself(place) => format!("x its own {}", place.of("").name()),
         Against::Best([one]) => format!("x {one}"),
         Against::Best(several) => format!("x the best of {}", several.join(", ")),
     };
-    let or =
-        target.or_of_limit.map_or(String::new(), |part| format!(", or {:.0} % of the limit", part * 100.0));
-    format!("{words} {number}{of}{or}")
+    format!("{words} {number}{of}")
 }
 
 #[cfg(test)]
@@ -165,10 +145,9 @@ mod tests {
     const TWICE: Target = Target {
         tables: &["lz4", "none"],
         place: READS,
-        metric: "ops_per_s",
+        metrics: &["ops_per_s"],
         against: Against::Best(&["rocksdb", "fjall"]),
         bound: Bound::AtLeast(2.0),
-        or_of_limit: None,
     };
 
     /// Numbers of `metric` for the line of READS in table `lz4`.
@@ -187,8 +166,8 @@ mod tests {
     }
 
     fn one(target: &Target, results: &Results) -> Judged {
-        let mut all = judge(target, results, |_| None);
-        assert_eq!(all.len(), 1, "only the table that was measured");
+        let mut all = judge(target, results);
+        assert_eq!(all[1].verdict, Verdict::NotMeasured, "there are numbers in the first table only");
         all.remove(0)
     }
 
@@ -206,7 +185,7 @@ mod tests {
 
     #[test]
     fn where_less_is_better_the_least_decides() {
-        let target = Target { metric: "p999_us", bound: Bound::AtMost(1.0), ..TWICE };
+        let target = Target { metrics: &["p999_us"], bound: Bound::AtMost(1.0), ..TWICE };
         let judged =
             one(&target, &results("p999_us", &[("esker", 12.0), ("rocksdb", 10.0), ("fjall", 40.0)]));
         assert_eq!((judged.verdict, judged.reached), (Verdict::Missed, Some(1.2)));
@@ -224,22 +203,24 @@ mod tests {
     }
 
     #[test]
-    fn near_the_limit_counts_as_well() {
-        let target = Target { or_of_limit: Some(0.9), ..TWICE };
-        let results = results("ops_per_s", &[("esker", 30.0), ("fjall", 20.0)]);
-        let verdict = |of| judge(&target, &results, |_| Some(of)).remove(0).verdict;
-        assert_eq!(verdict(0.91), Verdict::Met);
-        assert_eq!(verdict(0.89), Verdict::Missed);
+    fn the_first_metric_that_both_have_counts() {
+        let target = Target { metrics: &["write_amp_own", "ops_per_s"], ..TWICE };
+        let judged = one(&target, &results("ops_per_s", &[("esker", 60.0), ("fjall", 20.0)]));
+        assert_eq!((judged.metric, judged.reached), ("ops_per_s", Some(3.0)));
+        let judged = one(&target, &results("write_amp_own", &[("esker", 30.0), ("fjall", 20.0)]));
+        assert_eq!((judged.metric, judged.reached), ("write_amp_own", Some(1.5)));
+        let judged = one(&target, &results("p99_us", &[("esker", 30.0), ("fjall", 20.0)]));
+        assert_eq!((judged.metric, judged.verdict), ("write_amp_own", Verdict::NotMeasured));
     }
 
     #[test]
     fn a_number_can_be_bounded_by_itself_and_against_another_line() {
         let most =
-            Target { metric: "max_us", against: Against::Nothing, bound: Bound::AtMost(20e3), ..TWICE };
+            Target { metrics: &["max_us"], against: Against::Nothing, bound: Bound::AtMost(20e3), ..TWICE };
         let judged = one(&most, &results("max_us", &[("esker", 19e3)]));
         assert_eq!((judged.verdict, judged.rival), (Verdict::Met, None));
         assert_eq!(judged.asked, "at most 20000");
-        let same = Target { against: Against::Itself(&[READS]), bound: Bound::AtMost(1.5), ..TWICE };
+        let same = Target { against: Against::Itself(READS), bound: Bound::AtMost(1.5), ..TWICE };
         let judged = one(&same, &results("ops_per_s", &[("esker", 5.0)]));
         assert_eq!((judged.verdict, judged.reached), (Verdict::Met, Some(1.0)));
     }
@@ -247,7 +228,7 @@ mod tests {
     #[test]
     fn what_is_asked_is_said_in_words() {
         assert_eq!(asked(&TWICE), "at least 2x the best of rocksdb, fjall");
-        let target = Target { against: Against::Best(&["lmdb"]), or_of_limit: Some(0.9), ..TWICE };
-        assert_eq!(asked(&target), "at least 2x lmdb, or 90 % of the limit");
+        let target = Target { against: Against::Best(&["lmdb"]), ..TWICE };
+        assert_eq!(asked(&target), "at least 2x lmdb");
     }
 }
