@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::ids::Seq;
 use crate::key::hash;
-use crate::table::{Opened, Pin};
+use crate::table::{Opened, Pin, Table};
 use crate::view::run::Run;
 use crate::view::{Lookup, View, ask};
 
@@ -23,9 +23,11 @@ struct Sought<'k> {
 /// Where in a run a key may be.
 #[derive(Default)]
 struct Place<'r> {
-    table: Option<Opened<'r>>,
+    table: Option<&'r Table>,
     /// The first block that can hold it.
     block: usize,
+    /// It was answered for.
+    known: bool,
 }
 
 impl View {
@@ -70,9 +72,18 @@ impl Run {
         let mut places: [Place<'_>; GROUP] = Default::default();
         for (s, place) in sought.iter().zip(&mut places) {
             let Some(table) = self.find(s.key) else { continue };
-            let table = table.handle.table()?;
-            table.prefetch_filter(s.hash);
-            place.table = Some(table);
+            match table.handle.table()? {
+                Opened::Kept(table) => {
+                    table.prefetch_filter(s.hash);
+                    place.table = Some(table);
+                }
+                // Open for this key alone, so no others are opened meanwhile.
+                Opened::Passing(table) => {
+                    let mut pin = Pin::default();
+                    let lookup = ask(&table, self.range_deletes, s.key, s.hash, read, &mut pin)?;
+                    place.known = lookup.map(|lookup| then(s.at, lookup)).is_some();
+                }
+            }
         }
         if !self.range_deletes {
             self.find_blocks(sought, &mut places);
@@ -80,7 +91,10 @@ impl Run {
         let mut left = 0;
         for (i, place) in places.iter().enumerate().take(sought.len()) {
             let (s, mut pin) = (sought[i], Pin::default());
-            let known = match &place.table {
+            if place.known {
+                continue;
+            }
+            let known = match place.table {
                 None => None,
                 Some(table) if self.range_deletes => ask(table, true, s.key, s.hash, read, &mut pin)?,
                 Some(table) => {
@@ -103,12 +117,12 @@ impl Run {
     fn find_blocks(&self, sought: &[Sought<'_>], places: &mut [Place<'_>; GROUP]) {
         for (s, place) in sought.iter().zip(&mut *places) {
             place.table = place.table.take().filter(|table| table.passes(s.hash));
-            if let Some(table) = &place.table {
+            if let Some(table) = place.table {
                 table.index().prefetch(s.key);
             }
         }
         for (s, place) in sought.iter().zip(places) {
-            if let Some(table) = &place.table {
+            if let Some(table) = place.table {
                 place.block = table.index().find(s.key);
                 table.prefetch_block(place.block);
             }
