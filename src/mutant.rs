@@ -27,6 +27,8 @@ pub(crate) enum Mutant {
     SkipManifestSync,
     /// A flush is published although the journal is not durable that far.
     FlushBeforeJournal,
+    /// A flush passes for all there is before a place of the journal although others need that.
+    FlushIgnoresOthers,
     /// A record's header is not covered by its checksum, but for length and payload.
     HeaderOutsideChecksum,
     /// The payload of a record is taken as it is.

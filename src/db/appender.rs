@@ -32,9 +32,19 @@ pub(crate) struct CommitState {
     pub spare: bool,
     /// Segments behind the active one that are not synced whole, oldest first.
     pub retired: Vec<Retired>,
+    /// Where segments begin that are not known to be durable up to there, oldest first.
+    pub boundaries: Vec<Boundary>,
     /// The last sequence number given.
     pub last_seq: Seq,
     pub writers: Writers,
+}
+
+/// A place between two commits: all up to `seq` stand before `position` of the journal, where a segment
+/// starts, all others behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Boundary {
+    pub position: Position,
+    pub seq: Seq,
 }
 
 /// The journal when memtables are looked at.
@@ -202,6 +212,11 @@ impl Writers {
         full
     }
 
+    /// The bytes of the largest memtable that the last batch went to.
+    pub fn largest(&self) -> usize {
+        self.largest
+    }
+
     /// Whether the last batch was the one after which all memtables were looked at.
     pub fn looked(&self) -> bool {
         self.unchecked == 0
@@ -240,6 +255,12 @@ impl Writers {
             }
         }
         total
+    }
+
+    /// The bytes in memtables that hold something and are not frozen.
+    pub fn active_bytes(&self) -> usize {
+        let memtables = self.by_id.values().map(|w| w.memtable.memtable());
+        memtables.filter(|m| !m.is_empty()).map(|m| m.bytes()).sum()
     }
 
     /// Freezes every memtable that holds something, of `only` or of all trees.
@@ -287,6 +308,7 @@ impl CommitState {
             commits: 0,
             spare: false,
             retired: Vec::new(),
+            boundaries: Vec::new(),
             last_seq,
             writers,
         }
@@ -294,6 +316,12 @@ impl CommitState {
 
     pub fn journal(&mut self) -> Result<&mut journal::Writer> {
         self.journal.as_mut().ok_or_else(closed)
+    }
+
+    /// Takes out the segments that end at `end` or before.
+    pub fn retired_before(&mut self, end: Position) -> Vec<Retired> {
+        let before = self.retired.partition_point(|r| r.end <= end);
+        self.retired.drain(..before).collect()
     }
 
     /// Writes out what is gathered and answers what a sync must cover. `durable` is what the last

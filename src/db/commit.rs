@@ -17,8 +17,10 @@ use std::sync::Arc;
 enum Tried {
     Committed {
         last: Seq,
-        /// Trees whose memtables are full.
+        /// Trees with memtables that were frozen.
         full: Vec<Arc<Tree>>,
+        /// Their flush will not need the journal.
+        parted: bool,
         /// Whether memtables may have grown by much since this was last so.
         grown: bool,
     },
@@ -46,16 +48,21 @@ impl Core {
             let tried = self.try_commit(&mut commit, ops, durability, &mut check);
             drop(commit);
             match tried {
-                Ok(Tried::Committed { last, full, grown }) => {
+                Ok(Tried::Committed { last, full, parted, grown }) => {
                     self.sync.tell_visible(last);
                     if grown {
                         self.trim_memory();
                     }
                     if !full.is_empty() {
-                        // Their flush needs the journal durable that far. The disk may as well begin now,
-                        // beside the flush before.
-                        self.ask_sync(last);
+                        if parted {
+                            self.work.want_segment();
+                        } else {
+                            // Their flush needs the journal durable that far. The disk may as well begin
+                            // now, beside the flush before.
+                            self.ask_sync(last);
+                        }
                         self.work.want_flush(full);
+                        self.tell_failed();
                     }
                     return Ok(Some(last));
                 }
@@ -87,7 +94,8 @@ impl Core {
             return Ok(Tried::Unsure);
         }
         if ops.count() == 0 {
-            return Ok(Tried::Committed { last: commit.last_seq, full: Vec::new(), grown: false });
+            let (last, full) = (commit.last_seq, Vec::new());
+            return Ok(Tried::Committed { last, full, parted: false, grown: false });
         }
         let first = commit.last_seq.plus(1);
         let last = commit.last_seq.plus(u64::from(ops.count()));
@@ -122,10 +130,12 @@ impl Core {
         commit.last_seq = last;
         commit.commits += 1;
         self.snapshots.publish(last);
-        let limit = self.options.memtable_limit();
+        let limit = self.freeze_at(commit);
         let look = Look { end: position, bytes: self.options.journal_bytes };
-        let full = commit.writers.rotate_full(limit, look, &self.throttle);
-        Ok(Tried::Committed { last, full, grown: commit.writers.looked() })
+        let mut full = commit.writers.rotate_full(limit, look, &self.throttle);
+        // What fails is latched, and told to the commits that follow.
+        let parted = !full.is_empty() && self.part_journal(commit, &mut full).unwrap_or(false);
+        Ok(Tried::Committed { last, full, parted, grown: commit.writers.looked() })
     }
 
     /// Freezes the memtables of `only` or of all trees and queues them for flushing.

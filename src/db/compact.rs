@@ -160,7 +160,8 @@ impl Core {
         let hidden = self.claim_hidden(id, &merged.tombstones, &horizon);
         changes.extend(merged.tables.into_iter().map(add));
         changes.extend(hidden.iter().flat_map(|(gone, _)| gone.iter().cloned()));
-        self.publish(Installed { changes, touched: vec![id], ..Installed::default() }, made)?;
+        let installed = Installed { changes, touched: vec![id], ..Installed::default() };
+        self.publish(installed, made, None)?;
         self.note_compaction(tree, plan.level_out, read, written, began);
         Ok(())
     }

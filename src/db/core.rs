@@ -15,7 +15,7 @@ use crate::db::registry::Registry;
 use crate::db::reserve::{Reserve, When};
 use crate::db::salts::Salts;
 use crate::db::snapshots::Snapshots;
-use crate::db::stage::SyncStage;
+use crate::db::stage::{Retired, SyncStage, Synced};
 use crate::db::throttle::{Load, Throttle};
 use crate::db::tree::Tree;
 use crate::db::turn::Turn;
@@ -119,6 +119,13 @@ pub(crate) struct Installed {
     pub flushed: Vec<(KeyspaceId, Vec<Arc<Memtable>>, Seq)>,
     /// Trees whose runs change.
     pub touched: Vec<KeyspaceId>,
+}
+
+impl Installed {
+    /// Whether what this memtable holds is in tables with this.
+    pub fn holds(&self, memtable: &Arc<Memtable>) -> bool {
+        self.flushed.iter().any(|f| f.1.iter().any(|m| Arc::ptr_eq(m, memtable)))
+    }
 }
 
 /// What a database is made of when it is opened.
@@ -254,7 +261,13 @@ impl Core {
     /// Makes `installed` durable in the manifest, together with the segments that are sealed by now
     /// and those nobody needs any more; then swaps the views. The one place where edits are applied.
     /// What concerns a keyspace that was dropped meanwhile is left out. Answers the edit.
-    pub fn install(&self, mut installed: Installed) -> Result<Edit> {
+    pub fn install(&self, installed: Installed) -> Result<Edit> {
+        self.install_with(installed, None)
+    }
+
+    /// `alone`: once this is installed nothing needs the journal before there, which is as good as durable
+    /// then, whatever becomes of its segments. The caller keeps others from syncing meanwhile.
+    pub fn install_with(&self, mut installed: Installed, mut alone: Option<&mut Synced>) -> Result<Edit> {
         let mut version = self.version.lock();
         let Some(set) = version.as_mut() else { return Err(closed()) };
         {
@@ -269,12 +282,24 @@ impl Core {
             // loss may take the drop back.
             installed.flushed.retain(|f| registry.tree(f.0).is_some());
         }
-        let sealed: Vec<_> = self.sealed.lock().clone();
+        let mut sealed: Vec<_> = self.sealed.lock().clone();
+        // Read before the pins: a commit that is being applied right now lies behind it.
+        let (mut durable, mut last_seq) = self.sync.durable_position();
+        let mut unsynced: Vec<Retired> = Vec::new();
+        if let Some(synced) = &mut alone {
+            let needed = self.needed_from(synced.durable, |m| installed.holds(m));
+            if needed < synced.durable && !Mutant::FlushIgnoresOthers.on() {
+                // A keyspace was dropped just now, and is not flushed.
+                **synced = self.sync_once()?;
+            }
+            (durable, last_seq) = (durable.max(synced.durable), last_seq.max(synced.seq));
+            unsynced = self.commit.lock().retired_before(durable);
+            // As good as sealed, and gone with this edit.
+            sealed.extend(unsynced.iter().map(|r| (r.segment.no(), r.start, r.end)));
+        }
+        let mut floor = self.needed_from(durable, |m| installed.holds(m));
         let changes = &mut installed.changes;
         changes.extend(sealed.iter().map(|&(no, start, end)| Change::SegmentSealed { no, start, end }));
-        // Read before the pins: a commit that is being applied right now lies behind it.
-        let (durable, last_seq) = self.sync.durable_position();
-        let mut floor = self.needed_from(durable, &installed.flushed);
         if Mutant::DeleteSegmentEarly.on() {
             floor = durable;
         }
@@ -313,6 +338,7 @@ impl Core {
             self.latch(e.clone());
         }
         if let Err(e) = applied {
+            self.commit.lock().retired.splice(..0, unsynced);
             drop(version);
             self.tell_failed();
             return Err(e);
@@ -324,7 +350,7 @@ impl Core {
         drop(version);
         self.tell_failed();
         // With the last view that holds it, a table's file is removed: not under a lock.
-        drop(old_views);
+        drop((old_views, unsynced));
         for (no, start, end) in sealed {
             log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
         }
@@ -407,10 +433,10 @@ impl Core {
         Load::levels(excess, (0..MAX_LEVELS as u8).map(|level| levels.bytes(level)).sum(), options.level_base)
     }
 
-    /// The journal position from which on memtables still need it, were `flushed` in tables.
-    pub fn needed_from(&self, end: Position, flushed: &[(KeyspaceId, Vec<Arc<Memtable>>, Seq)]) -> Position {
+    /// The journal position from which on memtables still need it, were those in tables that `flushed`
+    /// says.
+    pub fn needed_from(&self, end: Position, flushed: impl Fn(&Arc<Memtable>) -> bool) -> Position {
         let registry = self.registry.lock();
-        let gone = |m: &Arc<Memtable>| flushed.iter().any(|f| f.1.iter().any(|g| Arc::ptr_eq(g, m)));
         // A dropped tree counts until the manifest has forgotten it: until then the drop itself may
         // not be durable.
         let trees = registry.trees().chain(registry.dropped.iter().map(|d| &d.tree));
@@ -418,7 +444,7 @@ impl Core {
         for tree in trees {
             for mem in &tree.view.load().memtables {
                 if let Some(pin) = mem.pinned()
-                    && !gone(&mem.table)
+                    && !flushed(&mem.table)
                 {
                     floor = floor.min(pin);
                 }

@@ -1,5 +1,6 @@
 //! Flushing: frozen memtables become tables of level 0.
 
+use crate::db::appender::Boundary;
 use crate::db::clock::Moment;
 use crate::db::core::{Core, Installed};
 use crate::db::events::Sum;
@@ -34,9 +35,11 @@ impl Core {
         let Some(last) = frozen.iter().map(|f| f.2).max() else { return Ok(()) };
         let began = Moment::now();
         self.snapshots.meet(began);
-        // A table is published only once the journal is durable up to its newest operation: the
-        // state after a crash must be a prefix over all keyspaces.
-        if !Mutant::FlushBeforeJournal.on() {
+        // The state after a crash must be a prefix over all keyspaces. Either everything before some
+        // place of the journal is in tables once these are published, or they are published only
+        // once the journal is durable up to their newest operation.
+        let alone = self.stands_alone(&frozen, last);
+        if alone.is_none() && !Mutant::FlushBeforeJournal.on() {
             self.sync_to(last)?;
         }
         let horizon = self.snapshots.horizon();
@@ -68,7 +71,7 @@ impl Core {
             installed.touched.push(id);
         }
         unsynced.into_iter().try_for_each(Unsynced::sync)?;
-        self.publish(installed, made)?;
+        self.publish(installed, made, alone)?;
         drop(claims);
         for (tree, made) in done {
             self.note_flush(tree, made, began);
@@ -77,6 +80,18 @@ impl Core {
             self.work.want_compact(tree.clone());
         }
         Ok(())
+    }
+
+    /// Behind which place of the journal nothing but these memtables needs it, if there is one at or
+    /// behind `last`, the newest operation in them, and most of that is not durable anyway.
+    fn stands_alone(&self, frozen: &[Frozen<'_>], last: Seq) -> Option<Boundary> {
+        if self.snapshots.durable() >= last {
+            return None;
+        }
+        let boundary = self.commit.lock().boundaries.iter().find(|b| b.seq >= last).copied()?;
+        let flushed = |m: &Arc<Memtable>| frozen.iter().any(|f| f.1.iter().any(|g| Arc::ptr_eq(g, m)));
+        let needed = self.needed_from(boundary.position, flushed);
+        (needed >= boundary.position || Mutant::FlushIgnoresOthers.on()).then_some(boundary)
     }
 
     /// Flushes what is frozen, when nobody else does any work any more.

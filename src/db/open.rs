@@ -548,7 +548,7 @@ fn leave(core: &Arc<Core>) -> Result<()> {
     // What was dropped pins the journal until the manifest has forgotten it.
     core.use_reserve(|| core.forget_dropped())?;
     let end = core.sync.durable_position().0;
-    let needed = core.needed_from(end, &[]);
+    let needed = core.needed_from(end, |_| false);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
         core.freeze(None);
         match core.use_reserve(|| core.flush_last()) {

@@ -1,5 +1,6 @@
 //! Publishing what jobs made: the names of new tables become durable, then the edit that adds them.
 
+use crate::db::appender::Boundary;
 use crate::db::claims::Claim;
 use crate::db::core::{Core, Installed};
 use crate::db::tree::Tree;
@@ -48,12 +49,21 @@ impl Core {
         })
     }
 
-    /// Makes the names of new tables durable, then installs them.
-    pub fn publish(&self, installed: Installed, mut made: MadeTables<'_>) -> Result<()> {
+    /// Makes the names of new tables durable, then installs them. `alone`: after that nothing needs the
+    /// journal before there.
+    pub fn publish(
+        &self,
+        installed: Installed,
+        mut made: MadeTables<'_>,
+        alone: Option<Boundary>,
+    ) -> Result<()> {
         if !made.tables.is_empty() && !Mutant::SkipDirSyncOfTables.on() {
             self.fs.sync_dir(&self.dir).map_err(|e| Error::io("syncing the directory", &self.dir, e))?;
         }
-        let result = self.install(installed);
+        let result = match alone {
+            Some(boundary) => self.install_for_sync(installed, boundary),
+            None => self.install(installed),
+        };
         match &result {
             Ok(edit) => made.tables.retain(|no| !edit.adds(*no)),
             // After a failure that leaves unknown what the manifest holds, nothing is removed.

@@ -23,8 +23,6 @@ pub(crate) enum Piece {
     Flush(Vec<Arc<Tree>>),
     /// Tell the manifest of dropped keyspaces.
     Drop,
-    /// Sync and seal segments the journal has left.
-    Seal,
     /// Close tables that were not read for long.
     Trim,
     /// Compact this tree, if it wants it.
@@ -46,7 +44,6 @@ pub(crate) struct Work {
 #[derive(Default)]
 struct Wanted {
     segment: bool,
-    seal: bool,
     drop: bool,
     trim: bool,
     flush: BTreeMap<KeyspaceId, Arc<Tree>>,
@@ -116,10 +113,7 @@ impl Work {
     }
 
     pub fn want_segment(&self) {
-        self.add(|q| {
-            q.wanted.put(Piece::Segment);
-            q.wanted.put(Piece::Seal);
-        });
+        self.add(|q| q.wanted.put(Piece::Segment));
     }
 
     pub fn want_drop(&self) {
@@ -293,7 +287,7 @@ impl Work {
                     }
                 }
                 Piece::Calm(tree) => _ = q.end_compact(tree.id),
-                Piece::Segment | Piece::Drop | Piece::Seal | Piece::Trim => {}
+                Piece::Segment | Piece::Drop | Piece::Trim => {}
             }
             match result {
                 // Nobody waits for it. Whatever changes the tree next asks again.
@@ -338,7 +332,6 @@ impl Wanted {
     fn put(&mut self, piece: Piece) {
         match piece {
             Piece::Segment => self.segment = true,
-            Piece::Seal => self.seal = true,
             Piece::Drop => self.drop = true,
             Piece::Trim => self.trim = true,
             Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
@@ -348,18 +341,15 @@ impl Wanted {
     }
 
     fn is_empty(&self) -> bool {
-        !(self.segment || self.seal || self.drop || self.trim)
-            && self.flush.is_empty()
-            && self.compact.is_empty()
+        !(self.segment || self.drop || self.trim) && self.flush.is_empty() && self.compact.is_empty()
     }
 }
 
 impl Queue {
     /// Puts what failed back among the rest.
     fn try_again(&mut self) {
-        let Wanted { segment, seal, drop, trim, flush, compact } = std::mem::take(&mut self.failed);
+        let Wanted { segment, drop, trim, flush, compact } = std::mem::take(&mut self.failed);
         self.wanted.segment |= segment;
-        self.wanted.seal |= seal;
         self.wanted.drop |= drop;
         self.wanted.trim |= trim;
         self.wanted.flush.extend(flush);
@@ -375,8 +365,6 @@ impl Queue {
         }
         let piece = if std::mem::take(&mut self.wanted.drop) {
             Piece::Drop
-        } else if std::mem::take(&mut self.wanted.seal) {
-            Piece::Seal
         } else if std::mem::take(&mut self.wanted.trim) {
             Piece::Trim
         } else {
@@ -471,7 +459,6 @@ mod tests {
             Piece::Segment => "segment".into(),
             Piece::Flush(trees) => format!("flush {}", trees.len()),
             Piece::Drop => "drop".into(),
-            Piece::Seal => "seal".into(),
             Piece::Trim => "trim".into(),
             Piece::Compact(tree) => format!("compact {}", tree.id),
             Piece::Calm(tree) => format!("calm {}", tree.id),
@@ -504,9 +491,9 @@ mod tests {
             }
             done.push(name);
         }
-        let first = ["segment", "flush 2", "drop", "seal", "compact 1", "compact 2", "compact 3"];
-        assert_eq!(&done[..7], first);
-        assert!(done[7..].iter().all(|d| d == "compact 1"));
+        let first = ["segment", "flush 2", "drop", "compact 1", "compact 2", "compact 3"];
+        assert_eq!(&done[..6], first);
+        assert!(done[6..].iter().all(|d| d == "compact 1"));
     }
 
     #[test]
@@ -519,7 +506,7 @@ mod tests {
         }
         let fails = |name: &str| name == "segment" || name == "compact 1";
         let done: Vec<_> = (0..8).map_while(|_| next(&work, &fails)).collect();
-        for expect in ["segment", "flush 1", "seal", "compact 1", "compact 2"] {
+        for expect in ["segment", "flush 1", "compact 1", "compact 2"] {
             assert!(done.contains(&expect.to_string()), "{expect}: {done:?}");
         }
         assert!(work.failed(KeyspaceId(1)).is_some() && work.failed(KeyspaceId(2)).is_none());

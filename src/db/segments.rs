@@ -1,11 +1,12 @@
 //! Journal segments over their life: created and announced ahead of need, activated when the one
 //! before is full, left to the sync stage to be sealed.
 
-use crate::db::appender::CommitState;
+use crate::db::appender::{Boundary, CommitState};
 use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::{Core, Installed};
 use crate::db::reserve::When;
 use crate::db::stage::Retired;
+use crate::db::tree::Tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::ids::{FileNo, Position, Seq};
@@ -106,15 +107,57 @@ impl Core {
             created => (created?, false),
         };
         let last_edit = self.last_edit.load(Ordering::Acquire);
-        let activated = {
+        let (activated, full) = {
             let mut commit = self.commit.lock();
             commit.spare = spare;
-            self.activate(&mut commit, segment, last_edit)
+            let activated = self.activate(&mut commit, segment, last_edit);
+            // If memtables are about to be frozen anyway, here they need no segment of their own.
+            let enough = self.options.memtable_limit() / 8 * 7;
+            let part =
+                activated.is_ok() && self.is_unsynced(&commit) && commit.writers.active_bytes() >= enough;
+            (activated, if part { commit.writers.rotate_all(None) } else { Vec::new() })
         };
         self.tell_failed();
         activated?;
         self.work.want_segment();
+        if !full.is_empty() {
+            self.work.want_flush(full);
+        }
         Ok(())
+    }
+
+    /// Whether so much of the journal is not durable that a flush had better do without.
+    fn is_unsynced(&self, commit: &CommitState) -> bool {
+        let end = commit.journal.as_ref().map_or(Position(0), |journal| journal.end());
+        end.0.saturating_sub(self.sync.durable_hint().0) >= self.options.memtable_limit() as u64 / 2
+    }
+
+    /// The size at which a memtable is frozen now: while the journal could not be parted there, some
+    /// more than usual.
+    pub fn freeze_at(&self, commit: &CommitState) -> usize {
+        let limit = self.options.memtable_limit();
+        let wait = commit.writers.largest() >= limit
+            && self.is_unsynced(commit)
+            && !commit.spare
+            && self.next_segment.lock().is_none();
+        if wait { limit / 8 * 9 } else { limit }
+    }
+
+    /// Just after memtables were frozen, the `full` ones: lets the journal go on in the segment that is
+    /// ready and freezes what else holds something. All before that segment is then in memtables of one
+    /// flush, which need not sync the journal to be durable. `false`: it would not pay, since most is
+    /// durable already or the others hold much, or somebody else is moving the journal.
+    pub fn part_journal(&self, commit: &mut CommitState, full: &mut Vec<Arc<Tree>>) -> Result<bool> {
+        let little = self.options.memtable_limit() / 4;
+        if !self.is_unsynced(commit) || commit.spare || commit.writers.active_bytes() > little {
+            return Ok(false);
+        }
+        // Tried only: a checkpoint may hold it and wait for the lock that is held here.
+        let Some(_turn) = self.rotation.try_lock() else { return Ok(false) };
+        let Some(segment) = self.next_segment.lock().take() else { return Ok(false) };
+        self.activate(commit, segment, self.last_edit.load(Ordering::Acquire))?;
+        full.extend(commit.writers.rotate_all(None));
+        Ok(true)
     }
 
     /// Leaves the active segment, unless no batch is in it: every commit so far is behind the journal
@@ -159,6 +202,9 @@ impl Core {
         let writer = Writer::activate(segment, info, self.mode()).map_err(|e| self.latch(e))?;
         let left = commit.journal.replace(writer);
         commit.segment_start = end;
+        let durable = self.sync.durable_hint();
+        commit.boundaries.retain(|b| b.position > durable);
+        commit.boundaries.push(Boundary { position: end, seq: commit.last_seq });
         commit.retired.extend(left.map(|writer| Retired { segment: segment_left, start, end, writer }));
         Ok(())
     }

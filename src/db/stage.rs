@@ -1,6 +1,6 @@
 //! What the sync stage remembers: how far the journal is durable, and who waits for more.
 
-use crate::ids::{Position, Seq};
+use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{self, Hint, Segment};
 use crate::options::Durability;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
@@ -18,6 +18,14 @@ pub(crate) struct Retired {
     /// Goes with this, once it is synced: to unmap a window takes milliseconds.
     #[expect(dead_code, reason = "only when it is dropped counts")]
     pub writer: journal::Writer,
+}
+
+/// What a sync has made durable.
+pub(crate) struct Synced {
+    pub durable: Position,
+    pub seq: Seq,
+    /// Segments that are ready to be sealed.
+    pub sealed: Vec<(FileNo, Position, Position)>,
 }
 
 pub(crate) struct SyncStage {
@@ -43,14 +51,18 @@ pub(crate) struct State {
     pub sleepers: Sleepers,
     pub hint: Option<Hint>,
     pub stop: bool,
+    /// Syncs of the journal that have ended.
     pub syncs: u64,
+    /// The same, and whatever else was in flight.
+    pub rounds: u64,
 }
 
 impl SyncStage {
     pub fn new(durable: Position, durable_seq: Seq, hint: Option<Hint>) -> SyncStage {
-        let (asked, in_flight, stop, syncs) = (Seq::ZERO, false, false, 0);
+        let (asked, in_flight, stop, syncs, rounds) = (Seq::ZERO, false, false, 0, 0);
         let (wakers, sleepers) = (Wakers::default(), Sleepers::default());
-        let state = State { in_flight, durable, durable_seq, asked, wakers, sleepers, hint, stop, syncs };
+        let state =
+            State { in_flight, durable, durable_seq, asked, wakers, sleepers, hint, stop, syncs, rounds };
         SyncStage {
             state: Mutex::new(state),
             durable: AtomicU64::new(durable.0),

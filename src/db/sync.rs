@@ -2,17 +2,19 @@
 //! a time; whoever finds none starts one, for everything appended by then; the rest wait for it,
 //! or for the next (group commit, as in LevelDB's and Pebble's commit pipelines).
 
+use crate::db::appender::Boundary;
 use crate::db::clock::Deadline;
-use crate::db::core::Core;
-use crate::db::stage::{Place, State, wake};
+use crate::db::core::{Core, Installed};
+use crate::db::stage::{Place, State, Synced, wake};
 use crate::error::{Error, Result, closed};
-use crate::ids::{FileNo, Position, Seq};
+use crate::ids::Seq;
 use crate::journal::Segment;
 use crate::mutant::Mutant;
 use crate::options::Durability;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{self, Thread};
+use crate::version::Edit;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -47,8 +49,8 @@ impl Core {
     pub fn sync_retired(&self) -> Result<()> {
         // What is in flight may cover them.
         let mut state = self.sync.state.lock();
-        let ended = state.syncs + u64::from(state.in_flight);
-        while state.syncs < ended {
+        let ended = state.rounds + u64::from(state.in_flight);
+        while state.rounds < ended {
             state = self.sync.moved.wait(state);
         }
         drop(state);
@@ -83,7 +85,23 @@ impl Core {
         state.in_flight = true;
         drop(state);
         let synced = self.sync_once();
-        self.end_sync(synced)
+        self.end_sync(true, synced)
+    }
+
+    /// Installs a flush after which nothing needs the journal before `boundary`. That takes the place of a
+    /// sync: everything up to there survives power loss by the tables alone.
+    pub fn install_for_sync(&self, installed: Installed, boundary: Boundary) -> Result<Edit> {
+        let mut state = self.sync.state.lock();
+        while state.in_flight {
+            state = self.sync.moved.wait(state);
+        }
+        state.in_flight = true;
+        drop(state);
+        let Boundary { position: durable, seq } = boundary;
+        let mut synced = Synced { durable, seq, sealed: Vec::new() };
+        let edit = self.install_with(installed, Some(&mut synced));
+        self.end_sync(false, edit.as_ref().map(|_| synced).map_err(Error::clone))?;
+        edit
     }
 
     /// The newest sequence number that is durable, or visible.
@@ -125,10 +143,12 @@ impl Core {
         self.failure().map_or(Ok(()), Err)
     }
 
-    fn end_sync(&self, synced: Result<Synced>) -> Result<()> {
+    /// Tells what is durable now, after a sync of the journal or what took its place.
+    fn end_sync(&self, journal: bool, synced: Result<Synced>) -> Result<()> {
         let mut state = self.sync.state.lock();
         state.in_flight = false;
-        state.syncs += 1;
+        state.rounds += 1;
+        state.syncs += u64::from(journal);
         self.sync.moved.notify_all();
         let Synced { durable, seq, sealed } = match synced {
             Ok(synced) => synced,
@@ -139,6 +159,8 @@ impl Core {
                 return Err(e);
             }
         };
+        // A flush may have been overtaken by a sync.
+        let (durable, seq) = (durable.max(state.durable), seq.max(state.durable_seq));
         state.durable = durable;
         state.durable_seq = seq;
         self.sync.durable.store(durable.0, Ordering::Release);
@@ -158,7 +180,7 @@ impl Core {
 
     /// One sync of everything appended by now. The lock on commits is held only to take the
     /// target, not while the disk works.
-    fn sync_once(&self) -> Result<Synced> {
+    pub fn sync_once(&self) -> Result<Synced> {
         let known = self.sync.durable_position().0;
         let (durable, seq, active, retired) = {
             let mut commit = self.commit.lock();
@@ -252,10 +274,4 @@ impl Core {
     pub fn syncs(&self) -> u64 {
         self.sync.state.lock().syncs
     }
-}
-
-struct Synced {
-    durable: Position,
-    seq: Seq,
-    sealed: Vec<(FileNo, Position, Position)>,
 }

@@ -38,7 +38,6 @@ impl Core {
     pub fn run(&self, piece: Piece) -> Result<()> {
         let result = match &piece {
             Piece::Segment => self.prepare_segment(),
-            Piece::Seal => self.seal_retired(),
             // The others make space sooner or later.
             Piece::Drop => self.use_reserve(|| self.forget_dropped()),
             Piece::Flush(trees) => self.use_reserve(|| self.flush_trees(trees)),
@@ -94,11 +93,6 @@ impl Core {
     /// What is left of the disk is for those who must have it.
     pub fn is_short_of_space(&self) -> bool {
         !self.reserve.is_whole() || self.counters.disk_full.load(Ordering::Relaxed)
-    }
-
-    /// Syncs the segments the journal has left; their ends go to the manifest with the next edit.
-    fn seal_retired(&self) -> Result<()> {
-        self.sync_retired()
     }
 
     /// Takes dropped keyspaces and their tables out of the manifest; their files go when the last

@@ -89,7 +89,7 @@ fn a_sample_of_all_cuts() {
     let (counts, reached) = try_all(quick);
     counts.print("all workloads");
     met_everything(&counts);
-    assert!(reached.contains(&Path::Mapped));
+    assert!(reached.contains(&Path::Mapped) && reached.contains(&Path::Unsynced));
 }
 
 #[test]

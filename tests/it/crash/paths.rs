@@ -13,6 +13,8 @@ pub enum Path {
     LargeSegment,
     /// A segment of which everything is in tables was removed.
     SegmentGone,
+    /// A segment that had been written to went without a sync: a flush took the place of it.
+    Unsynced,
     /// Stores into a mapped segment.
     Mapped,
     Flush,
@@ -46,6 +48,7 @@ pub enum Path {
 pub fn taken(world: &World) -> BTreeSet<Path> {
     let log = world.sim.log();
     let (mut journals, mut held, mut out) = (BTreeSet::new(), false, BTreeSet::new());
+    let mut unsynced = BTreeSet::new();
     for told in &world.told {
         let lines = &log[told.ops.start as usize..told.ops.end as usize];
         called(told, held, &mut out);
@@ -63,6 +66,14 @@ pub fn taken(world: &World) -> BTreeSet<Path> {
             let file = rest.split(' ').find(|word| word.starts_with('/')).unwrap_or_default();
             let first = verb == "write" && file.ends_with(".journal") && journals.insert(file.to_string());
             let new = first && journals.len() > 1;
+            match verb {
+                "write" => drop(unsynced.insert(file)),
+                "sync" => drop(unsynced.remove(file)),
+                "remove" if file.ends_with(".journal") && unsynced.contains(file) => {
+                    out.insert(Path::Unsynced);
+                }
+                _ => {}
+            }
             if rest.starts_with("(window)") {
                 out.insert(Path::Mapped);
             }

@@ -24,6 +24,7 @@ const fn workload(
 pub const WORKLOADS: &[Workload] = &[
     workload("first commits", 120, first_commits, &[Path::Create]),
     workload("rotation", 110, rotation, &[Path::Rotation, Path::Flush, Path::SegmentGone]),
+    workload("flushes in place of syncs", 130, flushes_in_place_of_syncs, &[Path::Flush, Path::Rotation]),
     workload("large batches", 70, large_batches, &[Path::LargeSegment, Path::Rotation, Path::Flush]),
     workload("flush and merge", 150, flush_and_merge, &[Path::Flush, Path::Merge]),
     workload("catalog", 140, catalog, &[Path::Create, Path::Drop, Path::Dropped, Path::Replace]),
@@ -63,6 +64,31 @@ fn rotation(w: &mut World) {
             w.run(&Step::Work);
         }
     }
+}
+
+/// Memtables fill up without a sync. Beside the one that does, others hold little, or much, or need journal
+/// from long before; one is dropped between its freeze and its flush.
+fn flushes_in_place_of_syncs(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create("b"), Step::Work]);
+    for round in 0..9usize {
+        match round {
+            2 => w.run(&put("b", How::Buffered, "little", "1")),
+            4 => w.run(&Step::Commit(How::Buffered, rows(&["b"], 0..4, 500, 4))),
+            6 => w.run(&put("b", How::Sync, "little", "2")),
+            7 => w.run(&Step::Sync),
+            _ => {}
+        }
+        for i in 0..3 {
+            let row = round * 3 + i;
+            w.run(&Step::Commit(How::Buffered, rows(&["a"], row..row + 3, 500, row as u64)));
+        }
+        if round == 5 {
+            w.run_all(&[Step::Drop("b"), Step::Work, Step::Create("b")]);
+        }
+        w.run(&put("a", How::Buffered, "behind", value(round as u64, 10)));
+        w.run_all(&[Step::Work, Step::Work]);
+    }
+    w.run_all(&[put("b", How::Buffered, "end", "1"), Step::Work, Step::Work]);
 }
 
 fn large_batches(w: &mut World) {
