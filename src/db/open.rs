@@ -364,8 +364,11 @@ struct Build {
     memtable_bytes: usize,
     journal_bytes: u64,
     registry: Mutex<Registry>,
+    throttle: Arc<Throttle>,
     writers: Writers,
     last_seq: Seq,
+    /// What was asked last: a keyspace, and up to where its operations are in tables.
+    flushed: (KeyspaceId, Seq),
     /// Segments with operations that are in no table.
     needed: BTreeSet<FileNo>,
 }
@@ -375,7 +378,8 @@ impl Build {
     fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, options: &Options) -> Result<Build> {
         let (memtable_bytes, journal_bytes) = (options.memtable_limit(), options.journal_bytes);
         let mut registry = Registry::new(pool);
-        registry.throttle = Arc::new(Throttle::new(memtable_bytes, journal_bytes));
+        let throttle = Arc::new(Throttle::new(memtable_bytes, journal_bytes));
+        registry.throttle = throttle.clone();
         registry.next_id = state.next_keyspace.max(1);
         for (&id, KeyspaceState { flushed, levels }) in &state.keyspaces {
             let runs = run::runs(levels, store, &[]);
@@ -392,8 +396,16 @@ impl Build {
             }
             rows.next()?;
         }
-        let (registry, needed) = (Mutex::new(registry), BTreeSet::new());
-        Ok(Build { memtable_bytes, journal_bytes, registry, writers, last_seq: Seq::ZERO, needed })
+        Ok(Build {
+            memtable_bytes,
+            journal_bytes,
+            registry: Mutex::new(registry),
+            throttle,
+            writers,
+            last_seq: Seq::ZERO,
+            flushed: (KeyspaceId::CATALOG, catalog.tree.view.load().flushed),
+            needed: BTreeSet::new(),
+        })
     }
 
     fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
@@ -411,7 +423,10 @@ impl Build {
         let mut needed = false;
         let applied =
             self.writers.apply(record.payload, first, record.position, &self.registry, |tree, seq| {
-                let in_tables = seq <= tree.view.load().flushed;
+                if self.flushed.0 != tree.id {
+                    self.flushed = (tree.id, tree.view.load().flushed);
+                }
+                let in_tables = seq <= self.flushed.1;
                 needed |= !in_tables;
                 in_tables
             });
@@ -421,9 +436,8 @@ impl Build {
         }
         self.last_seq = first.plus(u64::from(count).saturating_sub(1));
         // Frozen memtables are flushed once the database runs.
-        let throttle = self.registry.lock().throttle.clone();
         let look = Look { end: Position(0), bytes: self.journal_bytes };
-        self.writers.rotate_full(self.memtable_bytes, look, &throttle);
+        self.writers.rotate_full(self.memtable_bytes, look, &self.throttle);
         Ok(())
     }
 }

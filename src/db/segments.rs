@@ -77,6 +77,9 @@ impl Core {
         let _guard = self.rotation.lock();
         if self.next_segment.lock().is_none() {
             let segment = self.create_segment(0)?;
+            if self.mode() == Mode::Mapped {
+                segment.warm();
+            }
             *self.next_segment.lock() = Some(segment);
         }
         Ok(())

@@ -19,9 +19,11 @@ impl Core {
     }
 
     /// Keeps as much for new memtables as was written while the last ones were flushed, and one more: a
-    /// writer that is ahead of the flushes takes all of that up before they give anything back.
-    pub fn trim_pool(&self) {
-        self.pool.shrink(self.throttle.memory().frozen as usize + self.options.memtable_limit());
+    /// writer that is ahead of the flushes takes all of that up before they give anything back. Nothing in
+    /// `calm` times: what reads keep can lie there.
+    pub fn trim_pool(&self, calm: bool) {
+        let ahead = self.throttle.memory().frozen as usize + self.options.memtable_limit();
+        self.pool.shrink(if calm { 0 } else { ahead });
     }
 
     /// Does `read`, and sees to it that not too many tables stay open. If the system refused to open one,

@@ -59,8 +59,9 @@ impl Core {
         if !self.reserve.is_whole() {
             self.reserve.make(&*self.fs, &self.dir);
         }
+        let calm = matches!(piece, Piece::Calm(_));
         self.work.done(piece, &result);
-        self.trim_pool();
+        self.trim_pool(calm);
         self.trim_memory();
         self.relieve();
         self.wake_writers();

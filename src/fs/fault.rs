@@ -438,6 +438,10 @@ impl File for FaultFile {
         self.inner.start_writeback(offset, len);
     }
 
+    fn warm(&self, len: u64) {
+        self.inner.warm(len);
+    }
+
     fn map(&self) -> io::Result<Option<SharedBytes>> {
         match self.faults.meet(Op::Map, &self.path) {
             Some(Fault::Unsupported) => Ok(None),

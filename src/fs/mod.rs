@@ -91,6 +91,9 @@ pub trait File: Send + Sync + Debug {
     /// Starts writing out `len` bytes at `offset` without waiting and without promising anything.
     fn start_writeback(&self, _offset: u64, _len: u64) {}
 
+    /// Brings the first `len` bytes into memory, for who will write them through a window; promises nothing.
+    fn warm(&self, _len: u64) {}
+
     /// The whole file as memory, for files that no longer change. `None` where mapping is not
     /// supported; callers then read by position.
     fn map(&self) -> io::Result<Option<SharedBytes>>;

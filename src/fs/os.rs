@@ -186,6 +186,13 @@ impl File for OsFile {
         write_zeros(self, len)
     }
 
+    #[cfg(target_os = "linux")]
+    fn warm(&self, len: u64) {
+        // What cannot be had now is had when it is stored to.
+        let _ =
+            rustix::fs::fadvise(&self.file, 0, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+    }
+
     fn sync(&self) -> io::Result<()> {
         // `fdatasync` writes the length too where it changed. On Apple's systems std uses
         // F_FULLFSYNC for either call; a plain fsync there leaves data in the drive's cache.

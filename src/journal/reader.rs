@@ -125,7 +125,7 @@ impl Reader {
         while offset < self.len {
             let bytes = self.bytes(offset, ZEROS.len())?;
             let blank = ZEROS.get(..bytes.len()) == Some(bytes);
-            if let Some(last) = bytes.iter().rposition(|&b| b != 0).filter(|_| !blank) {
+            if !blank && let Some(last) = bytes.iter().rposition(|&b| b != 0) {
                 seen.end = offset + last as u64 + 1;
                 for from in (0..PIECE.min(last + 1)).step_by(ALIGN) {
                     let place = offset + from as u64;

@@ -168,6 +168,11 @@ impl Segment {
         Ok(Segment { no, path, file, capacity, salt })
     }
 
+    /// Has its pages in memory before they are stored to through a window.
+    pub fn warm(&self) {
+        self.file.warm(self.capacity);
+    }
+
     /// What must not be done: opens a recovered segment for writing.
     #[cfg(esker_mutants)]
     pub(super) fn reopen(fs: &dyn Fs, dir: &Path, no: FileNo) -> Result<(Segment, SegmentHeader)> {

@@ -147,6 +147,14 @@ pub(super) fn print(hash: u64) -> u8 {
     hash as u8
 }
 
+/// Those of eight bytes that equal `byte`: their highest bits.
+#[inline]
+fn equal_bytes(bytes: u64, byte: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let x = bytes ^ (ONES * u64::from(byte));
+    !(((x & !(ONES << 7)) + (ONES * 0x7f)) | x) & (ONES << 7)
+}
+
 /// A slot of a leaf, or a separator.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
@@ -262,12 +270,9 @@ impl Leaf {
         slot: (u8, u32),
         mut found: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
-        const ONES: u64 = 0x0101_0101_0101_0101;
         let (print, head) = slot;
         for (w, word) in self.prints.iter().enumerate().take(len.div_ceil(8)) {
-            // The bytes that are equal have their highest bit set afterwards, and only they.
-            let x = word.load(Ordering::Relaxed) ^ (ONES * u64::from(print));
-            let mut equal = !(((x & !(ONES << 7)) + (ONES * 0x7f)) | x) & (ONES << 7);
+            let mut equal = equal_bytes(word.load(Ordering::Relaxed), print);
             while equal != 0 {
                 let i = w * 8 + equal.trailing_zeros() as usize / 8;
                 equal &= equal - 1;
@@ -408,21 +413,23 @@ impl Inner {
     /// How many heads of the sorted part are less than `head`, and how many are not greater.
     #[inline]
     pub fn search(&self, head: u32) -> (usize, usize) {
-        let (mut below, mut up_to) = (0u32, 0u32);
-        for &h in &self.heads {
-            below += u32::from(h < head);
-            up_to += u32::from(h <= head);
-        }
-        (below as usize, (up_to as usize).min(self.len()))
+        let below = self.heads.iter().map(|&h| u32::from(h < head)).sum::<u32>() as usize;
+        let equal = self.heads.iter().skip(below).take_while(|&&h| h == head).count();
+        (below, (below + equal).min(self.len()))
     }
 
     /// Those of the first `added` separators that divide `gap` of the sorted part, in no order: the child
     /// behind each, and the separator with its head.
     #[inline]
     pub fn within(&self, gap: usize, added: usize) -> impl Iterator<Item = (Child, Slot)> {
-        let under = self.under.load(Ordering::Relaxed);
-        let within = (0..added).filter(move |i| (under >> (i * 8)) as u8 == gap as u8);
-        within.map(|i| (Child::Behind(i as u8), self.more(i)))
+        const { assert!(MORE < 8) };
+        let mut within =
+            equal_bytes(self.under.load(Ordering::Relaxed), gap as u8) & ((1 << (added * 8)) - 1);
+        std::iter::from_fn(move || {
+            let i = (within != 0).then(|| within.trailing_zeros() / 8)?;
+            within &= within - 1;
+            Some((Child::Behind(i as u8), self.more(i as usize)))
+        })
     }
 
     fn more(&self, i: usize) -> Slot {

@@ -23,6 +23,9 @@ pub(crate) struct TableCursor {
     valid: bool,
     /// Whether the last step came from another version of the same key.
     repeats: bool,
+    /// Whether the row before is a newer version of the same key, if a step back has found out: the next
+    /// one needs it again.
+    newer: Option<bool>,
     /// Of the row: its head in the block.
     head: u64,
     /// Of the row: its key, trailer, and where its value is in the block.
@@ -79,6 +82,14 @@ impl Blocks {
         Layout::parse(self.bytes()).map(Some).map_err(|e| table.at_block(e, no))
     }
 
+    /// Block `no`, if there is one, is likely the next: starts to load it. On the way back nothing else does,
+    /// for processors look ahead in the direction of addresses.
+    fn expect(&self, no: usize) {
+        if let Some(at) = self.table.index().block(no) {
+            self.table.prefetch_ends(at);
+        }
+    }
+
     #[inline]
     fn bytes(&self) -> &[u8] {
         match &self.source {
@@ -131,6 +142,7 @@ impl TableCursor {
             row: 0,
             valid: false,
             repeats: false,
+            newer: None,
             head: 0,
             key: KeyBuf::default(),
             trailer: Trailer::newest(Seq::ZERO),
@@ -183,9 +195,22 @@ impl TableCursor {
     /// Stands on another row of the block it stands in.
     #[inline]
     pub(super) fn step(&mut self, row: usize) {
+        self.go::<false>(row);
+    }
+
+    /// `BACK`: to the row before.
+    #[inline]
+    fn go<const BACK: bool>(&mut self, row: usize) {
         let block = Block::new(self.blocks.bytes(), &self.layout);
         let head = block.head(row);
-        self.repeats = head == self.head && block.same_rest(self.row, row);
+        self.repeats = match self.newer {
+            Some(newer) if BACK => newer,
+            _ => head == self.head && block.same_rest(self.row, row),
+        };
+        self.newer = match row.checked_sub(1) {
+            Some(before) if BACK => Some(block.head(before) == head && block.same_rest(before, row)),
+            _ => None,
+        };
         self.head = head;
         block.change_key(row, head, &mut self.key);
         self.trailer = block.trailer(row);
@@ -273,7 +298,7 @@ impl Cursor for TableCursor {
     #[inline]
     fn prev(&mut self) -> Result<()> {
         if self.row > 0 {
-            self.step(self.row - 1);
+            self.go::<true>(self.row - 1);
             return Ok(());
         }
         match self.no {
@@ -285,6 +310,7 @@ impl Cursor for TableCursor {
                 let repeats = self.spans(no - 1);
                 self.last_of(no - 1)?;
                 self.repeats = repeats;
+                self.blocks.expect(no.wrapping_sub(2));
                 Ok(())
             }
         }
@@ -297,6 +323,9 @@ impl Cursor for TableCursor {
 
     #[inline]
     fn has_newer(&self) -> bool {
+        if let Some(newer) = self.newer {
+            return newer;
+        }
         match self.row.checked_sub(1) {
             Some(before) => {
                 let block = self.block();

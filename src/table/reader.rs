@@ -474,6 +474,20 @@ impl Table {
         }
     }
 
+    /// Starts to load what a walk back into the block at `at` looks at first: most of the columns of keys, and
+    /// the last values.
+    pub(super) fn prefetch_ends(&self, at: BlockAt) {
+        const FRONT: usize = 640;
+        const BACK: usize = 512;
+        if let Some(map) = &self.map {
+            let (map, start) = ((**map).as_ref(), at.offset as usize);
+            let end = start + at.stored as usize;
+            let front = start..end.min(start + FRONT);
+            front.step_by(64).for_each(|at| prefetch::line(map, at));
+            (end.saturating_sub(BACK)..end).step_by(64).for_each(|at| prefetch::line(map, at));
+        }
+    }
+
     /// What is stored of block `no`, which is compressed: in the map, or read into `stored`.
     pub(super) fn packed(&self, no: usize, at: BlockAt, stored: &mut Vec<u8>) -> Result<Packed> {
         let Some(map) = &self.map else {
