@@ -194,7 +194,8 @@ impl Options {
 
     /// Background threads for flushes and merges, at most 64. With 0 the work is done by whoever
     /// needs its result, or by hand with [`Db::step`](crate::Db::step): then a run is
-    /// deterministic. Default: the number of cores, at most 8.
+    /// deterministic. On Linux they have a lower priority than who starts them (`nice` 4). Default: the
+    /// number of cores, at most 8.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;

@@ -2,6 +2,7 @@
 
 use crate::db::core::Core;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::os;
 use crate::sync::thread;
 use std::sync::Arc;
 
@@ -19,7 +20,12 @@ impl Workers {
             return Ok(workers);
         }
         let started = (0..core.options.workers)
-            .try_for_each(|i| workers.spawn(core, &format!("esker-work-{i}"), Core::run_worker))
+            .try_for_each(|i| {
+                workers.spawn(core, &format!("esker-work-{i}"), |core| {
+                    os::give_precedence();
+                    core.run_worker();
+                })
+            })
             .and_then(|()| workers.spawn(core, "esker-sync", Core::run_sync_thread));
         if let Err(e) = started {
             workers.stop(core);
