@@ -25,6 +25,7 @@ use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::job::pick;
 use crate::journal::Segment;
+use crate::log::index::LogIndex;
 use crate::memtable::{Memtable, Pool};
 use crate::mutant::Mutant;
 use crate::options::Options;
@@ -47,6 +48,8 @@ pub(crate) struct Core {
     pub id: u64,
     pub budget: Arc<Budget>,
     pub store: Arc<Store>,
+    /// Where the entries of logs are.
+    pub logs: Arc<LogIndex>,
     /// Where memtables have their memory from.
     pub pool: Arc<Pool>,
     /// The table that was closed last to keep the budget; held while tables are closed.
@@ -128,6 +131,7 @@ pub(crate) struct Parts {
     pub options: Options,
     pub id: u64,
     pub store: Arc<Store>,
+    pub logs: Arc<LogIndex>,
     pub pool: Arc<Pool>,
     pub salts: Salts,
     pub version: Option<VersionSet>,
@@ -148,6 +152,7 @@ impl Core {
             id: parts.id,
             budget: parts.pool.budget().clone(),
             store: parts.store,
+            logs: parts.logs,
             pool: parts.pool,
             closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
@@ -284,11 +289,12 @@ impl Core {
         for (&no, state) in &set.state().segments {
             if let SegmentState::Sealed { end, .. } = *state
                 && end <= floor
+                && !self.logs.needs(no, last_seq)
             {
                 gone.insert(no);
             }
         }
-        gone.extend(sealed.iter().filter(|s| s.2 <= floor).map(|s| s.0));
+        gone.extend(sealed.iter().filter(|s| s.2 <= floor && !self.logs.needs(s.0, last_seq)).map(|s| s.0));
         changes.extend(gone.iter().map(|&no| Change::SegmentGone { no }));
         set.set_next_keyspace(self.registry.lock().next_id);
         let edit = Edit { durable, last_seq, changes: installed.changes };
@@ -326,9 +332,13 @@ impl Core {
         // With the last view that holds it, a table's file is removed: not under a lock.
         drop(old_views);
         for (no, start, end) in sealed {
+            if let Some(segment) = self.logs.known_segment(no) {
+                segment.finish();
+            }
             log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
         }
         for no in gone {
+            self.logs.forget_segment(no);
             if self.remove_file(Name::Journal(no)) {
                 log::debug!(target: "esker", "removed journal segment {no}");
             }

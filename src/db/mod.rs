@@ -45,6 +45,8 @@ pub(crate) mod handle;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
+// == logs, as callers hold them ==
+pub(crate) mod logs;
 // == its verbs ==
 pub(crate) mod checkpoint;
 pub(crate) mod database;

@@ -12,10 +12,10 @@
 //! 5. A new segment, its name synced, then the edit that announces it and seals the old ones.
 //! 6. Files no manifest names are removed.
 
-use crate::batch::decode;
+use crate::batch::{Op, decode};
 use crate::budget::Budget;
 use crate::cache::Cache;
-use crate::db::appender::{CommitState, Look, Writers};
+use crate::db::appender::{CommitState, Look, Source, Writers};
 use crate::db::core::Core;
 use crate::db::registry::{Registry, Unborn};
 use crate::db::reserve::{Reserve, When};
@@ -29,6 +29,10 @@ use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::{self, Announced, Hint, Recover};
+use crate::log::head::{self, Head};
+use crate::log::index::LogIndex;
+use crate::log::segment::Access;
+use crate::log::tail::Tail;
 use crate::memtable::Pool;
 use crate::mutant::Mutant;
 use crate::options::Options;
@@ -143,9 +147,9 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     check_tables(dir, &state, &listing)?;
     check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
-    let (pool, store) = places(dir, &options);
+    let Places { pool, store, logs } = places(dir, &options);
     // What a table holds that cannot be used has no place of its own.
-    let build = Build::new(&state, &store, &pool, &options);
+    let build = Build::new(&state, &store, (&pool, &logs), &options);
     let mut build = build.map_err(|e| e.in_file(dir))?;
     let report = journal::recover(
         Recover {
@@ -173,6 +177,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         rewritten: report.persisted,
         removed: 0,
     };
+    build.settle_logs().map_err(|e| e.in_file(dir))?;
     let Build { registry, writers, last_seq, needed, .. } = build;
     // What is left belongs to keyspaces that were dropped.
     registry.lock().unborn.clear();
@@ -194,6 +199,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         options,
         id: state.db,
         store,
+        logs,
         pool,
         salts,
         version,
@@ -212,13 +218,23 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     Ok((core, recovery))
 }
 
-/// Where memtables and tables are, within one budget.
-fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
+/// Where memtables, tables and entries of logs are.
+struct Places {
+    pool: Arc<Pool>,
+    store: Arc<Store>,
+    logs: Arc<LogIndex>,
+}
+
+/// All of them within one budget.
+fn places(dir: &Path, options: &Options) -> Places {
     let budget = Budget::new(options.memory_bytes, options.open_files);
     let cache = Cache::within(&budget, options.cache_bytes);
     let read = ReadOptions { mapped: options.mapped };
     let store = Store::new(options.fs.clone(), dir.into(), cache, read);
-    (Pool::new(options.memtable_limit() * STOP, &budget), store)
+    let access =
+        Access { fs: options.fs.clone(), dir: dir.into(), budget: budget.clone(), mapped: options.mapped };
+    let logs = Arc::new(LogIndex::new(access, Tail::new(options.log_cache(), &budget)));
+    Places { pool: Pool::new(options.memtable_limit() * STOP, &budget), store, logs }
 }
 
 /// The segments of the journal, as recovery wants to know them.
@@ -365,6 +381,9 @@ struct Build {
     journal_bytes: u64,
     registry: Mutex<Registry>,
     writers: Writers,
+    logs: Arc<LogIndex>,
+    /// The segment of the record before.
+    segment: FileNo,
     last_seq: Seq,
     /// Segments with operations that are in no table.
     needed: BTreeSet<FileNo>,
@@ -372,7 +391,12 @@ struct Build {
 
 impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
-    fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, options: &Options) -> Result<Build> {
+    fn new(
+        state: &State,
+        store: &Arc<Store>,
+        (pool, logs): (&Arc<Pool>, &Arc<LogIndex>),
+        options: &Options,
+    ) -> Result<Build> {
         let (memtable_bytes, journal_bytes) = (options.memtable_limit(), options.journal_bytes);
         let mut registry = Registry::new(pool);
         registry.throttle = Arc::new(Throttle::new(memtable_bytes, journal_bytes));
@@ -381,19 +405,20 @@ impl Build {
             let runs = run::runs(levels, store, &[]);
             registry.unborn.insert(id, Unborn { runs, flushed: *flushed });
         }
-        let mut writers = Writers::new(pool);
+        let mut writers = Writers::new(pool, logs);
         let catalog = registry.make_catalog();
         let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default(), Passage::Lent);
-        writers.add(&catalog.tree, catalog.writer);
+        writers.add(catalog);
         rows.seek_first()?;
         while rows.valid() {
             if let Some(made) = registry.put(rows.key(), rows.value(), Seq::ZERO)? {
-                writers.add(&made.tree, made.writer);
+                writers.add(made);
             }
             rows.next()?;
         }
         let (registry, needed) = (Mutex::new(registry), BTreeSet::new());
-        Ok(Build { memtable_bytes, journal_bytes, registry, writers, last_seq: Seq::ZERO, needed })
+        let (logs, segment, last_seq) = (logs.clone(), FileNo(0), Seq::ZERO);
+        Ok(Build { memtable_bytes, journal_bytes, registry, writers, logs, segment, last_seq, needed })
     }
 
     fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
@@ -402,11 +427,18 @@ impl Build {
         // Counted first: a record whose number of operations lies would shift the numbers of all.
         let mut count = 0;
         for op in decode(record.payload) {
-            op.map_err(damaged)?;
+            if let (_, Op::Log(op)) = op.map_err(damaged)? {
+                op.check().map_err(damaged)?;
+            }
             count += 1;
         }
         if count != record.count {
             return Err(damaged(Error::corruption("it does not hold as many operations as its record says")));
+        }
+        if self.segment != record.segment {
+            let (salt, start) = (record.salt, record.start);
+            self.writers.enter(Source { no: record.segment, salt, start, file: None, known: None });
+            self.segment = record.segment;
         }
         let mut needed = false;
         let applied =
@@ -424,6 +456,24 @@ impl Build {
         let throttle = self.registry.lock().throttle.clone();
         let look = Look { end: Position(0), bytes: self.journal_bytes };
         self.writers.rotate_full(self.memtable_bytes, look, &throttle);
+        Ok(())
+    }
+}
+
+impl Build {
+    /// When all entries of logs are known: those within the bounds stay.
+    fn settle_logs(&self) -> Result<()> {
+        let trees = self.registry.lock().logs();
+        for tree in trees {
+            let mut rows = tree.view.load().scan(Seq::MAX, Default::default(), Passage::Lent);
+            rows.seek_first()?;
+            while rows.valid() {
+                let log = head::log(rows.key())?;
+                self.logs.settle((tree.id, log), Head::decode(rows.value())?)?;
+                rows.next()?;
+            }
+        }
+        self.logs.settled();
         Ok(())
     }
 }
@@ -451,7 +501,8 @@ fn begin(
         .collect();
     // Segments are large however little they hold: one that is not needed does not wait for those
     // before it.
-    let idle = ends.iter().map(|e| &e.0).filter(|no| !needed.contains(no) && !goes_on(no));
+    let idle = |no: &&FileNo| !needed.contains(no) && !core.logs.needs(**no, last_seq) && !goes_on(no);
+    let idle = ends.iter().map(|e| &e.0).filter(idle);
     changes.extend(unused.iter().chain(idle).map(|&no| Change::SegmentGone { no }));
     let live = |id: &KeyspaceId| core.registry.lock().tree(*id).is_some();
     let dead = state.keyspaces.keys().filter(|id| !live(id));
