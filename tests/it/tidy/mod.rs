@@ -48,6 +48,7 @@ const FORMATS: &[&str] = &[
     "src/batch.rs",
     "src/catalog.rs",
     "src/entries.rs",
+    "src/log/footer.rs",
     "src/log/head.rs",
     "src/record.rs",
     "src/journal/segment.rs",
