@@ -21,10 +21,12 @@ pub(crate) enum Use {
     Tables,
     /// Buffers of flushes, compactions and whatever else reads or writes tables as a whole.
     Jobs,
+    /// The newest entries of logs, and those that were evicted while a reader holds them.
+    Logs,
 }
 
 impl Use {
-    pub const ALL: [Use; 4] = [Use::Memtables, Use::Blocks, Use::Tables, Use::Jobs];
+    pub const ALL: [Use; 5] = [Use::Memtables, Use::Blocks, Use::Tables, Use::Jobs, Use::Logs];
 }
 
 /// The limits, and what is held.

@@ -4,12 +4,13 @@
 //! # Format
 //!
 //! ```text
-//! key    kind u8 (1 keyspace, 2 logs: reserved) | name
+//! key    kind u8 (1 keyspace, 2 logs) | name
 //! value  format u8 (1) | id u32 | compression u8 (0 none, 1 LZ4, 2 Zstandard)
 //!        | block bytes varint | filter bits varint
 //! ```
 //!
-//! An id is given once: a row whose id changes drops the keyspace it named before.
+//! Keyspaces and logs share one space of names and of ids. The options of logs are those of the tree that
+//! holds their heads. An id is given once: a row whose id changes drops the keyspace it named before.
 
 use crate::coding::{Reader, put_varint};
 use crate::error::{Error, Result};
@@ -26,6 +27,13 @@ const FORMAT: u8 = 1;
 pub enum Kind {
     /// A sorted map.
     Keyspace,
+    /// Logs, addressed by number.
+    Logs,
+}
+
+impl Kind {
+    /// Every kind there is.
+    pub(crate) const ALL: [Kind; 2] = [Kind::Keyspace, Kind::Logs];
 }
 
 /// A row of the catalog.
@@ -35,23 +43,27 @@ pub(crate) struct Row {
     pub options: KeyspaceOptions,
 }
 
-/// The key of the row for keyspace `name`.
-pub(crate) fn key(name: &str) -> Result<Vec<u8>> {
+/// The key of the row for `name`.
+pub(crate) fn key(kind: Kind, name: &str) -> Result<Vec<u8>> {
     if name.is_empty() || name.len() > MAX_NAME_LEN {
         return Err(Error::invalid(format!("a name has 1 to {MAX_NAME_LEN} bytes, not {}", name.len())));
     }
-    Ok([&[1], name.as_bytes()].concat())
+    let kind = match kind {
+        Kind::Keyspace => 1,
+        Kind::Logs => 2,
+    };
+    Ok([&[kind], name.as_bytes()].concat())
 }
 
 /// Kind and name of a row's key.
 pub(crate) fn name(key: &[u8]) -> Result<(Kind, String)> {
-    match key.split_first() {
-        Some((1, name)) => {
-            let name = String::from_utf8(name.to_vec());
-            Ok((Kind::Keyspace, name.map_err(|_| Error::corruption("a name in the catalog is not UTF-8"))?))
-        }
-        _ => Err(Error::corruption("a row of the catalog is of unknown kind")),
-    }
+    let (kind, name) = match key.split_first() {
+        Some((1, name)) => (Kind::Keyspace, name),
+        Some((2, name)) => (Kind::Logs, name),
+        _ => return Err(Error::corruption("a row of the catalog is of unknown kind")),
+    };
+    let name = String::from_utf8(name.to_vec());
+    Ok((kind, name.map_err(|_| Error::corruption("a name in the catalog is not UTF-8"))?))
 }
 
 impl Row {
@@ -104,8 +116,10 @@ mod tests {
         let row = Row { id: KeyspaceId(7), options: KeyspaceOptions::default() };
         assert_eq!(row.encode(), [1, 7, 0, 0, 0, 1, 0x80, 0x20, 10]);
         assert_eq!(Row::decode(&row.encode()).unwrap(), row);
-        assert_eq!(key("users").unwrap(), b"\x01users");
-        assert_eq!(name(b"\x01users").unwrap(), (Kind::Keyspace, "users".into()));
+        for (kind, row) in [(Kind::Keyspace, &b"\x01users"[..]), (Kind::Logs, b"\x02users")] {
+            assert_eq!(key(kind, "users").unwrap(), row);
+            assert_eq!(name(row).unwrap(), (kind, "users".into()));
+        }
     }
 
     #[test]
@@ -115,7 +129,7 @@ mod tests {
             assert!(Row::decode(&good[..cut]).is_err());
         }
         assert!(Row::decode(&[&good[..], &[0]].concat()).is_err());
-        assert!(name(b"\x02x").is_err() && name(b"").is_err() && name(b"\x01\xff").is_err());
-        assert!(key("").is_err() && key(&"x".repeat(256)).is_err());
+        assert!(name(b"\x03x").is_err() && name(b"").is_err() && name(b"\x01\xff").is_err());
+        assert!(key(Kind::Logs, "").is_err() && key(Kind::Keyspace, &"x".repeat(256)).is_err());
     }
 }

@@ -57,6 +57,11 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
+    /// Everything that was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
     /// The next `n` bytes.
     #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8]> {

@@ -102,8 +102,8 @@ fn check(ops: &Ops, wanted: &[(KeyspaceId, Op<'_>)]) {
 }
 
 fn row(bytes: &[u8]) {
-    if let Some((_, name)) = damage(catalog::name(bytes)) {
-        assert!(catalog::key(&name).map_or(name.is_empty() || name.len() > 255, |key| key == bytes));
+    if let Some((kind, name)) = damage(catalog::name(bytes)) {
+        assert!(catalog::key(kind, &name).map_or(name.is_empty() || name.len() > 255, |key| key == bytes));
     }
     // A build without Zstandard refuses what one with it may have written.
     let zstd = cfg!(not(feature = "zstd")) && bytes.get(5) == Some(&2);

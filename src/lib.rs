@@ -70,6 +70,7 @@ pub mod fs;
 // == settings ==
 mod options;
 // == keys and bytes ==
+mod entries;
 mod key;
 mod record;
 mod tombstones;
@@ -83,6 +84,7 @@ mod journal;
 mod memtable;
 mod table;
 // == which files ==
+mod log;
 mod version;
 // == what a keyspace is at a moment ==
 mod view;
@@ -102,6 +104,7 @@ struct Readme;
 
 pub use catalog::Kind;
 pub use db::handle::{Db, Keyspace};
+pub use db::logs::{Entries, Log, LogEntry, LogIter, LogView, Logs, TagRun};
 pub use db::open::{Recovery, TornTail};
 pub use db::range::{KeyRange, Prefix};
 pub use db::read::KeyspaceView;

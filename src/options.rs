@@ -231,6 +231,11 @@ impl Options {
         self.memtable_bytes.min(self.memory_bytes / 8)
     }
 
+    /// Bytes of the newest log entries that are kept in memory.
+    pub(crate) fn log_cache(&self) -> usize {
+        (self.memory_bytes / 32).min(16 << 20)
+    }
+
     pub(crate) fn check(&self) -> Result<()> {
         within("memtable_bytes", self.memtable_bytes as u64, 1 << 10, MAX_MEMTABLE_BYTES as u64)?;
         within("segment_bytes", self.segment_bytes, 16 << 10, 4 << 30)?;

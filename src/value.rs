@@ -36,6 +36,11 @@ impl Value {
         Value(Repr::Heap(bytes.into()))
     }
 
+    /// These bytes, without a copy unless they are few.
+    pub(crate) fn from_vec(bytes: Vec<u8>) -> Value {
+        if bytes.len() <= INLINE { Value::copied(&bytes) } else { Value(Repr::Heap(bytes.into())) }
+    }
+
     /// `bytes`, which lie in `owner` if one is given: shared instead of copied.
     #[inline]
     pub(crate) fn shared(bytes: &[u8], owner: Option<&SharedBytes>) -> Value {

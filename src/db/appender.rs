@@ -2,18 +2,26 @@
 //! side of every memtable.
 
 use crate::batch::{Op, decode};
-use crate::db::registry::Registry;
+use crate::catalog;
+use crate::db::registry::{Made, Registry};
 use crate::db::stage::Retired;
 use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
+use crate::entries::{LogOp, Verb};
 use crate::error::{Error, Result, closed};
-use crate::ids::{KeyspaceId, Position, Seq};
+use crate::fs::File;
+use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::journal::{self, Segment};
 use crate::key::{Kind, Trailer};
+use crate::log::extent::LogKey;
+use crate::log::head::{self, Head};
+use crate::log::index::LogIndex;
+use crate::log::segment::LogSegment;
 use crate::memtable::{self, Pool};
 use crate::mutant::Mutant;
+use crate::record::HEADER_LEN;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::view::Mem;
+use crate::view::{Lookup, Mem};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -57,11 +65,14 @@ pub(crate) struct Look {
 }
 
 /// The writing side of every live tree's memtable.
-#[derive(Default)]
 pub(crate) struct Writers {
     by_id: HashMap<KeyspaceId, TreeWriter, BuildHasherDefault<IdHasher>>,
     /// Where memtables have their memory from.
     pool: Arc<Pool>,
+    /// Where the entries of logs are.
+    logs: Arc<LogIndex>,
+    /// The segment that records are applied from.
+    segment: Source,
     /// Keyspaces of the batch being applied, each run of operations once.
     touched: Vec<KeyspaceId>,
     /// Keys and values as callers wrote them, over all trees but the catalog.
@@ -73,8 +84,35 @@ pub(crate) struct Writers {
     unchecked: usize,
 }
 
+/// The segment that the records stand in which are applied.
+#[derive(Clone, Default)]
+pub(crate) struct Source {
+    pub no: FileNo,
+    pub salt: u64,
+    pub start: Position,
+    /// Open, while it is being written to.
+    pub file: Option<Arc<dyn File>>,
+    /// Made known with the first log entry in it.
+    pub known: Option<Arc<LogSegment>>,
+}
+
+/// Where an operation stands.
+#[derive(Clone, Copy)]
+struct Place {
+    id: KeyspaceId,
+    seq: Seq,
+    /// Of its record.
+    record: Position,
+    /// From its code on.
+    position: Position,
+    /// Whether it is in tables already.
+    skip: bool,
+}
+
 struct TreeWriter {
     tree: Arc<Tree>,
+    /// What the tree is of.
+    kind: catalog::Kind,
     memtable: memtable::Writer,
     pin: Arc<AtomicU64>,
 }
@@ -100,16 +138,32 @@ impl Hasher for IdHasher {
 }
 
 impl Writers {
-    pub fn new(pool: &Arc<Pool>) -> Writers {
-        Writers { pool: pool.clone(), ..Writers::default() }
+    pub fn new(pool: &Arc<Pool>, logs: &Arc<LogIndex>) -> Writers {
+        Writers {
+            by_id: HashMap::default(),
+            pool: pool.clone(),
+            logs: logs.clone(),
+            segment: Source::default(),
+            touched: Vec::new(),
+            bytes_in: 0,
+            operations: 0,
+            largest: 0,
+            unchecked: 0,
+        }
     }
 
-    pub fn add(&mut self, tree: &Arc<Tree>, memtable: memtable::Writer) {
+    /// From here on records of this segment are applied.
+    pub fn enter(&mut self, segment: Source) {
+        self.segment = segment;
+    }
+
+    pub fn add(&mut self, made: Made) {
+        let Made { tree, writer: memtable, kind } = made;
         let pin = match tree.view.load().memtables.first() {
             Some(mem) => mem.pin.clone(),
             None => Arc::default(),
         };
-        self.by_id.insert(tree.id, TreeWriter { tree: tree.clone(), memtable, pin });
+        self.by_id.insert(tree.id, TreeWriter { tree, kind, memtable, pin });
     }
 
     /// Applies the operations of one batch: `first` is the first one's sequence number, `position`
@@ -126,12 +180,20 @@ impl Writers {
         self.touched.clear();
         self.largest = 0;
         let mut seq = first;
-        for op in decode(ops) {
+        let mut decoded = decode(ops);
+        loop {
+            let at = decoded.at();
+            let Some(op) = decoded.next() else { break };
             let (id, op) = op?;
             if self.touched.last() != Some(&id) {
                 self.touched.push(id);
             }
             match self.by_id.get_mut(&id) {
+                Some(w) if matches!(op, Op::Log(_)) || w.kind != catalog::Kind::Keyspace => {
+                    let (record, position) = (position, position.plus((HEADER_LEN + at) as u64));
+                    let skip = skip(&w.tree, seq);
+                    self.apply_log(op, Place { id, seq, record, position, skip })?;
+                }
                 Some(w) => {
                     if !skip(&w.tree, seq) {
                         if w.pin.load(Ordering::Relaxed) == u64::MAX {
@@ -162,6 +224,81 @@ impl Writers {
         Ok(())
     }
 
+    /// Applies an operation on a log: its head becomes a row, and its entries can be found.
+    #[inline(never)]
+    fn apply_log(&mut self, op: Op<'_>, place: Place) -> Result<()> {
+        let Place { id, seq, record, position, skip } = place;
+        let Some(w) = self.by_id.get_mut(&id) else { return Ok(()) };
+        let Op::Log(op) = op else {
+            return Err(Error::corruption(format!("an operation of a keyspace on the logs {id}")));
+        };
+        if w.kind != catalog::Kind::Logs {
+            return Err(Error::corruption(format!("a log operation on the keyspace {id}")));
+        }
+        let (key, verb) = ((id, op.log()), op.verb()?);
+        let replaying = self.segment.file.is_none();
+        if skip {
+            // Where its entries are is in no table.
+            return self.put_entries(key, seq, op, &verb, position, None);
+        }
+        if w.pin.load(Ordering::Relaxed) == u64::MAX {
+            w.pin.store(record.0, Ordering::Relaxed);
+        }
+        let old = match self.logs.known(key).filter(|_| !replaying) {
+            Some(known) => known.head,
+            None => w.head(key.1)?,
+        };
+        let new = head::after(old, &verb).map_err(|e| Error::corruption(e.to_string()))?;
+        if new != old {
+            w.put_head(key.1, new, seq);
+        }
+        let bytes = op.payload() as u64;
+        w.tree.counters.bytes_in.add(bytes);
+        w.tree.counters.operations.add(1);
+        self.bytes_in += bytes;
+        self.operations += 1;
+        self.largest = self.largest.max(w.memtable.memtable().bytes());
+        if let Verb::Append(_) = verb {
+            return self.put_entries(key, seq, op, &verb, position, new.filter(|_| !replaying));
+        }
+        // What is replayed is clipped to the bounds at the end.
+        if !replaying {
+            self.logs.cut(key, new, seq);
+        }
+        Ok(())
+    }
+
+    /// Makes the entries of an append known.
+    fn put_entries(
+        &mut self,
+        key: LogKey,
+        seq: Seq,
+        op: LogOp<'_>,
+        verb: &Verb<'_>,
+        position: Position,
+        head: Option<Head>,
+    ) -> Result<()> {
+        let Verb::Append(entries) = verb else { return Ok(()) };
+        let Source { no, salt, start, file, known } = &mut self.segment;
+        if known.is_none() {
+            let segment = self.logs.segment(*no, *salt, Some(*start));
+            if let Some(file) = file {
+                segment.lend(&self.logs.access, file.clone());
+            }
+            *known = Some(segment);
+        }
+        let Some(segment) = known else { return Ok(()) };
+        // Behind code and keyspace.
+        let position = position.plus(5);
+        let offset = u32::try_from(position.0.saturating_sub(start.0));
+        let offset = offset.map_err(|_| Error::corruption("a log entry lies beyond 4 GiB of its segment"))?;
+        self.logs.append((key, seq), entries, (segment, offset), head);
+        if file.is_some() {
+            self.logs.tail.push(position, op.body);
+        }
+        Ok(())
+    }
+
     /// What was applied until now, in replay, does not count.
     fn count_from_here(&mut self) {
         (self.bytes_in, self.operations) = (0, 0);
@@ -177,14 +314,18 @@ impl Writers {
         match op {
             Op::Put { key, value } => {
                 if let Some(made) = registry.put(key, value, seq)? {
-                    self.add(&made.tree, made.writer);
+                    self.add(made);
                 }
             }
             Op::Delete { key } => registry.delete(key, seq),
             Op::DeleteRange { .. } => return Err(Error::corruption("a range delete on the catalog")),
+            Op::Log(_) => return Err(Error::corruption("a log operation on the catalog")),
         }
         for dropped in &registry.dropped[before..] {
-            self.by_id.remove(&dropped.tree.id);
+            let writer = self.by_id.remove(&dropped.tree.id);
+            if writer.is_some_and(|w| w.kind == catalog::Kind::Logs) {
+                self.logs.drop_logs(dropped.tree.id, seq);
+            }
         }
         Ok(())
     }
@@ -284,6 +425,20 @@ impl TreeWriter {
             Op::Put { key, value } => self.memtable.insert(key, Trailer::new(seq, Kind::Put), value),
             Op::Delete { key } => self.memtable.insert(key, Trailer::new(seq, Kind::Delete), &[]),
             Op::DeleteRange { start, end } => self.memtable.delete_range(start, end, seq),
+            Op::Log(_) => debug_assert!(false, "applied on a way of its own"),
+        }
+    }
+
+    /// The row of a log as of the newest operation applied.
+    fn head(&self, log: u64) -> Result<Option<Head>> {
+        let row = |found: Lookup<'_>| found.value().map(|found| Head::decode(found.value)).transpose();
+        self.tree.view.load().get(&head::key(log), Seq::MAX, row)?
+    }
+
+    fn put_head(&mut self, log: u64, new: Option<Head>, seq: Seq) {
+        match new {
+            Some(new) => self.memtable.insert(&head::key(log), Trailer::new(seq, Kind::Put), &new.encode()),
+            None => self.memtable.insert(&head::key(log), Trailer::new(seq, Kind::Delete), &[]),
         }
     }
 
@@ -314,12 +469,26 @@ impl CommitState {
         }
     }
 
+    /// The journal's writer is at a segment that starts at `start`.
+    pub fn enter(&mut self, start: Position) {
+        self.segment_start = start;
+        let Some(journal) = &self.journal else { return };
+        let segment = journal.segment();
+        let file = Some(segment.file().clone());
+        self.writers.enter(Source { no: segment.no(), salt: segment.salt(), start, file, known: None });
+    }
+
     pub fn journal(&mut self) -> Result<&mut journal::Writer> {
         self.journal.as_mut().ok_or_else(closed)
     }
 
-    /// Takes out the segments that end at `end` or before.
-    pub fn retired_before(&mut self, end: Position) -> Vec<Retired> {
+    /// The segments that end at `end` or before and are not synced.
+    pub fn retired_until(&self, end: Position) -> Vec<FileNo> {
+        self.retired.iter().take_while(|r| r.end <= end).map(|r| r.segment.no()).collect()
+    }
+
+    /// Takes those out.
+    pub fn take_retired(&mut self, end: Position) -> Vec<Retired> {
         let before = self.retired.partition_point(|r| r.end <= end);
         self.retired.drain(..before).collect()
     }

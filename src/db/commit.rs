@@ -34,15 +34,18 @@ impl Core {
     /// Commits `ops`: checks, numbers, appends, applies, publishes. Answers the last sequence
     /// number. With [`Durability::Sync`] the caller syncs.
     ///
+    /// `check` may still say which indexes entries of logs get.
+    ///
     /// `Ok(None)`: `check` could not tell; nothing was written. `deadline`: only for the journal's next
     /// segment.
     pub fn commit_ops(
         &self,
-        ops: &Ops,
+        ops: &mut Ops,
         durability: Durability,
         deadline: Option<Deadline>,
-        mut check: impl FnMut(&CommitState) -> Result<bool>,
+        mut check: impl FnMut(&CommitState, &mut Ops) -> Result<bool>,
     ) -> Result<Option<Seq>> {
+        ops.complete();
         loop {
             let mut commit = self.commit.lock();
             let tried = self.try_commit(&mut commit, ops, durability, &mut check);
@@ -52,6 +55,9 @@ impl Core {
                     self.sync.tell_visible(last);
                     if grown {
                         self.trim_memory();
+                    }
+                    if self.logs.take_wanted() {
+                        self.work.want_logs();
                     }
                     if !full.is_empty() {
                         if parted {
@@ -85,12 +91,12 @@ impl Core {
     fn try_commit(
         &self,
         commit: &mut CommitState,
-        ops: &Ops,
+        ops: &mut Ops,
         durability: Durability,
-        check: &mut impl FnMut(&CommitState) -> Result<bool>,
+        check: &mut impl FnMut(&CommitState, &mut Ops) -> Result<bool>,
     ) -> Result<Tried> {
         self.writable()?;
-        if !check(commit)? {
+        if !check(commit, ops)? {
             return Ok(Tried::Unsure);
         }
         if ops.count() == 0 {

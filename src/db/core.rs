@@ -7,7 +7,7 @@
 
 use crate::budget::Budget;
 use crate::counters::{Jobs, Tally};
-use crate::db::appender::CommitState;
+use crate::db::appender::{Boundary, CommitState};
 use crate::db::claims::Claims;
 use crate::db::clock::Moment;
 use crate::db::queue::Work;
@@ -25,6 +25,9 @@ use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::job::pick;
 use crate::journal::Segment;
+use crate::log::footer::Run;
+use crate::log::index::LogIndex;
+use crate::log::segment::LogSegment;
 use crate::memtable::{Memtable, Pool};
 use crate::mutant::Mutant;
 use crate::options::Options;
@@ -47,6 +50,8 @@ pub(crate) struct Core {
     pub id: u64,
     pub budget: Arc<Budget>,
     pub store: Arc<Store>,
+    /// Where the entries of logs are.
+    pub logs: Arc<LogIndex>,
     /// Where memtables have their memory from.
     pub pool: Arc<Pool>,
     /// The table that was closed last to keep the budget; held while tables are closed.
@@ -119,6 +124,14 @@ pub(crate) struct Installed {
     pub flushed: Vec<(KeyspaceId, Vec<Arc<Memtable>>, Seq)>,
     /// Trees whose runs change.
     pub touched: Vec<KeyspaceId>,
+    /// Entries of logs that are in another segment now.
+    pub moved: Option<Moved>,
+}
+
+/// Entries of logs that were moved to a segment, with the runs they are there, and where from.
+pub(crate) struct Moved {
+    pub to: Arc<LogSegment>,
+    pub from: Vec<(Arc<LogSegment>, Run)>,
 }
 
 impl Installed {
@@ -135,6 +148,7 @@ pub(crate) struct Parts {
     pub options: Options,
     pub id: u64,
     pub store: Arc<Store>,
+    pub logs: Arc<LogIndex>,
     pub pool: Arc<Pool>,
     pub salts: Salts,
     pub version: Option<VersionSet>,
@@ -155,6 +169,7 @@ impl Core {
             id: parts.id,
             budget: parts.pool.budget().clone(),
             store: parts.store,
+            logs: parts.logs,
             pool: parts.pool,
             closed_last: Mutex::default(),
             salts: Mutex::new(parts.salts),
@@ -287,13 +302,13 @@ impl Core {
         let (mut durable, mut last_seq) = self.sync.durable_position();
         let mut unsynced: Vec<Retired> = Vec::new();
         if let Some(synced) = &mut alone {
-            let needed = self.needed_from(synced.durable, |m| installed.holds(m));
-            if needed < synced.durable && !Mutant::FlushIgnoresOthers.on() {
+            let boundary = Boundary { position: synced.durable, seq: synced.seq };
+            if !self.is_needless_before(boundary, |m| installed.holds(m)) {
                 // A keyspace was dropped just now, and is not flushed.
                 **synced = self.sync_once()?;
             }
             (durable, last_seq) = (durable.max(synced.durable), last_seq.max(synced.seq));
-            unsynced = self.commit.lock().retired_before(durable);
+            unsynced = self.commit.lock().take_retired(durable);
             // As good as sealed, and gone with this edit.
             sealed.extend(unsynced.iter().map(|r| (r.segment.no(), r.start, r.end)));
         }
@@ -306,14 +321,8 @@ impl Core {
         let taken_back = |c: &Change| if let Change::SegmentGone { no } = c { Some(*no) } else { None };
         let mut gone: BTreeSet<FileNo> = changes.iter().filter_map(taken_back).collect();
         changes.retain(|c| taken_back(c).is_none());
-        for (&no, state) in &set.state().segments {
-            if let SegmentState::Sealed { end, .. } = *state
-                && end <= floor
-            {
-                gone.insert(no);
-            }
-        }
-        gone.extend(sealed.iter().filter(|s| s.2 <= floor).map(|s| s.0));
+        let behind = self.settle_segments(set, (floor, last_seq), changes, &mut gone);
+        gone.extend(sealed.iter().filter(|s| s.2 <= floor && !self.logs.needs(s.0, last_seq)).map(|s| s.0));
         changes.extend(gone.iter().map(|&no| Change::SegmentGone { no }));
         set.set_next_keyspace(self.registry.lock().next_id);
         let edit = Edit { durable, last_seq, changes: installed.changes };
@@ -345,21 +354,62 @@ impl Core {
         }
         debug_assert_eq!(set.state().check_changed(&edit).map_err(|e| e.to_string()), Ok(()));
         self.sealed.lock().retain(|s| !sealed.contains(s));
-        self.throttle.needed_from(floor);
+        self.throttle.needed_from(behind);
+        if let Some(Moved { to, from }) = &installed.moved {
+            // Before files go: whoever does not find one looks here again.
+            from.iter().for_each(|(from, run)| self.logs.moved(from, to, run));
+        }
         let old_views = self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);
         self.tell_failed();
         // With the last view that holds it, a table's file is removed: not under a lock.
         drop((old_views, unsynced));
         for (no, start, end) in sealed {
+            if let Some(segment) = self.logs.known_segment(no) {
+                segment.finish();
+                self.work.want_logs();
+            }
             log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
         }
         for no in gone {
+            if self.logs.forget_segment(no) {
+                self.remove_file(Name::Footer(no));
+            }
             if self.remove_file(Name::Journal(no)) {
                 log::debug!(target: "esker", "removed journal segment {no}");
             }
         }
         Ok(edit)
+    }
+
+    /// What becomes of sealed segments when memtables need the journal from `floor` on: some are gone,
+    /// some are for logs only from here on. Answers from where on it would have to be replayed, if only
+    /// for want of a footer.
+    fn settle_segments(
+        &self,
+        set: &VersionSet,
+        (floor, last_seq): (Position, Seq),
+        changes: &mut Vec<Change>,
+        gone: &mut BTreeSet<FileNo>,
+    ) -> Position {
+        let mut behind = floor;
+        for (&no, state) in &set.state().segments {
+            match *state {
+                _ if gone.contains(&no) => {}
+                SegmentState::Sealed { end, .. } if end > floor => {}
+                SegmentState::Announced { .. } => {}
+                _ if !self.logs.needs(no, last_seq) => _ = gone.insert(no),
+                SegmentState::Sealed { start, .. } => {
+                    if self.logs.has_footer(no) {
+                        changes.push(Change::SegmentForLogs { no });
+                    } else {
+                        behind = behind.min(start);
+                    }
+                }
+                SegmentState::ForLogs { .. } | SegmentState::Cold { .. } => {}
+            }
+        }
+        behind
     }
 
     /// Removes a file nobody needs, or has it removed when files are no longer kept; one that stays is
@@ -451,6 +501,15 @@ impl Core {
             }
         }
         floor
+    }
+
+    /// Whether nothing needs the journal before `boundary`, were those memtables in tables that `flushed`
+    /// says: no other memtable, and no entry of a log.
+    pub fn is_needless_before(&self, boundary: Boundary, flushed: impl Fn(&Arc<Memtable>) -> bool) -> bool {
+        let Boundary { position, seq } = boundary;
+        let retired = self.commit.lock().retired_until(position);
+        let in_logs = retired.into_iter().any(|no| self.logs.needs(no, seq));
+        (!in_logs && self.needed_from(position, flushed) >= position) || Mutant::FlushIgnoresOthers.on()
     }
 
     /// Lets go of trees only reads before `oldest` could see.

@@ -3,8 +3,10 @@
 use crate::batch::{Op, Ops};
 use crate::catalog::{self, Kind, Row};
 use crate::db::handle::{Db, Keyspace};
+use crate::db::logs::Logs;
 use crate::db::snapshot::Snapshot;
 use crate::db::ticket::Watch;
+use crate::db::tree::Slot;
 use crate::error::{Error, Result};
 use crate::ids::{KeyspaceId, Seq};
 use crate::options::{Durability, KeyspaceOptions};
@@ -12,22 +14,37 @@ use std::sync::Arc;
 
 impl Db {
     /// The keyspace `name`, created with the database's [options](crate::Options::keyspaces) if there is
-    /// none. Creating is a commit of its own; opening costs a look-up.
+    /// none. Creating is a commit of its own; opening costs a look-up. Fails with
+    /// [`Invalid`](crate::ErrorKind::Invalid) if the name stands for logs.
     pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
-        self.open_keyspace(name, None)
+        let slot = self.open_named(Kind::Keyspace, name, None)?;
+        Ok(Keyspace { db: self.clone(), slot })
     }
 
     /// The keyspace `name`, created with `options` or changed to them.
     pub fn keyspace_with(&self, name: &str, options: KeyspaceOptions) -> Result<Keyspace> {
         options.check()?;
-        self.open_keyspace(name, Some(options))
+        let slot = self.open_named(Kind::Keyspace, name, Some(options))?;
+        Ok(Keyspace { db: self.clone(), slot })
     }
 
-    fn open_keyspace(&self, name: &str, options: Option<KeyspaceOptions>) -> Result<Keyspace> {
+    /// The logs `name`, created if there are none: any number of logs, addressed by `u64`, each of them
+    /// there as soon as it is written to. Creating is a commit of its own; opening costs a look-up.
+    /// Fails with [`Invalid`](crate::ErrorKind::Invalid) if the name stands for a keyspace.
+    pub fn logs(&self, name: &str) -> Result<Logs> {
+        let slot = self.open_named(Kind::Logs, name, None)?;
+        Ok(Logs { db: self.clone(), slot })
+    }
+
+    fn open_named(&self, kind: Kind, name: &str, options: Option<KeyspaceOptions>) -> Result<Arc<Slot>> {
         let core = self.core();
-        let key = catalog::key(name)?;
+        let key = catalog::key(kind, name)?;
+        let taken = || core.registry.lock().named(name).filter(|named| *named != kind);
         loop {
             core.open()?;
+            if let Some(other) = taken() {
+                return Err(Error::invalid(format!("the name \"{name}\" stands for {}", word(other))));
+            }
             let found = core.registry.lock().slots.get(&key).cloned();
             let row = match &found {
                 None => {
@@ -40,13 +57,16 @@ impl Db {
                     let now = *tree.options.lock();
                     match options {
                         Some(options) if options != now => Row { id: tree.id, options },
-                        _ => return Ok(Keyspace { db: self.clone(), slot: slot.clone() }),
+                        _ => return Ok(slot.clone()),
                     }
                 }
             };
             // Somebody else may have been faster: then look again.
             let same = || {
                 let registry = core.registry.lock();
+                if registry.named(name).is_some_and(|named| named != kind) {
+                    return false;
+                }
                 match (registry.slots.get(&key), &found) {
                     (None, None) => true,
                     (Some(now), Some(then)) => {
@@ -57,7 +77,7 @@ impl Db {
             };
             let changed = self.commit_row(Op::Put { key: &key, value: &row.encode() }, same)?;
             if changed && found.is_none() {
-                log::info!(target: "esker", "created keyspace {name:?} ({})", row.id);
+                log::info!(target: "esker", "created {} {name:?} ({})", word(kind), row.id);
             }
         }
     }
@@ -68,7 +88,8 @@ impl Db {
         let mut ops = Ops::default();
         ops.push(KeyspaceId::CATALOG, op);
         let durability = core.options.durability;
-        let Some(seq) = core.commit_ops(&ops, durability, None, |_| Ok(still()))? else { return Ok(false) };
+        let committed = core.commit_ops(&mut ops, durability, None, |_, _| Ok(still()))?;
+        let Some(seq) = committed else { return Ok(false) };
         if durability == Durability::Sync {
             core.sync_to(seq)?;
         }
@@ -86,15 +107,27 @@ impl Db {
     /// [`Closed`](crate::ErrorKind::Closed) from then on; snapshots from before still read it. Costs
     /// one commit; its files go in the background, once no snapshot or iterator needs them.
     pub fn drop_keyspace(&self, name: &str) -> Result<()> {
-        let key = catalog::key(name)?;
+        self.drop_named(Kind::Keyspace, name)
+    }
+
+    /// Drops the logs `name` with all their entries. Their handles answer
+    /// [`Closed`](crate::ErrorKind::Closed) from then on; snapshots from before still know the bounds,
+    /// and that the entries are [`Gone`](crate::ErrorKind::Gone). Costs one commit; space comes back in the
+    /// background.
+    pub fn drop_logs(&self, name: &str) -> Result<()> {
+        self.drop_named(Kind::Logs, name)
+    }
+
+    fn drop_named(&self, kind: Kind, name: &str) -> Result<()> {
+        let key = catalog::key(kind, name)?;
         let core = self.core();
         core.open()?;
         let there = || core.registry.lock().slots.contains_key(&key);
         if !there() || !self.commit_row(Op::Delete { key: &key }, there)? {
-            return Err(Error::invalid(format!("there is no keyspace \"{name}\"")));
+            return Err(Error::invalid(format!("{} {} \"{name}\"", none(kind), word(kind))));
         }
         core.work.want_drop();
-        log::info!(target: "esker", "dropped keyspace {name:?}");
+        log::info!(target: "esker", "dropped {} {name:?}", word(kind));
         Ok(())
     }
 
@@ -145,5 +178,19 @@ impl Db {
     pub fn step(&self) -> Result<bool> {
         self.core().writable()?;
         self.core().step()
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Keyspace => "keyspace",
+        Kind::Logs => "logs",
+    }
+}
+
+fn none(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Keyspace => "there is no",
+        Kind::Logs => "there are no",
     }
 }

@@ -33,6 +33,7 @@ pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;
+pub(crate) mod logwork;
 // == one piece after another ==
 pub(crate) mod work;
 // == waiting ==
@@ -45,6 +46,8 @@ pub(crate) mod handle;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
 pub(crate) mod ticket;
+// == logs, as callers hold them ==
+pub(crate) mod logs;
 // == its verbs ==
 pub(crate) mod checkpoint;
 pub(crate) mod database;

@@ -12,11 +12,12 @@
 //! 5. A new segment, its name synced, then the edit that announces it and seals the old ones.
 //! 6. Files no manifest names are removed.
 
-use crate::batch::decode;
+use crate::batch::{Op, decode};
 use crate::budget::Budget;
 use crate::cache::Cache;
-use crate::db::appender::{CommitState, Look, Writers};
+use crate::db::appender::{CommitState, Look, Source, Writers};
 use crate::db::core::Core;
+use crate::db::logwork;
 use crate::db::registry::{Registry, Unborn};
 use crate::db::reserve::{Reserve, When};
 use crate::db::salts::Salts;
@@ -28,7 +29,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
-use crate::journal::{self, Announced, Hint, Recover};
+use crate::journal::{self, Announced, Hint, Recover, Whole};
+use crate::log::extent::LogKey;
+use crate::log::footer::Run;
+use crate::log::head::{self, Head};
+use crate::log::index::LogIndex;
+use crate::log::segment::{Access, LogSegment};
+use crate::log::tail::Tail;
 use crate::memtable::Pool;
 use crate::mutant::Mutant;
 use crate::options::Options;
@@ -143,10 +150,11 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     check_tables(dir, &state, &listing)?;
     check_segments(&*fs, dir, &state, &listing)?;
     let segments = announced(&state);
-    let (pool, store) = places(dir, &options);
+    let Places { pool, store, logs } = places(dir, &options);
     // What a table holds that cannot be used has no place of its own.
-    let build = Build::new(&state, &store, &pool, &options);
+    let build = Build::new(&state, &store, (&pool, &logs), &options);
     let mut build = build.map_err(|e| e.in_file(dir))?;
+    build.read_footers(&state, options.read_only)?;
     let report = journal::recover(
         Recover {
             fs: &*fs,
@@ -173,6 +181,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         rewritten: report.persisted,
         removed: 0,
     };
+    build.settle_logs().map_err(|e| e.in_file(dir))?;
     let Build { registry, writers, last_seq, needed, .. } = build;
     // What is left belongs to keyspaces that were dropped.
     registry.lock().unborn.clear();
@@ -194,6 +203,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         options,
         id: state.db,
         store,
+        logs,
         pool,
         salts,
         version,
@@ -212,22 +222,43 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     Ok((core, recovery))
 }
 
-/// Where memtables and tables are, within one budget.
-fn places(dir: &Path, options: &Options) -> (Arc<Pool>, Arc<Store>) {
+/// Where memtables, tables and entries of logs are.
+struct Places {
+    pool: Arc<Pool>,
+    store: Arc<Store>,
+    logs: Arc<LogIndex>,
+}
+
+/// All of them within one budget.
+fn places(dir: &Path, options: &Options) -> Places {
     let budget = Budget::new(options.memory_bytes, options.open_files);
     let cache = Cache::within(&budget, options.cache_bytes);
     let read = ReadOptions { mapped: options.mapped };
     let store = Store::new(options.fs.clone(), dir.into(), cache, read);
-    (Pool::new(options.memtable_limit() * STOP, &budget), store)
+    let access =
+        Access { fs: options.fs.clone(), dir: dir.into(), budget: budget.clone(), mapped: options.mapped };
+    let logs = Arc::new(LogIndex::new(access, Tail::new(options.log_cache(), &budget)));
+    Places { pool: Pool::new(options.memtable_limit() * STOP, &budget), store, logs }
 }
 
 /// The segments of the journal, as recovery wants to know them.
 pub(crate) fn announced(state: &State) -> Vec<Announced> {
     let announced = |(&no, state): (&FileNo, &SegmentState)| match *state {
-        SegmentState::Announced { salt } => Announced { no, salt, sealed: None },
-        SegmentState::Sealed { salt, start, end } => Announced { no, salt, sealed: Some((start, end)) },
+        SegmentState::Announced { salt } => Some(Announced { no, salt, sealed: None }),
+        SegmentState::Sealed { salt, start, end } => Some(Announced { no, salt, sealed: Some((start, end)) }),
+        SegmentState::ForLogs { .. } | SegmentState::Cold { .. } => None,
     };
-    state.segments.iter().map(announced).collect()
+    state.segments.iter().filter_map(announced).collect()
+}
+
+/// The segments that only entries of logs are in.
+pub(crate) fn for_logs(state: &State) -> Vec<Whole> {
+    let whole = |(&no, segment): (&FileNo, &SegmentState)| match *segment {
+        SegmentState::ForLogs { salt, start, .. } => Some(Whole { no, salt, start, len: segment.len()? }),
+        SegmentState::Cold { salt, len } => Some(Whole { no, salt, start: Position(0), len }),
+        SegmentState::Announced { .. } | SegmentState::Sealed { .. } => None,
+    };
+    state.segments.iter().filter_map(whole).collect()
 }
 
 /// The directory and its lock.
@@ -341,10 +372,15 @@ fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
 /// after the manifest says so. One that came back after that is older than the manifest's last edit:
 /// a newer one tells that the manifest is not the newest.
 fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> Result<()> {
-    for &no in state.segments.keys() {
+    for (&no, segment) in &state.segments {
         let name = Name::Journal(no);
-        if !listing.files.contains_key(&name) {
+        let Some(&has) = listing.files.get(&name) else {
             return Err(Error::corruption("a journal segment is missing").in_file(&name.path(dir)));
+        };
+        let replayed = matches!(segment, SegmentState::Announced { .. } | SegmentState::Sealed { .. });
+        if let Some(len) = segment.len().filter(|&len| has < len && !replayed) {
+            let why = format!("the file was cut: it had at least {len} bytes");
+            return Err(Error::corruption(why).at(&name.path(dir), has));
         }
     }
     let unnamed = listing.numbers(Name::Journal).into_iter().map(|(no, _)| no);
@@ -366,6 +402,11 @@ struct Build {
     registry: Mutex<Registry>,
     throttle: Arc<Throttle>,
     writers: Writers,
+    logs: Arc<LogIndex>,
+    /// What footers name of each log.
+    runs: BTreeMap<LogKey, Vec<(Arc<LogSegment>, Run)>>,
+    /// The segment of the record before.
+    segment: FileNo,
     last_seq: Seq,
     /// What was asked last: a keyspace, and up to where its operations are in tables.
     flushed: (KeyspaceId, Seq),
@@ -375,7 +416,12 @@ struct Build {
 
 impl Build {
     /// The catalog, from its tables, and a memtable for every keyspace it names.
-    fn new(state: &State, store: &Arc<Store>, pool: &Arc<Pool>, options: &Options) -> Result<Build> {
+    fn new(
+        state: &State,
+        store: &Arc<Store>,
+        (pool, logs): (&Arc<Pool>, &Arc<LogIndex>),
+        options: &Options,
+    ) -> Result<Build> {
         let (memtable_bytes, journal_bytes) = (options.memtable_limit(), options.journal_bytes);
         let mut registry = Registry::new(pool);
         let throttle = Arc::new(Throttle::new(memtable_bytes, journal_bytes));
@@ -385,14 +431,15 @@ impl Build {
             let runs = run::runs(levels, store, &[]);
             registry.unborn.insert(id, Unborn { runs, flushed: *flushed });
         }
-        let mut writers = Writers::new(pool);
+        let mut writers = Writers::new(pool, logs);
         let catalog = registry.make_catalog();
+        let flushed = catalog.tree.view.load().flushed;
         let mut rows = catalog.tree.view.load().scan(Seq::MAX, Default::default(), Passage::Lent);
-        writers.add(&catalog.tree, catalog.writer);
+        writers.add(catalog);
         rows.seek_first()?;
         while rows.valid() {
             if let Some(made) = registry.put(rows.key(), rows.value(), Seq::ZERO)? {
-                writers.add(&made.tree, made.writer);
+                writers.add(made);
             }
             rows.next()?;
         }
@@ -402,8 +449,11 @@ impl Build {
             registry: Mutex::new(registry),
             throttle,
             writers,
+            logs: logs.clone(),
+            runs: BTreeMap::new(),
+            segment: FileNo(0),
             last_seq: Seq::ZERO,
-            flushed: (KeyspaceId::CATALOG, catalog.tree.view.load().flushed),
+            flushed: (KeyspaceId::CATALOG, flushed),
             needed: BTreeSet::new(),
         })
     }
@@ -414,11 +464,18 @@ impl Build {
         // Counted first: a record whose number of operations lies would shift the numbers of all.
         let mut count = 0;
         for op in decode(record.payload) {
-            op.map_err(damaged)?;
+            if let (_, Op::Log(op)) = op.map_err(damaged)? {
+                op.check().map_err(damaged)?;
+            }
             count += 1;
         }
         if count != record.count {
             return Err(damaged(Error::corruption("it does not hold as many operations as its record says")));
+        }
+        if self.segment != record.segment {
+            let (salt, start) = (record.salt, record.start);
+            self.writers.enter(Source { no: record.segment, salt, start, file: None, known: None });
+            self.segment = record.segment;
         }
         let mut needed = false;
         let applied =
@@ -438,6 +495,48 @@ impl Build {
         // Frozen memtables are flushed once the database runs.
         let look = Look { end: Position(0), bytes: self.journal_bytes };
         self.writers.rotate_full(self.memtable_bytes, look, &self.throttle);
+        Ok(())
+    }
+}
+
+impl Build {
+    /// What lies in the segments that are not replayed. A footer that is missing, or damaged, is made
+    /// again.
+    fn read_footers(&mut self, state: &State, read_only: bool) -> Result<()> {
+        for whole in for_logs(state) {
+            let cold = matches!(state.segments.get(&whole.no), Some(SegmentState::Cold { .. }));
+            let segment = self.logs.segment(whole.no, whole.salt, Some(whole.start).filter(|_| !cold));
+            segment.finish();
+            let runs = match segment.open_footer(&self.logs.access) {
+                Err(e) if e.is_corruption() => {
+                    log::warn!(target: "esker", "the footer of segment {} is made again: {e}", whole.no);
+                    let built = logwork::rebuild(&self.logs.access, state.db, &whole, cold)?;
+                    logwork::put_footer(&self.logs.access, &segment, &built, read_only)?
+                }
+                opened => opened?,
+            };
+            for run in runs {
+                self.runs.entry(run.key).or_default().push((segment.clone(), run));
+            }
+        }
+        Ok(())
+    }
+
+    /// When all entries of logs are known: those within the bounds stay.
+    fn settle_logs(&mut self) -> Result<()> {
+        let trees = self.registry.lock().logs();
+        for tree in trees {
+            let mut rows = tree.view.load().scan(Seq::MAX, Default::default(), Passage::Lent);
+            rows.seek_first()?;
+            while rows.valid() {
+                let log = head::log(rows.key())?;
+                let key = (tree.id, log);
+                let runs = self.runs.remove(&key).unwrap_or_default();
+                self.logs.settle(key, Head::decode(rows.value())?, runs)?;
+                rows.next()?;
+            }
+        }
+        self.logs.settled();
         Ok(())
     }
 }
@@ -465,7 +564,8 @@ fn begin(
         .collect();
     // Segments are large however little they hold: one that is not needed does not wait for those
     // before it.
-    let idle = ends.iter().map(|e| &e.0).filter(|no| !needed.contains(no) && !goes_on(no));
+    let idle = |no: &&FileNo| !needed.contains(no) && !core.logs.needs(**no, last_seq) && !goes_on(no);
+    let idle = ends.iter().map(|e| &e.0).filter(idle);
     changes.extend(unused.iter().chain(idle).map(|&no| Change::SegmentGone { no }));
     let live = |id: &KeyspaceId| core.registry.lock().tree(*id).is_some();
     let dead = state.keyspaces.keys().filter(|id| !live(id));
@@ -525,6 +625,7 @@ fn queue_left_work(core: &Arc<Core>) {
         core.work.want_compact(tree);
     }
     core.work.want_segment();
+    core.work.want_logs();
     core.work.want_drop();
 }
 

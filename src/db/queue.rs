@@ -23,6 +23,8 @@ pub(crate) enum Piece {
     Flush(Vec<Arc<Tree>>),
     /// Tell the manifest of dropped keyspaces.
     Drop,
+    /// See to the segments that log entries lie in.
+    Logs,
     /// Close tables that were not read for long.
     Trim,
     /// Compact this tree, if it wants it.
@@ -45,6 +47,7 @@ pub(crate) struct Work {
 struct Wanted {
     segment: bool,
     drop: bool,
+    logs: bool,
     trim: bool,
     flush: BTreeMap<KeyspaceId, Arc<Tree>>,
     compact: BTreeMap<KeyspaceId, Arc<Tree>>,
@@ -118,6 +121,10 @@ impl Work {
 
     pub fn want_drop(&self) {
         self.add(|q| q.wanted.put(Piece::Drop));
+    }
+
+    pub fn want_logs(&self) {
+        self.add(|q| q.wanted.put(Piece::Logs));
     }
 
     pub fn want_trim(&self) {
@@ -287,7 +294,7 @@ impl Work {
                     }
                 }
                 Piece::Calm(tree) => _ = q.end_compact(tree.id),
-                Piece::Segment | Piece::Drop | Piece::Trim => {}
+                Piece::Segment | Piece::Drop | Piece::Logs | Piece::Trim => {}
             }
             match result {
                 // Nobody waits for it. Whatever changes the tree next asks again.
@@ -333,6 +340,7 @@ impl Wanted {
         match piece {
             Piece::Segment => self.segment = true,
             Piece::Drop => self.drop = true,
+            Piece::Logs => self.logs = true,
             Piece::Trim => self.trim = true,
             Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
             Piece::Compact(tree) => _ = self.compact.insert(tree.id, tree),
@@ -341,16 +349,19 @@ impl Wanted {
     }
 
     fn is_empty(&self) -> bool {
-        !(self.segment || self.drop || self.trim) && self.flush.is_empty() && self.compact.is_empty()
+        !(self.segment || self.drop || self.logs || self.trim)
+            && self.flush.is_empty()
+            && self.compact.is_empty()
     }
 }
 
 impl Queue {
     /// Puts what failed back among the rest.
     fn try_again(&mut self) {
-        let Wanted { segment, drop, trim, flush, compact } = std::mem::take(&mut self.failed);
+        let Wanted { segment, drop, logs, trim, flush, compact } = std::mem::take(&mut self.failed);
         self.wanted.segment |= segment;
         self.wanted.drop |= drop;
+        self.wanted.logs |= logs;
         self.wanted.trim |= trim;
         self.wanted.flush.extend(flush);
         self.wanted.compact.extend(compact);
@@ -365,6 +376,8 @@ impl Queue {
         }
         let piece = if std::mem::take(&mut self.wanted.drop) {
             Piece::Drop
+        } else if std::mem::take(&mut self.wanted.logs) {
+            Piece::Logs
         } else if std::mem::take(&mut self.wanted.trim) {
             Piece::Trim
         } else {
@@ -459,6 +472,7 @@ mod tests {
             Piece::Segment => "segment".into(),
             Piece::Flush(trees) => format!("flush {}", trees.len()),
             Piece::Drop => "drop".into(),
+            Piece::Logs => "logs".into(),
             Piece::Trim => "trim".into(),
             Piece::Compact(tree) => format!("compact {}", tree.id),
             Piece::Calm(tree) => format!("calm {}", tree.id),

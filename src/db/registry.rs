@@ -1,7 +1,7 @@
 //! Names and ids: what the catalog's rows say, in memory. Changed only by applying rows, in commit
 //! order, by commits and by replay alike.
 
-use crate::catalog::{self, Row};
+use crate::catalog::{self, Kind, Row};
 use crate::db::throttle::Throttle;
 use crate::db::tree::{Slot, Tree};
 use crate::error::Result;
@@ -51,6 +51,7 @@ pub(crate) struct Unborn {
 pub(crate) struct Made {
     pub tree: Arc<Tree>,
     pub writer: memtable::Writer,
+    pub kind: Kind,
 }
 
 /// A tree with an empty memtable over `tables`.
@@ -64,7 +65,8 @@ fn new_tree(
     let (writer, table) = memtable::new_in(pool);
     let (runs, flushed) = tables.map_or((Vec::new(), Seq::ZERO), |t| (t.runs, t.flushed));
     let view = View { memtables: vec![Mem::new(table)], runs, flushed };
-    Made { tree: Arc::new(Tree::new(id, options, view, throttle.clone())), writer }
+    let tree = Arc::new(Tree::new(id, options, view, throttle.clone()));
+    Made { tree, writer, kind: Kind::Keyspace }
 }
 
 /// A tree that holds nothing.
@@ -108,9 +110,21 @@ impl Registry {
         catalog::name(key).ok().map(|(_, name)| name)
     }
 
+    /// What stands under `name`, of whatever kind.
+    pub fn named(&self, name: &str) -> Option<Kind> {
+        let there = |kind: &Kind| catalog::key(*kind, name).is_ok_and(|key| self.slots.contains_key(&key));
+        Kind::ALL.into_iter().find(there)
+    }
+
+    /// The trees of logs.
+    pub fn logs(&self) -> Vec<Arc<Tree>> {
+        let is_logs = |key: &[u8]| catalog::name(key).is_ok_and(|(kind, _)| kind == Kind::Logs);
+        self.trees.values().filter(|(key, _)| is_logs(key)).map(|(_, tree)| tree.clone()).collect()
+    }
+
     /// Applies a row that was put at `seq`. Answers a tree if this made one.
     pub fn put(&mut self, key: &[u8], row: &[u8], seq: Seq) -> Result<Option<Made>> {
-        catalog::name(key)?;
+        let (kind, _) = catalog::name(key)?;
         let row = Row::decode(row)?;
         self.next_id = self.next_id.max(row.id.0.saturating_add(1));
         if let Some((owner, tree)) = self.trees.get_mut(&row.id)
@@ -126,8 +140,8 @@ impl Registry {
                 (tree.clone(), None)
             }
             None => {
-                let made =
-                    new_tree(row.id, row.options, self.unborn.remove(&row.id), &self.pool, &self.throttle);
+                let unborn = self.unborn.remove(&row.id);
+                let made = Made { kind, ..new_tree(row.id, row.options, unborn, &self.pool, &self.throttle) };
                 self.trees.insert(row.id, (key.to_vec(), made.tree.clone()));
                 (made.tree.clone(), Some(made))
             }
@@ -198,7 +212,7 @@ mod tests {
     #[test]
     fn a_replaced_keyspace_is_dropped_and_the_staging_tree_lives_on() {
         let mut r = Registry::default();
-        let (users_key, staging_key) = (catalog::key("users").unwrap(), catalog::key("staging").unwrap());
+        let [users_key, staging_key] = ["users", "staging"].map(|n| catalog::key(Kind::Keyspace, n).unwrap());
         assert!(r.put(&users_key, &row(1), seq(1)).unwrap().is_some());
         assert!(r.put(&staging_key, &row(2), seq(2)).unwrap().is_some());
         let users = r.slots[&users_key].clone();

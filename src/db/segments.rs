@@ -204,7 +204,7 @@ impl Core {
         };
         let writer = Writer::activate(segment, info, self.mode()).map_err(|e| self.latch(e))?;
         let left = commit.journal.replace(writer);
-        commit.segment_start = end;
+        commit.enter(end);
         let durable = self.sync.durable_hint();
         commit.boundaries.retain(|b| b.position > durable);
         commit.boundaries.push(Boundary { position: end, seq: commit.last_seq });
@@ -222,7 +222,7 @@ impl Core {
         let info = ActivationInfo { db: self.id, start, previous, durable: start, last_edit };
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::activate(segment, info, self.mode())?);
-        commit.segment_start = start;
+        commit.enter(start);
         commit.began = start;
         commit.spare = spare;
         Ok(())
@@ -233,7 +233,8 @@ impl Core {
     pub fn append_to_recovered(&self, no: FileNo, start: Position, end: Position) -> Result<()> {
         let mut commit = self.commit.lock();
         commit.journal = Some(Writer::resume(&*self.fs, &self.dir, no, end)?);
-        (commit.segment_start, commit.began) = (start, start);
+        commit.enter(start);
+        commit.began = start;
         Ok(())
     }
 

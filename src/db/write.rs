@@ -1,5 +1,7 @@
 //! Batches: what is to be written, on which conditions, and how it is committed.
 
+mod logs;
+
 use crate::batch::{Op, Ops};
 use crate::catalog::Row;
 use crate::cursor::visible::Bounds;
@@ -86,6 +88,10 @@ pub struct Batch {
     calls: usize,
     deadline: Option<Duration>,
     replaces: bool,
+    /// Conditions on where logs end.
+    nexts: Vec<logs::Next>,
+    /// The indexes that the last commit gave.
+    pushed: Vec<u64>,
 }
 
 impl Batch {
@@ -99,6 +105,8 @@ impl Batch {
             calls: 0,
             deadline: None,
             replaces: false,
+            nexts: Vec::new(),
+            pushed: Vec::new(),
         }
     }
 
@@ -114,7 +122,7 @@ impl Batch {
 
     /// The bytes the journal will take, without framing.
     pub fn bytes(&self) -> usize {
-        self.ops.bytes().len()
+        self.ops.size()
     }
 
     /// Forgets operations, conditions and errors; keeps the buffer and the deadline.
@@ -125,6 +133,8 @@ impl Batch {
         self.bad = None;
         self.calls = 0;
         self.replaces = false;
+        self.nexts.clear();
+        self.pushed.clear();
         self
     }
 
@@ -166,7 +176,8 @@ impl Batch {
     /// catalog. Handles of `keyspace` go on; those of `staging` answer [`ErrorKind::Closed`].
     pub fn replace(&mut self, keyspace: &Keyspace, staging: &Keyspace) -> &mut Self {
         self.try_call(|batch| {
-            let (to, from) = (batch.target(keyspace)?, batch.target(staging)?);
+            let to = batch.target(keyspace.db.core(), &keyspace.slot)?;
+            let from = batch.target(staging.db.core(), &staging.slot)?;
             if to == from {
                 return Err(Error::invalid("a keyspace cannot replace itself"));
             }
@@ -246,22 +257,40 @@ impl Batch {
         if self.bytes() > MAX_PAYLOAD {
             return Err(Error::invalid(format!("a batch of {} bytes exceeds {MAX_PAYLOAD}", self.bytes())));
         }
+        // Taken out, so that the check can change it.
+        let mut ops = std::mem::take(&mut self.ops);
+        let written = self.write_ops(&mut ops, durability);
+        self.ops = ops;
+        let seq = written?;
+        let mut pushed = std::mem::take(&mut self.pushed);
+        self.ops.pushed(&mut pushed);
+        if self.replaces {
+            self.db.core().work.want_drop();
+        }
+        self.clear();
+        self.pushed = pushed;
+        Ok(seq)
+    }
+
+    fn write_ops(&mut self, ops: &mut Ops, durability: Durability) -> Result<Seq> {
         let core = self.db.core().clone();
         let deadline = self.deadline.map(Deadline::after);
-        let mut unpaid = self.bytes();
+        ops.complete();
+        let mut unpaid = ops.size();
         loop {
             core.writable()?;
-            let trees = self.resolve()?;
-            let takes_away = self.ops.only_take_away();
+            let trees = self.resolve(ops)?;
+            let takes_away = ops.only_take_away();
             core.await_room(&trees, &Asked { bytes: std::mem::take(&mut unpaid), takes_away, deadline })?;
             let checked = self.check_outside(|| core.snapshots.visible())?;
-            let check = |commit: &CommitState| self.check_inside(commit, &checked);
-            let committed = core.commit_ops(&self.ops, durability, deadline, check)?;
+            let on_logs = !ops.on_logs().is_empty() || !self.nexts.is_empty();
+            let found = if on_logs { self.prepare_logs(&core, ops, &trees)? } else { Vec::new() };
+            let check = |commit: &CommitState, ops: &mut Ops| {
+                let held = self.check_inside(commit, &checked)?;
+                Ok(held && (!on_logs || self.check_logs(&core.logs, ops, &found)?))
+            };
+            let committed = core.commit_ops(ops, durability, deadline, check)?;
             if let Some(seq) = committed {
-                if self.replaces {
-                    core.work.want_drop();
-                }
-                self.clear();
                 return Ok(seq);
             }
         }
@@ -280,7 +309,7 @@ impl Batch {
 
     fn op<'a>(&mut self, keyspace: &Keyspace, op: impl FnOnce() -> Result<Option<Op<'a>>>) -> &mut Self {
         self.try_call(|batch| {
-            let target = batch.target(keyspace)?;
+            let target = batch.target(keyspace.db.core(), &keyspace.slot)?;
             let id = batch.targets[target].now.ok_or_else(dropped)?;
             if let Some(op) = op()? {
                 batch.ops.push(id, op);
@@ -289,21 +318,21 @@ impl Batch {
         })
     }
 
-    fn target(&mut self, keyspace: &Keyspace) -> Result<usize> {
-        if !Arc::ptr_eq(keyspace.db.core(), self.db.core()) {
+    fn target(&mut self, core: &Arc<Core>, slot: &Arc<Slot>) -> Result<usize> {
+        if !Arc::ptr_eq(core, self.db.core()) {
             return Err(Error::invalid("the keyspace belongs to another database"));
         }
         // Newest first: runs of operations on one keyspace are the rule.
-        if let Some(at) = self.targets.iter().rposition(|t| Arc::ptr_eq(&t.slot, &keyspace.slot)) {
+        if let Some(at) = self.targets.iter().rposition(|t| Arc::ptr_eq(&t.slot, slot)) {
             return Ok(at);
         }
-        let id = keyspace.slot.tree.load().as_ref().map(|tree| tree.id).ok_or_else(dropped)?;
-        self.targets.push(Target { slot: keyspace.slot.clone(), then: id, now: Some(id) });
+        let id = slot.tree.load().as_ref().map(|tree| tree.id).ok_or_else(dropped)?;
+        self.targets.push(Target { slot: slot.clone(), then: id, now: Some(id) });
         Ok(self.targets.len() - 1)
     }
 
     fn condition(&mut self, keyspace: &Keyspace, subject: Subject, expect: Expect<'_>) -> Result<()> {
-        self.target(keyspace)?;
+        self.target(keyspace.db.core(), &keyspace.slot)?;
         let expected = match expect {
             Expect::Absent => Expected::Absent,
             Expect::Present => Expected::Present,
@@ -319,7 +348,7 @@ impl Batch {
 
     /// The trees the batch writes to. Names that were replaced since the batch named them lead to
     /// their new trees.
-    fn resolve(&mut self) -> Result<Vec<Arc<Tree>>> {
+    fn resolve(&mut self, ops: &mut Ops) -> Result<Vec<Arc<Tree>>> {
         let mut trees = Vec::with_capacity(self.targets.len());
         for target in &mut self.targets {
             let tree = target.slot.tree.load_full().ok_or_else(dropped)?;
@@ -330,7 +359,7 @@ impl Batch {
                         "a keyspace of the batch was replaced meanwhile",
                     ));
                 }
-                self.ops.redirect(target.then, tree.id)?;
+                ops.redirect(target.then, tree.id)?;
                 target.then = tree.id;
                 target.now = Some(tree.id);
             }
@@ -517,7 +546,7 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
             let bytes = if std::mem::replace(&mut paid, true) { 0 } else { ops.bytes().len() };
             let asked = Asked { bytes, takes_away: ops.only_take_away(), deadline: None };
             core.await_room(std::slice::from_ref(tree), &asked)?;
-            let current = |_: &CommitState| Ok(slot.changes() == changes);
+            let current = |_: &CommitState, _: &mut Ops| Ok(slot.changes() == changes);
             if let Some(seq) = core.commit_ops(ops, durability, None, current)? {
                 break seq;
             }
@@ -575,7 +604,8 @@ mod tests {
                 if let Expect::Unchanged(_) = expect { Expect::Unchanged(&snapshot) } else { expect };
             let mut batch = db.batch();
             batch.require(&a, "k", expect).put(&a, "k", "3");
-            batch.resolve().unwrap();
+            let mut ops = std::mem::take(&mut batch.ops);
+            batch.resolve(&mut ops).unwrap();
             let mut calls = 0;
             let checked = batch.check_outside(|| {
                 calls += 1;
@@ -586,7 +616,7 @@ mod tests {
                 core.snapshots.visible()
             });
             let checked = checked.unwrap();
-            let committed = core.commit_ops(&batch.ops, Durability::Buffered, None, |commit| {
+            let committed = core.commit_ops(&mut ops, Durability::Buffered, None, |commit, _| {
                 batch.check_inside(commit, &checked)
             });
             assert_eq!(committed.unwrap_err().kind(), ErrorKind::Conflict);

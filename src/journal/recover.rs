@@ -66,6 +66,9 @@ pub(crate) struct Replayed<'a> {
     pub count: u32,
     pub payload: &'a [u8],
     pub segment: FileNo,
+    /// What seeds the checksums of the segment's records, and where it starts.
+    pub salt: u64,
+    pub start: Position,
 }
 
 /// What recovery found.
@@ -323,6 +326,8 @@ impl<'a, 'v> Chain<'a, 'v> {
                     count: meta.count,
                     payload: record.payload,
                     segment: header.no,
+                    salt: header.salt,
+                    start: header.start,
                 };
                 (self.visit)(replayed).map_err(|e| e.at(&path, offset))?;
             }

@@ -15,6 +15,7 @@ mod fuzz;
 mod histories;
 mod hook;
 mod limits;
+mod logs;
 mod many;
 mod model;
 mod pairs;

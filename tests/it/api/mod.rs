@@ -3,6 +3,7 @@
 mod conditions;
 mod directory;
 mod failures;
+mod logs;
 mod metrics;
 mod recovery;
 mod tickets;

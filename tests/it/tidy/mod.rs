@@ -47,6 +47,9 @@ const ONLY_IN: &[(&[&str], &[&str], &str)] = &[
 const FORMATS: &[&str] = &[
     "src/batch.rs",
     "src/catalog.rs",
+    "src/entries.rs",
+    "src/log/footer.rs",
+    "src/log/head.rs",
     "src/record.rs",
     "src/journal/segment.rs",
     "src/journal/hint.rs",

@@ -1,0 +1,18 @@
+//! Logs: dense sequences of entries, which live in the journal segments they were committed to. Here is
+//! where the entries are; what a log's bounds are stands in rows of an ordinary tree.
+
+// == what is known of a log, and of a piece of it ==
+pub(crate) mod extent;
+pub(crate) mod head;
+
+// == what was appended last ==
+pub(crate) mod tail;
+
+// == what says where entries are in a file ==
+pub(crate) mod footer;
+
+// == a file with entries ==
+pub(crate) mod segment;
+
+// == which entries are where ==
+pub(crate) mod index;

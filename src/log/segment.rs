@@ -1,0 +1,382 @@
+//! A journal segment as a place where log entries lie: read where it is mapped, by position elsewhere, and
+//! never believed.
+
+use crate::budget::{Budget, OpenFile};
+use crate::coding::u32_at;
+use crate::entries::{APPEND_HEAD, AppendHead, Entries, PER_ENTRY, check};
+use crate::error::{Error, Result};
+use crate::fs::names::Name;
+use crate::fs::{File, Fs, SharedBytes, read_exact_at};
+use crate::ids::{FileNo, Position, Seq};
+use crate::log::extent::{Extent, LogKey};
+use crate::log::footer::{Footer, Range, Run, Source};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::value::Value;
+use arc_swap::ArcSwapOption;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An operation up to this size is read whole where it is read by position, a larger one entry by entry.
+const WHOLE: usize = 64 << 10;
+/// So much is read by position at first.
+const GUESS: usize = 4 << 10;
+
+/// A segment that holds log entries, or held some.
+pub(crate) struct LogSegment {
+    pub no: FileNo,
+    /// What seeds the checksums of its records.
+    pub salt: u64,
+    /// The journal position of its first byte; none if it is a cold one.
+    pub start: Option<Position>,
+    path: PathBuf,
+    footer: ArcSwapOption<Footer>,
+    /// It is being moved.
+    moving: AtomicBool,
+    opened: ArcSwapOption<Opened>,
+    /// Nothing is written to it any more.
+    finished: AtomicBool,
+    /// The entries that are live, and the bytes they take; changed under the locks on their logs.
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    /// The newest operation that took entries away from it.
+    cut: AtomicU64,
+    /// The logs that have a part in it, in the order in which they got one; until it is known elsewhere.
+    pub logs: Mutex<Vec<LogKey>>,
+    /// Read since it was last asked.
+    used: AtomicBool,
+    /// Something in it cannot be read.
+    damaged: AtomicBool,
+    /// The most bytes that were live in it since it was last worth a look.
+    most: AtomicU64,
+    wanted: Arc<AtomicBool>,
+}
+
+struct Opened {
+    file: Arc<dyn File>,
+    map: Option<SharedBytes>,
+    _count: OpenFile,
+}
+
+/// How segments are opened.
+pub(crate) struct Access {
+    pub fs: Arc<dyn Fs>,
+    pub dir: PathBuf,
+    pub budget: Arc<Budget>,
+    pub mapped: bool,
+}
+
+/// An append that was read: its bytes from the log on.
+pub(crate) struct Op {
+    owner: SharedBytes,
+    start: usize,
+    len: usize,
+    /// Values may share the owner.
+    shared: bool,
+}
+
+impl Op {
+    /// Of an owner that holds nothing else.
+    pub fn whole(owner: SharedBytes) -> Op {
+        let len = (*owner).as_ref().len();
+        Op { owner, start: 0, len, shared: true }
+    }
+
+    fn entries(&self) -> Result<Entries<'_>> {
+        let body = (*self.owner).as_ref().get(self.start..).and_then(|rest| rest.get(..self.len));
+        Entries::read(body.unwrap_or_default())
+    }
+
+    /// The bytes of an entry, if they are what was written.
+    pub fn entry(&self, log: u64, index: u64) -> Result<Value> {
+        let entries = self.entries()?;
+        if entries.log != log {
+            return Err(misplaced(log, index));
+        }
+        let bytes = entries.checked(index)?;
+        Ok(Value::shared(bytes, Some(&self.owner).filter(|_| self.shared)))
+    }
+}
+
+impl LogSegment {
+    /// `wanted` is set when it is worth looking at what is left in it.
+    pub fn new(
+        dir: &Path,
+        (no, salt, start): (FileNo, u64, Option<Position>),
+        wanted: &Arc<AtomicBool>,
+    ) -> LogSegment {
+        LogSegment {
+            no,
+            salt,
+            start,
+            path: Name::Journal(no).path(dir),
+            footer: ArcSwapOption::empty(),
+            moving: AtomicBool::new(false),
+            opened: ArcSwapOption::empty(),
+            finished: AtomicBool::new(false),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            logs: Mutex::default(),
+            used: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+            most: AtomicU64::new(0),
+            wanted: wanted.clone(),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file as its writer has it open.
+    pub fn lend(&self, access: &Access, file: Arc<dyn File>) {
+        let opened = Opened { file, map: None, _count: access.budget.open_file() };
+        self.opened.store(Some(Arc::new(opened)));
+    }
+
+    /// Nothing is written to it any more: from now on it can be mapped.
+    pub fn finish(&self) {
+        // Release: pairs with the load of who maps it.
+        self.finished.store(true, Ordering::Release);
+        self.close();
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Lets go of the file; who reads goes on.
+    pub fn close(&self) {
+        drop(self.opened.swap(None));
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.opened.load().is_some()
+    }
+
+    /// Whether it was read since this was last asked.
+    pub fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Counts entries that came to lie here.
+    pub fn add(&self, entries: u64, bytes: u64) {
+        self.entries.fetch_add(entries, Ordering::Relaxed);
+        let had = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.most.fetch_max(had + bytes, Ordering::Relaxed);
+    }
+
+    /// Counts entries that the operation of `seq` took away.
+    pub fn take(&self, entries: u64, bytes: u64, seq: Seq) {
+        // The number first: who finds no entry left must find the operation that took the last.
+        self.cut.fetch_max(seq.get(), Ordering::Release);
+        let had = self.entries.fetch_sub(entries, Ordering::Release);
+        let left = self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
+        // Each time another eighth of it has gone.
+        let most = self.most.load(Ordering::Relaxed);
+        if had == entries || left < most - most / 8 {
+            self.most.store(left, Ordering::Relaxed);
+            if self.is_finished() {
+                self.wanted.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// How large its file is.
+    pub fn file_len(&self, access: &Access) -> Result<u64> {
+        let opened = self.opened(access)?;
+        self.left(&opened, 0)
+    }
+
+    /// The runs that its footer names.
+    pub fn runs(&self) -> Result<Vec<Run>> {
+        self.footer.load().as_ref().map_or(Ok(Vec::new()), |footer| footer.runs())
+    }
+
+    /// Whether entries in it are live, or would be again if what is not durable were lost.
+    pub fn is_needed(&self, durable: Seq) -> bool {
+        self.entries.load(Ordering::Acquire) > 0
+            || self.cut.load(Ordering::Acquire) > durable.get()
+            || self.moving.load(Ordering::Acquire)
+    }
+
+    /// The newest operation that took entries away from it.
+    pub fn last_cut(&self) -> Seq {
+        Seq::new(self.cut.load(Ordering::Acquire)).unwrap_or(Seq::MAX)
+    }
+
+    /// While it is being moved it stays, whatever becomes of its entries.
+    pub fn set_moving(&self, moving: bool) {
+        self.moving.store(moving, Ordering::Release);
+    }
+
+    /// Takes over a run of another segment, whose entries are here now,
+    /// that took the first number of bytes there and take the second here.
+    pub fn take_over(&self, from: &LogSegment, entries: u64, (there, here): (u64, u64)) {
+        self.cut.fetch_max(from.cut.load(Ordering::Acquire), Ordering::Release);
+        self.add(entries, here);
+        from.take(entries, there, Seq::ZERO);
+    }
+
+    /// Whether it is known which entries lie here, beside what is in memory.
+    pub fn has_footer(&self) -> bool {
+        self.footer.load().is_some()
+    }
+
+    pub fn set_footer(&self, footer: Footer) {
+        self.footer.store(Some(Arc::new(footer)));
+    }
+
+    /// The extent of a run that the entry `index` is in.
+    pub fn find(&self, run: Range, index: u64) -> Result<Option<Extent>> {
+        match &*self.footer.load() {
+            Some(footer) => footer.find(run, index),
+            None => Ok(None),
+        }
+    }
+
+    /// The extents of a run.
+    pub fn extents(&self, run: Range) -> Result<Vec<Extent>> {
+        self.footer.load().as_ref().map_or(Ok(Vec::new()), |footer| footer.extents(run))
+    }
+
+    /// Uses these bytes for its footer; its runs.
+    pub fn use_footer(&self, access: &Access, bytes: Vec<u8>) -> Result<Vec<Run>> {
+        let path = Name::Footer(self.no).path(&access.dir);
+        let source = Source::Shared(Arc::new(bytes));
+        let (footer, runs) = Footer::open((self.no, self.salt), &path, source, None)?;
+        self.set_footer(footer);
+        Ok(runs)
+    }
+
+    /// Opens the footer that is beside it; its runs.
+    pub fn open_footer(&self, access: &Access) -> Result<Vec<Run>> {
+        let path = Name::Footer(self.no).path(&access.dir);
+        let file = access.fs.open_read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::corruption("a footer is missing").in_file(&path),
+            _ => Error::io("opening a footer", &path, e),
+        })?;
+        let map = if access.mapped { file.map().ok().flatten() } else { None };
+        let (source, count) = match map {
+            Some(map) => (Source::Shared(map), None),
+            None => (Source::File(file), Some(access.budget.open_file())),
+        };
+        let (footer, runs) = Footer::open((self.no, self.salt), &path, source, count)?;
+        self.set_footer(footer);
+        Ok(runs)
+    }
+
+    /// The bytes that live entries take, about.
+    pub fn live(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn live_entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    fn opened(&self, access: &Access) -> Result<Arc<Opened>> {
+        self.used.store(true, Ordering::Relaxed);
+        let finished = self.is_finished();
+        if let Some(opened) = &*self.opened.load() {
+            return Ok(opened.clone());
+        }
+        let failed = |e| Error::io("opening a journal segment", &self.path, e);
+        let file = access.fs.open_read(&self.path).map_err(failed)?;
+        // Whatever a map fails for, reads by position tell what is truly wrong.
+        let map = if finished && access.mapped { file.map().ok().flatten() } else { None };
+        let opened = Arc::new(Opened { file, map, _count: access.budget.open_file() });
+        self.opened.store(Some(opened.clone()));
+        Ok(opened)
+    }
+
+    /// Reads the append that stands at `offset`, from its log on. `None`: it is too large to be read as a
+    /// whole.
+    pub fn op(&self, access: &Access, offset: u32) -> Result<Option<Op>> {
+        let opened = self.opened(access)?;
+        let at = u64::from(offset);
+        if let Some(map) = &opened.map {
+            let start = offset as usize;
+            let body = (**map).as_ref().get(start..).unwrap_or_default();
+            let len = AppendHead::read(body).map_err(|e| self.at(e, at))?.len();
+            if len > body.len() {
+                return Err(self.at(Error::corruption("an append reaches beyond the segment"), at));
+            }
+            return Ok(Some(Op { owner: map.clone(), start, len, shared: true }));
+        }
+        let left = self.left(&opened, at)?;
+        let mut bytes = vec![0; left.min(GUESS as u64) as usize];
+        self.read(&opened, &mut bytes, at)?;
+        let len = AppendHead::read(&bytes).map_err(|e| self.at(e, at))?.len();
+        if len as u64 > left {
+            return Err(self.at(Error::corruption("an append reaches beyond the segment"), at));
+        }
+        if len > WHOLE {
+            return Ok(None);
+        }
+        let had = bytes.len().min(len);
+        bytes.resize(len, 0);
+        self.read(&opened, &mut bytes[had..], at + had as u64)?;
+        Ok(Some(Op { owner: Arc::new(bytes), start: 0, len, shared: false }))
+    }
+
+    /// Reads one entry of a large append.
+    pub fn entry(&self, access: &Access, offset: u32, log: u64, index: u64) -> Result<Value> {
+        let opened = self.opened(access)?;
+        let at = u64::from(offset);
+        let mut head = [0; APPEND_HEAD];
+        self.read(&opened, &mut head, at)?;
+        let head = AppendHead::read(&head).map_err(|e| self.at(e, at))?;
+        let nth = index.checked_sub(head.first).filter(|&n| head.log == log && n < u64::from(head.count));
+        let nth = nth.ok_or_else(|| self.at(misplaced(log, index), at))? as usize;
+        // Where the one before ends, with that of the first being 0, and this one.
+        let mut slots = [0; 2 * PER_ENTRY];
+        let table = at + head.table() as u64;
+        match nth.checked_sub(1) {
+            Some(before) => self.read(&opened, &mut slots, table + (before * PER_ENTRY) as u64)?,
+            None => self.read(&opened, &mut slots[PER_ENTRY..], table)?,
+        }
+        let number = |at| u32_at(&slots, at).unwrap_or_default();
+        let (from, to, crc) = (number(0), number(PER_ENTRY), number(PER_ENTRY + 4));
+        if from > to || to > head.bytes || u64::from(head.bytes) > self.left(&opened, at)? {
+            return Err(self.at(misplaced(log, index), at));
+        }
+        let mut bytes = vec![0; (to - from) as usize];
+        self.read(&opened, &mut bytes, at + APPEND_HEAD as u64 + u64::from(from))?;
+        check(log, index, &bytes, crc).map_err(|e| self.at(e, at))?;
+        Ok(Value::from_vec(bytes))
+    }
+
+    fn left(&self, opened: &Opened, at: u64) -> Result<u64> {
+        let len = opened.file.len().map_err(|e| Error::io("asking for the length of", &self.path, e))?;
+        Ok(len.saturating_sub(at))
+    }
+
+    fn read(&self, opened: &Opened, buf: &mut [u8], at: u64) -> Result<()> {
+        read_exact_at(&*opened.file, buf, at).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                self.at(Error::corruption("the segment ends before an entry does"), at)
+            }
+            _ => Error::io("reading a log entry", &self.path, e),
+        })
+    }
+
+    /// Adds the place to what is wrong there.
+    pub fn at(&self, e: Error, offset: u64) -> Error {
+        e.at(&self.path, offset)
+    }
+}
+
+#[cold]
+fn misplaced(log: u64, index: u64) -> Error {
+    Error::corruption(format!("entry {index} of log {log} is not where it was written"))
+}

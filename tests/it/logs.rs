@@ -1,0 +1,303 @@
+//! Logs against the simplest thing that could say what must be in them, over segments so small that
+//! everything which can happen to an entry does: on a disk that loses power, with snapshots held.
+
+use crate::rng::Rng;
+use esker::fs::sim::SimFs;
+use esker::{Batch, Db, Durability, ErrorKind, Keyspace, Log, Logs, Options, Snapshot};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const DIR: &str = "/data/db";
+
+/// One log.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Model {
+    first: u64,
+    before: Option<u64>,
+    entries: Vec<(u64, Vec<u8>)>,
+}
+
+impl Model {
+    fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn tag(&self, index: u64) -> Option<u64> {
+        if index + 1 == self.first {
+            return self.before;
+        }
+        self.entries.get(index.checked_sub(self.first)? as usize).map(|e| e.0)
+    }
+}
+
+type State = BTreeMap<u64, Model>;
+
+/// A snapshot with what it must show.
+struct Held {
+    snapshot: Snapshot,
+    state: State,
+}
+
+struct World {
+    rng: Rng,
+    sim: SimFs,
+    options: Options,
+    db: Option<Db>,
+    logs: Option<Logs>,
+    meta: Option<Keyspace>,
+    /// The state behind each commit, by its sequence number; the newest last.
+    history: Vec<(u64, State)>,
+    held: Vec<Held>,
+    commits: u64,
+    entries: usize,
+}
+
+impl World {
+    fn new(seed: u64, options: Options) -> World {
+        let sim = SimFs::new(seed);
+        let mut world = World {
+            rng: Rng::new(seed),
+            options: options.fs(Arc::new(sim.clone())),
+            sim,
+            db: None,
+            logs: None,
+            meta: None,
+            history: Vec::new(),
+            held: Vec::new(),
+            commits: 0,
+            entries: 0,
+        };
+        world.open();
+        let db = world.db.clone().unwrap();
+        world.logs = Some(db.logs("raft").unwrap());
+        world.meta = Some(db.keyspace("meta").unwrap());
+        db.sync().unwrap();
+        world.history.push((db.visible_seq().get(), State::new()));
+        world
+    }
+
+    fn open(&mut self) {
+        let db = Db::open(DIR, self.options.clone()).unwrap();
+        if !self.history.is_empty() {
+            self.logs = Some(db.logs("raft").unwrap());
+            self.meta = Some(db.keyspace("meta").unwrap());
+        }
+        self.db = Some(db);
+    }
+
+    fn db(&self) -> &Db {
+        self.db.as_ref().unwrap()
+    }
+
+    fn log(&self, id: u64) -> Log {
+        self.logs.as_ref().unwrap().log(id)
+    }
+
+    fn now(&self) -> &State {
+        &self.history.last().unwrap().1
+    }
+
+    /// One operation on some log of `state`, which it changes; `pushed` gets the index of a push.
+    fn op(&mut self, batch: &mut Batch, state: &mut State, pushed: &mut Vec<u64>) {
+        let id = self.rng.below(6) as u64;
+        let log = self.log(id);
+        let had = state.get(&id).cloned();
+        let mut model = had.clone().unwrap_or_default();
+        let (first, next) = (model.first, model.next());
+        match self.rng.below(14) {
+            0 if next > first => {
+                let from = first + self.rng.below((next - first) as usize + 1) as u64;
+                batch.truncate(&log, from);
+                model.entries.truncate((from - first) as usize);
+            }
+            1..=3 if next > first => {
+                let before = first + self.rng.below((next - first) as usize + 1) as u64;
+                batch.purge(&log, before);
+                if before > first {
+                    model.before = model.tag(before - 1);
+                }
+                model.entries.drain(..(before - first) as usize);
+                model.first = before;
+            }
+            4 if self.rng.one_in(3) => {
+                let (to, tag) = (self.rng.below(50) as u64, self.rng.next() >> 60);
+                batch.reset(&log, to, tag);
+                model = Model { first: to, before: Some(tag).filter(|_| to > 0), entries: Vec::new() };
+            }
+            5 if self.rng.one_in(4) => {
+                batch.remove(&log);
+                state.remove(&id);
+                return;
+            }
+            kind => {
+                for _ in 0..1 + self.rng.below(6) {
+                    let len = if self.rng.one_in(30) { self.rng.below(9000) } else { self.rng.below(300) };
+                    let tag = self.rng.below(3) as u64;
+                    let mut bytes = self.entries.to_le_bytes().to_vec();
+                    bytes.resize(len, kind as u8);
+                    self.entries += 1;
+                    if self.rng.one_in(2) {
+                        batch.append(&log, model.next(), tag, &bytes);
+                    } else {
+                        pushed.push(model.next());
+                        batch.push(&log, tag, &bytes);
+                    }
+                    model.entries.push((tag, bytes));
+                }
+            }
+        }
+        // A log that nothing was done to is not there yet.
+        if had.is_some() || model != Model::default() {
+            state.insert(id, model);
+        }
+    }
+
+    fn commit(&mut self) {
+        let mut batch = self.db().batch();
+        let (mut state, mut pushed) = (self.now().clone(), Vec::new());
+        if self.rng.one_in(3) {
+            let id = self.rng.below(6) as u64;
+            batch.require_next(&self.log(id), state.get(&id).map_or(0, Model::next));
+        }
+        for _ in 0..1 + self.rng.below(4) {
+            self.op(&mut batch, &mut state, &mut pushed);
+        }
+        self.commits += 1;
+        batch.put(self.meta.as_ref().unwrap(), "commits", self.commits.to_string());
+        let durability = if self.rng.one_in(3) { Durability::Sync } else { Durability::Buffered };
+        let seq = batch.commit_with(durability).unwrap();
+        assert_eq!(batch.pushed(), pushed);
+        self.history.push((seq.get(), state));
+    }
+
+    /// Reads all of it, in some of the ways there are.
+    fn check(&mut self) {
+        let state = self.now().clone();
+        let ids: Vec<u64> = self.logs.as_ref().unwrap().iter().map(|log| log.unwrap().id()).collect();
+        assert_eq!(ids, state.keys().copied().collect::<Vec<_>>());
+        for id in 0..6 {
+            let (log, model) = (self.log(id), state.get(&id).cloned().unwrap_or_default());
+            assert_eq!(log.bounds().unwrap(), model.first..model.next(), "log {id}");
+            for index in model.first.saturating_sub(2)..model.next() + 2 {
+                assert_eq!(log.tag(index).unwrap(), model.tag(index), "tag of entry {index} of log {id}");
+            }
+            let range = log.range(..).map(|e| e.unwrap());
+            let read: Vec<_> = range.map(|e| (e.tag(), e.into_value().into_vec())).collect();
+            assert!(read == model.entries, "log {id}: {} of {} entries", read.len(), model.entries.len());
+            let back = log.range(..).rev().map(|e| e.unwrap().into_value().into_vec());
+            assert!(back.eq(model.entries.iter().rev().map(|e| e.1.clone())));
+            if let Some(i) = (!model.entries.is_empty()).then(|| self.rng.below(model.entries.len())) {
+                let entry = log.get(model.first + i as u64).unwrap().unwrap();
+                assert_eq!((entry.tag(), entry.bytes()), (model.entries[i].0, &model.entries[i].1[..]));
+                let some = log.read(model.first + i as u64.., 500).unwrap();
+                assert!(
+                    !some.is_empty() && some.iter().zip(&model.entries[i..]).all(|(e, m)| e.bytes() == m.1)
+                );
+            }
+            let runs: Vec<_> = log.tag_runs(..).unwrap();
+            let tags = runs.iter().flat_map(|run| run.range.clone().map(|_| run.tag));
+            assert!(tags.eq(model.entries.iter().map(|e| e.0)));
+        }
+        for held in &self.held {
+            for id in 0..6 {
+                let past = self.log(id).at(&held.snapshot);
+                let model = held.state.get(&id).cloned().unwrap_or_default();
+                assert_eq!(past.bounds().unwrap(), model.first..model.next());
+                for (index, (tag, bytes)) in (model.first..).zip(&model.entries) {
+                    match past.get(index) {
+                        Ok(entry) => {
+                            let entry = entry.unwrap();
+                            assert_eq!((entry.tag(), entry.bytes()), (*tag, &bytes[..]));
+                        }
+                        Err(e) => assert_eq!(e.kind(), ErrorKind::Gone, "{e}"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.held.clear();
+        (self.logs, self.meta) = (None, None);
+        self.db.take().unwrap().close().unwrap();
+        self.open();
+        self.check();
+    }
+
+    fn cut_power(&mut self) {
+        self.held.clear();
+        let durable = self.db().durable_seq().get();
+        let choice = self.rng.below(self.sim.states_at(self.sim.ops()) as usize) as u64;
+        let disk = self.sim.crash(choice as _);
+        self.options = self.options.clone().fs(Arc::new(disk.clone()));
+        (self.logs, self.meta) = (None, None);
+        // The old one goes on with a disk that nobody looks at any more.
+        drop(self.db.take());
+        self.sim = disk;
+        self.open();
+        let seq = self.db().visible_seq().get();
+        assert!(seq >= durable, "{seq} of {durable}");
+        let at = self.history.iter().rposition(|h| h.0 <= seq).unwrap();
+        assert_eq!(self.history[at].0, seq, "a part of a commit");
+        self.history.truncate(at + 1);
+        let said = self.meta.as_ref().unwrap().get("commits").unwrap();
+        let said = said.map_or(0, |v| String::from_utf8(v.to_vec()).unwrap().parse().unwrap());
+        assert!(said <= self.commits);
+        self.commits = said;
+        self.check();
+    }
+
+    fn step(&mut self) {
+        match self.rng.below(40) {
+            0 => self.check(),
+            1 => self.reopen(),
+            2 => self.cut_power(),
+            3 => {
+                let (snapshot, state) = (self.db().snapshot(), self.now().clone());
+                self.held.push(Held { snapshot, state });
+            }
+            4 => self.held.clear(),
+            5 => self.db().flush().unwrap(),
+            6..=9 => _ = self.db().step().unwrap(),
+            10 => while self.db().step().unwrap() {},
+            11 => self.db().sync().unwrap(),
+            _ => self.commit(),
+        }
+    }
+}
+
+fn options(rng: &mut Rng) -> Options {
+    Options::default()
+        .workers(0)
+        .segment_bytes(16 << 10)
+        .journal_bytes(*rng.pick(&[32 << 10, 64 << 10, 1 << 20]))
+        .memtable_bytes(*rng.pick(&[1 << 10, 4 << 10, 64 << 10]))
+        .memory_bytes(*rng.pick(&[1 << 20, 64 << 20]))
+        .mapped(rng.one_in(2))
+        .durability(Durability::Buffered)
+}
+
+fn run(seed: u64, steps: usize) {
+    let mut rng = Rng::new(seed);
+    let mut world = World::new(seed, options(&mut rng));
+    for _ in 0..steps {
+        world.step();
+    }
+    world.check();
+    world.reopen();
+}
+
+#[test]
+fn logs_are_what_the_model_says() {
+    let seeds = match std::env::var("ESKER_LOG_SEED") {
+        Ok(seed) => seed.parse().unwrap()..seed.parse::<u64>().unwrap() + 1,
+        Err(_) => 0..40,
+    };
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| run(seed, 400));
+        if let Err(e) = result {
+            eprintln!("ESKER_LOG_SEED={seed}");
+            std::panic::resume_unwind(e);
+        }
+    }
+}
