@@ -113,11 +113,11 @@ impl Core {
         let (activated, full) = {
             let mut commit = self.commit.lock();
             commit.spare = spare;
-            let activated = self.activate(&mut commit, segment, last_edit);
             // If memtables are about to be frozen anyway, here they need no segment of their own.
             let enough = self.options.memtable_limit() / 8 * 7;
-            let part =
-                activated.is_ok() && self.is_unsynced(&commit) && commit.writers.active_bytes() >= enough;
+            let part = self.is_worth_parting(&commit) && commit.writers.active_bytes() >= enough;
+            let activated = self.activate(&mut commit, segment, last_edit);
+            let part = part && activated.is_ok();
             (activated, if part { commit.writers.rotate_all(None) } else { Vec::new() })
         };
         self.tell_failed();
@@ -129,10 +129,14 @@ impl Core {
         Ok(())
     }
 
-    /// Whether so much of the journal is not durable that a flush had better do without.
-    fn is_unsynced(&self, commit: &CommitState) -> bool {
-        let end = commit.journal.as_ref().map_or(Position(0), |journal| journal.end());
-        end.0.saturating_sub(self.sync.durable_hint().0) >= self.options.memtable_limit() as u64 / 2
+    /// Whether so much of the journal is not durable that a flush had better do without, and so much in the
+    /// active segment that leaving it is no waste.
+    fn is_worth_parting(&self, commit: &CommitState) -> bool {
+        let Some(journal) = &commit.journal else { return false };
+        let (end, capacity) = (journal.end().0, journal.segment().capacity());
+        let unsynced = end.saturating_sub(self.sync.durable_hint().0);
+        let used = end.saturating_sub(commit.segment_start.0);
+        unsynced >= self.options.memtable_limit() as u64 / 2 && used >= capacity / 4 && !commit.spare
     }
 
     /// The size at which a memtable is frozen now: while the journal could not be parted there, some
@@ -140,8 +144,7 @@ impl Core {
     pub fn freeze_at(&self, commit: &CommitState) -> usize {
         let limit = self.options.memtable_limit();
         let wait = commit.writers.largest() >= limit
-            && self.is_unsynced(commit)
-            && !commit.spare
+            && self.is_worth_parting(commit)
             && self.next_segment.lock().is_none();
         if wait { limit / 8 * 9 } else { limit }
     }
@@ -152,7 +155,7 @@ impl Core {
     /// durable already or the others hold much, or somebody else is moving the journal.
     pub fn part_journal(&self, commit: &mut CommitState, full: &mut Vec<Arc<Tree>>) -> Result<bool> {
         let little = self.options.memtable_limit() / 4;
-        if !self.is_unsynced(commit) || commit.spare || commit.writers.active_bytes() > little {
+        if !self.is_worth_parting(commit) || commit.writers.active_bytes() > little {
             return Ok(false);
         }
         // Tried only: a checkpoint may hold it and wait for the lock that is held here.

@@ -48,7 +48,9 @@ fn no_keyspace_keeps_more_journal_than_its_budget() {
                 most = most.max(to_replay(&sim, &options));
             }
         }
-        assert!(most > journal / 4, "seed {seed}: {most} bytes are no test");
+        // What flushes of small memtables leave to replay is less: they take along what others hold.
+        let least = if memtable < segment as usize { segment / 2 } else { journal / 4 };
+        assert!(most > least, "seed {seed}: {most} bytes are no test");
         assert!(most <= journal + segment, "seed {seed}: {most} bytes to replay");
     }
 }
