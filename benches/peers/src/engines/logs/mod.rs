@@ -19,20 +19,15 @@ pub struct Setup {
     pub dir: PathBuf,
     /// Bytes of a memtable, of a file of the log, and of the newest entries kept in memory.
     pub memory: usize,
-    /// Bytes of entries that live in the end, about.
+    /// Bytes of entries that live in the end.
+    #[cfg_attr(not(feature = "raft-engine"), expect(dead_code))]
     pub live: u64,
     /// Entries of each group that are kept.
     #[cfg_attr(not(feature = "raft-engine"), expect(dead_code))]
     pub keep: Option<u64>,
 }
 
-impl Setup {
-    /// What the files of the log should take at most: twice what lives, and two of them.
-    pub fn room(&self) -> u64 {
-        room(self.live, self.memory)
-    }
-}
-
+/// What the files of a log should take at most: twice what lives, and two of them.
 pub fn room(live: u64, file: usize) -> u64 {
     2 * live + 2 * file as u64
 }

@@ -1,6 +1,6 @@
 //! raft-engine 0.4.
 
-use super::{Change, HEADER, LogEngine, Setup};
+use super::{Change, HEADER, LogEngine, Setup, room};
 use crate::Outcome;
 use protobuf::well_known_types::BytesValue;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
@@ -36,7 +36,7 @@ impl RaftEngine {
         let config = Config {
             dir: setup.dir.to_str().ok_or("a strange path")?.to_string(),
             target_file_size: ReadableSize(setup.memory as u64),
-            purge_threshold: ReadableSize(setup.room()),
+            purge_threshold: ReadableSize(room(setup.live, setup.memory)),
             batch_compression_threshold: ReadableSize(0),
             ..Config::default()
         };

@@ -7,6 +7,7 @@ use crate::engines::logs::{Change, LogEngine};
 use crate::measure::{self, Client, Clock, Usage};
 use crate::workloads::{FOREVER, Of, Worker};
 use std::ops::Range;
+use std::time::Instant;
 
 pub const TAIL: &str = "logtail";
 pub const CATCH_UP: &str = "logcatchup";
@@ -15,9 +16,9 @@ pub const CATCH_UP: &str = "logcatchup";
 const LAST: u64 = 300;
 /// Reads between two looks at the time.
 const CHUNK: usize = 16;
-/// Bytes of a range, and entries of a whole catch-up.
+/// Bytes of a range, and entries after which it was enough.
 const RANGE: usize = 1 << 20;
-const ENTRIES: u64 = 1_000_000;
+const ENOUGH: u64 = 1_000_000;
 /// All of an entry is looked at where its index is a multiple of this, its index everywhere.
 const WHOLE: u64 = 1000;
 
@@ -43,7 +44,8 @@ pub fn reads(worker: &Worker, db: &dyn LogEngine, load: &Load, noise: &Noise, ne
         worker.tell(Of::reads(TAIL, "", 1), &metrics);
     }
     if worker.wants(CATCH_UP) {
-        let mut walk = CatchUp { log: &log, at: 0, end, read: 0 };
+        let until = Instant::now() + worker.plan.time;
+        let mut walk = CatchUp { log: &log, at: 0, end, read: 0, until };
         let usage = Usage::start(&dir)?;
         let pass = measure::run(&mut walk, Clock::Each, FOREVER)?;
         let mut metrics = vec![("ops_per_s", pass.rate * walk.read as f64 / pass.ops as f64)];
@@ -96,17 +98,19 @@ impl Client for Tail<'_> {
     }
 }
 
-/// All entries in their order, once more from the first until there were enough.
+/// All entries in their order; if that is soon done, again.
 struct CatchUp<'a> {
     log: &'a OneLog<'a>,
     at: u64,
     end: u64,
     read: u64,
+    until: Instant,
 }
 
 impl Client for CatchUp<'_> {
     fn prepare(&mut self) -> usize {
-        usize::from(self.read < ENTRIES)
+        let whole = self.read >= self.end && Instant::now() >= self.until;
+        usize::from(self.read < ENOUGH && !whole)
     }
 
     fn step(&mut self, _: usize) -> Outcome {
