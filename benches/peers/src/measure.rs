@@ -138,29 +138,27 @@ pub fn run_all<C: Client>(
 const COUNTED: u64 = 16 << 20;
 
 /// What the process uses up meanwhile.
-pub struct Span {
+pub struct Usage {
     start: Instant,
     cpu: Duration,
     written: u64,
-    own: Option<u64>,
     waits: Option<Duration>,
     watch: Watch,
 }
 
-impl Span {
-    pub fn start(db: &dyn Engine, dir: &Path) -> Outcome<Span> {
-        Ok(Span {
+impl Usage {
+    pub fn start(dir: &Path) -> Outcome<Usage> {
+        Ok(Usage {
             start: Instant::now(),
             cpu: process::cpu(),
             written: process::written_bytes()?,
-            own: db.written_bytes(),
             waits: process::disk_waits(),
             watch: Watch::start(dir),
         })
     }
 
     /// As metrics; `bytes` of keys and values were written.
-    pub fn end(self, db: &dyn Engine, ops: u64, bytes: u64) -> Outcome<Vec<(&'static str, f64)>> {
+    pub fn end(self, ops: u64, bytes: u64) -> Outcome<Vec<(&'static str, f64)>> {
         let (took, cpu) = (self.start.elapsed(), process::cpu() - self.cpu);
         let (memory, disk) = self.watch.stop();
         let mut all =
@@ -170,14 +168,32 @@ impl Span {
             all.push(("device_bytes_per_op", written / ops as f64));
             all.push(("write_amp", written / bytes as f64));
             all.push(("disk_peak_bytes", disk as f64));
-            if bytes >= COUNTED
-                && let Some((after, before)) = db.written_bytes().zip(self.own)
-            {
-                all.push(("write_amp_own", (after - before) as f64 / bytes as f64));
-            }
         }
         if let Some((after, before)) = process::disk_waits().zip(self.waits) {
             all.push(("disk_wait", ((after - before).as_secs_f64() / took.as_secs_f64()).min(1.0)));
+        }
+        Ok(all)
+    }
+}
+
+/// The same, and what the engine says it wrote.
+pub struct Span {
+    usage: Usage,
+    own: Option<u64>,
+}
+
+impl Span {
+    pub fn start(db: &dyn Engine, dir: &Path) -> Outcome<Span> {
+        Ok(Span { own: db.written_bytes(), usage: Usage::start(dir)? })
+    }
+
+    /// As metrics; `bytes` of keys and values were written.
+    pub fn end(self, db: &dyn Engine, ops: u64, bytes: u64) -> Outcome<Vec<(&'static str, f64)>> {
+        let mut all = self.usage.end(ops, bytes)?;
+        if bytes >= COUNTED
+            && let Some((after, before)) = db.written_bytes().zip(self.own)
+        {
+            all.push(("write_amp_own", (after - before) as f64 / bytes as f64));
         }
         Ok(all)
     }

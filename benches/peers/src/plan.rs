@@ -13,7 +13,7 @@ peers [--quick] [--only A,B] [--tables A,B] [--engines A,B] [--keys N] [--rounds
 
     --quick            200 thousand keys, 1 round, 0.2 seconds; instead of 1 million, 3 and 1.5
     --only A,B         these workloads, and what they need; --list tells their names
-    --tables A,B       of lz4, none, allinmemory, synced (default: all)
+    --tables A,B       of lz4, none, allinmemory, synced, logs (default: all)
     --engines A,B      of those that were built in (default: all)
     --seconds S        what a workload may take that need not be whole: reads, mixed ones, synced commits
     --cache MIB        what each engine may cache of blocks (default: 64)
@@ -79,7 +79,7 @@ impl Plan {
             cache: 64 << 20,
             rate: None,
             only: Vec::new(),
-            tables: ["lz4", "none", "allinmemory", "synced"].map(String::from).into(),
+            tables: ["lz4", "none", "allinmemory", "synced", "logs"].map(String::from).into(),
             engines: built.map(|kind| kind.name.to_string()).collect(),
             dir: std::env::temp_dir(),
             out: None,

@@ -31,6 +31,24 @@ pub fn written_bytes() -> Outcome<u64> {
     number("/proc/self/io", "write_bytes:")
 }
 
+/// Bytes all threads of this process have handed to the system by `write` and its like, whatever becomes
+/// of them.
+pub fn handed_bytes() -> Outcome<u64> {
+    number("/proc/self/io", "wchar:")
+}
+
+/// Files below `dir` that are mapped so that a store into memory changes them: what is written that way,
+/// [`handed_bytes`] does not know.
+pub fn written_by_map(dir: &Path) -> Outcome<usize> {
+    let (maps, dir) = (fs::read_to_string("/proc/self/maps")?, fs::canonicalize(dir)?);
+    let dir = dir.to_string_lossy();
+    let shared = |line: &&str| {
+        let mode = line.split_whitespace().nth(1).unwrap_or("");
+        mode.get(1..2) == Some("w") && mode.ends_with('s') && line.contains(&*dir)
+    };
+    Ok(maps.lines().filter(shared).count())
+}
+
 /// Processor time of all threads, the ended ones too, in user and kernel.
 pub fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);

@@ -8,7 +8,7 @@ use crate::plan::{Plan, Task};
 use crate::progress::Progress;
 use crate::report;
 use crate::sample::{Csv, Sample};
-use crate::workloads::{DISK, FILL, JOBS, Job};
+use crate::workloads::{DISK, FILL, JOBS, Job, LOGS};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ const RATE: f64 = 100_000.0;
 
 /// What is filled once, and the tables that come of it.
 const PASSES: &[(&str, &[&str])] =
-    &[("lz4", &["lz4"]), ("none", &["none", "allinmemory"]), ("synced", &["synced"])];
+    &[("lz4", &["lz4"]), ("none", &["none", "allinmemory"]), ("synced", &["synced"]), (LOGS, &[LOGS])];
 
 struct Run<'a> {
     plan: &'a Plan,
@@ -91,7 +91,10 @@ fn tasks(plan: &Plan, round: u32, base: &Path) -> Vec<Task> {
                 dir: base.join(format!("{pass}-{engine}-{}", if job.shared { "shared" } else { job.name })),
             };
             let turns = (0..kinds.len()).map(|turn| kinds[(turn + round as usize - 1) % kinds.len()]);
-            let able = |kind: &Kind| (job.reads || !kind.reads_only) && !(kind.tree && *pass == "lz4");
+            let able = |kind: &Kind| match *pass {
+                LOGS => kind.logs,
+                pass => kind.maps && (job.reads || !kind.reads_only) && !(kind.tree && pass == "lz4"),
+            };
             all.extend(turns.filter(able).map(|kind| task(kind.name)));
             if job.tables == ["synced"] {
                 all.push(task(DISK));
@@ -178,5 +181,6 @@ mod tests {
         assert_eq!(of("--engines esker --only limits --tables none"), ["limits limits machine"]);
         let deletes = ["lz4 fill esker", "lz4 delete esker", "none fill esker", "none delete esker"];
         assert_eq!(of("--engines esker --only deleterandom"), deletes);
+        assert_eq!(of("--engines esker --only logcold,logtail").len(), 2);
     }
 }

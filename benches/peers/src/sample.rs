@@ -18,7 +18,7 @@ pub struct Sample {
     pub phase: String,
     /// Client threads.
     pub threads: u32,
-    /// `esker`, `rocksdb`, `rocksdb-mmap`, `fjall`, `redb`, `lmdb`; no engines are `disk`, a bare file, and
+    /// `esker`, `rocksdb`, `rocksdb-mmap`, `fjall`, `redb`, `lmdb`, `raft-engine`; no engines are `disk`, a bare file, and
     /// `machine`, in the table `limits`.
     pub engine: String,
     /// From 1.
@@ -30,9 +30,10 @@ pub struct Sample {
 
 /// `lz4` and `none`: commits survive the death of the process, tables compressed or not.
 /// `allinmemory`: as `none`, with caches larger than the data. `synced`: commits survive power loss.
+/// `logs`: the same, of logs instead of a map.
 /// `volatile`: commits survive nothing until a later one is synced. `build`: no database, but what it
 /// takes to build the engine, measured apart (README.md). `limits`: what the machine can do.
-pub const TABLES: &[&str] = &["lz4", "none", "allinmemory", "synced", "volatile", "build", "limits"];
+pub const TABLES: &[&str] = &["lz4", "none", "allinmemory", "synced", "logs", "volatile", "build", "limits"];
 
 /// Reads: what the database went through before. `reader`, `writer` and `alone` are the sides of one
 /// workload: the reader beside the writer, the writer, and the reader without it.
@@ -55,12 +56,20 @@ pub const METRICS: &[&str] = &[
     "write_amp",
     // The same by the engine's own count, where it has one.
     "write_amp_own",
+    // Logs: bytes of entries; bytes handed to the system (`wchar`) over those.
+    "payload_bytes",
+    "written_per_payload",
     // From the last operation until nothing happens any more.
     "settle_s",
     "disk_settled_bytes",
     "disk_peak_bytes",
     // Settled, over bytes of living keys and values.
     "space_amp",
+    // Logs: at most, over bytes of living entries; and both sizes over what is promised: twice those and two
+    // files of the log.
+    "space_amp_peak",
+    "space_of_room",
+    "space_peak_of_room",
     // Heap and stacks: no mapped files, no page cache.
     "anon_peak_bytes",
     "commits_per_sync",

@@ -5,6 +5,7 @@ mod esker;
 mod fjall;
 #[cfg(feature = "lmdb")]
 mod lmdb;
+pub mod logs;
 #[cfg(feature = "redb")]
 mod redb;
 #[cfg(feature = "rocksdb")]
@@ -25,20 +26,26 @@ pub struct Kind {
     pub reads_only: bool,
     /// What it promises of a commit that is not synced is less than surviving the process.
     pub volatile: bool,
+    /// Keeps a map; raft-engine does not.
+    pub maps: bool,
+    /// Keeps logs: it has them, or fjall's keys stand for them.
+    pub logs: bool,
     /// What a feature of this package brings is there.
     pub built: bool,
 }
 
-const LSM: Kind = Kind { name: "", tree: false, reads_only: false, volatile: false, built: true };
+const LSM: Kind =
+    Kind { name: "", tree: false, reads_only: false, volatile: false, maps: true, logs: false, built: true };
 const ROCKSDB: Kind = Kind { name: "rocksdb", built: cfg!(feature = "rocksdb"), ..LSM };
 
 pub const KINDS: &[Kind] = &[
-    Kind { name: "esker", ..LSM },
+    Kind { name: "esker", logs: true, ..LSM },
     ROCKSDB,
     Kind { name: "rocksdb-mmap", reads_only: true, ..ROCKSDB },
-    Kind { name: "fjall", built: cfg!(feature = "fjall"), ..LSM },
+    Kind { name: "fjall", logs: true, built: cfg!(feature = "fjall"), ..LSM },
     Kind { name: "redb", tree: true, volatile: true, built: cfg!(feature = "redb"), ..LSM },
     Kind { name: "lmdb", tree: true, built: cfg!(feature = "lmdb"), ..LSM },
+    Kind { name: "raft-engine", maps: false, logs: true, built: cfg!(feature = "raft-engine"), ..LSM },
 ];
 
 pub fn kind(name: &str) -> Outcome<Kind> {

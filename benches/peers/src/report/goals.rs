@@ -8,6 +8,7 @@ const NONE: &[&str] = &["none"];
 const BOTH: &[&str] = &["lz4", "none"];
 const CACHED: &[&str] = &["allinmemory"];
 const SYNCED: &[&str] = &["synced"];
+const LOGS: &[&str] = &["logs"];
 
 /// RocksDB as it is set up best for the line, with mapped reads or without, and fjall.
 const PEERS: Against = Against::Best(&["rocksdb", "rocksdb-mmap", "fjall"]);
@@ -16,6 +17,7 @@ const ROCKSDB: Against = Against::Best(&["rocksdb", "rocksdb-mmap"]);
 const WRITING: Against = Against::Best(&["rocksdb"]);
 const FJALL: Against = Against::Best(&["fjall"]);
 const LMDB: Against = Against::Best(&["lmdb"]);
+const RAFT_ENGINE: Against = Against::Best(&["raft-engine"]);
 const DISK: Against = Against::Best(&["disk"]);
 
 /// RocksDB writes its recycled log over pages that are still dirty, which the system does not count.
@@ -93,11 +95,48 @@ pub const GOALS: &[Target] = &[
     Target { tables: LZ4, ..at_most(alone("overwrite"), &["disk_settled_bytes"], WRITING, 1.05) },
     at_most(alone(EVERYTHING), &[PEAK], WRITING, 1.0),
     at_most(alone("openkilled"), &["open_ms"], PEERS, 0.3),
+    written("lograft256", 1.10),
+    written("lograft4k", 1.05),
+    written("loggroups", 1.15),
+    written("loggroupslong", 1.3),
+    written("logcold", 2.0),
+    written("logevents", 1.10),
+    rate(LOGS, alone("lograft256"), RAFT_ENGINE, 1.2),
+    rate(LOGS, alone("loggroups"), RAFT_ENGINE, 1.2),
+    logs("loggroupslong", PEAK_ONLY, RAFT_ENGINE, 0.333),
+    logs("logevents", PEAK_ONLY, Against::Nothing, (64 << 20) as f64),
+    // Twice what lives, and two segments; also while it runs.
+    logs("logcold", &["space_of_room"], Against::Nothing, 1.0),
+    logs("logcold", &["space_peak_of_room"], Against::Nothing, 1.0),
+    rate(LOGS, alone("logtail"), RAFT_ENGINE, 2.0),
+    rate(LOGS, alone("logcatchup"), RAFT_ENGINE, 2.0),
+    logs("lograft256", OPEN, RAFT_ENGINE, 1.0),
+    logs("lograft4k", OPEN, RAFT_ENGINE, 1.0),
+    logs("loggroups", OPEN, RAFT_ENGINE, 1.0),
+    logs("loggroupslong", OPEN, RAFT_ENGINE, 1.0),
+    logs("logcold", OPEN, RAFT_ENGINE, 1.0),
+    logs("logevents", OPEN, RAFT_ENGINE, 1.0),
+    rate(LOGS, LOG_THREADS, RAFT_ENGINE, 1.5),
+    // 0.45 for each thread.
+    Target { metrics: &["commits_per_sync"], ..rate(LOGS, LOG_THREADS, Against::Nothing, 28.8) },
     Target { tables: &["build"], ..at_most(alone("build"), &["cpu_s"], WRITING, 0.02) },
 ];
 
 const fn sync_share(threads: u32, metrics: &'static [&'static str], least: f64) -> Target {
     Target { metrics, ..rate(SYNCED, synced(threads), Against::Nothing, least) }
+}
+
+const LOG_THREADS: Place = Place::new("logthreads", "", 64);
+const PEAK_ONLY: &[&str] = &[PEAK];
+const OPEN: &[&str] = &["open_ms"];
+
+const fn logs(load: &'static str, metrics: &'static [&'static str], against: Against, bound: f64) -> Target {
+    Target { tables: LOGS, ..at_most(alone(load), metrics, against, bound) }
+}
+
+/// Bytes handed to the system for each byte of entries.
+const fn written(load: &'static str, most: f64) -> Target {
+    logs(load, &["written_per_payload"], Against::Nothing, most)
 }
 
 const fn until_settled(workload: &'static str) -> Target {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The crates whose versions are told, and what their engines are called.
-const CRATES: [(&str, &str); 7] = [
+const CRATES: [(&str, &str); 8] = [
     ("esker", "Esker"),
     ("rocksdb", "RocksDB, the crate"),
     ("librocksdb-sys", "RocksDB"),
@@ -14,6 +14,7 @@ const CRATES: [(&str, &str); 7] = [
     ("redb", "redb"),
     ("heed", "LMDB, the crate"),
     ("lmdb-master-sys", "LMDB"),
+    ("raft-engine", "raft-engine"),
 ];
 
 /// All that can be found out about this machine, this day and this program; `dir` is where the

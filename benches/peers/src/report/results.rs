@@ -4,7 +4,7 @@ use crate::sample::Sample;
 use std::collections::BTreeMap;
 
 /// The order of engines in tables, plots and legends. Whoever is missing here comes after them by name.
-const ORDER: [&str; 7] = ["esker", "rocksdb", "rocksdb-mmap", "fjall", "redb", "lmdb", "disk"];
+const ORDER: [&str; 8] = ["esker", "rocksdb", "rocksdb-mmap", "fjall", "redb", "lmdb", "raft-engine", "disk"];
 
 /// The line of what all workloads of a table took at most, and of what.
 pub const EVERYTHING: &str = "everything";

@@ -2,11 +2,13 @@
 
 mod delete;
 mod fill;
+mod logs;
 mod mixed;
 mod open;
 mod read;
 mod sync;
 mod values;
+mod victim;
 
 use crate::Outcome;
 use crate::engines::{self, Engine, Kind, Setup};
@@ -15,6 +17,7 @@ use crate::limits::{self, LIMITS, MACHINE};
 use crate::plan::{Plan, Task};
 use crate::sample::Sample;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// What one process does with one engine.
@@ -32,6 +35,8 @@ pub struct Job {
 
 const BOTH: &[&str] = &["lz4", "none"];
 const OWN: Job = Job { name: "", workloads: &[], tables: BOTH, shared: false, reads: false, run: |_| Ok(()) };
+/// Logs: see `logs`.
+const LOG: Job = Job { tables: &[LOGS], run: logs::load, ..OWN };
 const SHARED: Job = Job { shared: true, reads: true, ..OWN };
 
 /// In the order in which they run.
@@ -49,11 +54,20 @@ pub const JOBS: &[Job] = &[
     Job { name: "values64k", workloads: &["fill64k", "read64k"], run: values::of_64k, ..OWN },
     Job { name: "open", workloads: &["openkilled", "openclosed"], run: open::opens, ..OWN },
     Job { name: "synced", workloads: &["synced"], tables: &["synced"], run: sync::synced, ..OWN },
+    Job { name: "lograft256", workloads: &["lograft256"], ..LOG },
+    Job { name: "lograft4k", workloads: &["lograft4k"], ..LOG },
+    Job { name: "loggroups", workloads: &["loggroups"], ..LOG },
+    Job { name: "loggroupslong", workloads: &["loggroupslong"], ..LOG },
+    Job { name: "logcold", workloads: &["logcold"], ..LOG },
+    Job { name: "logevents", workloads: &["logevents", logs::TAIL, logs::CATCH_UP], ..LOG },
+    Job { name: "logthreads", workloads: &["logthreads"], run: logs::threads, ..LOG },
 ];
 
 /// The job that makes the database the shared ones work on.
 pub const FILL: &str = "fill";
-/// What a process is told that only writes, to be killed.
+/// The table of logs.
+pub const LOGS: &str = "logs";
+/// What a process is told that only writes, to be killed; with a load of logs behind it, that.
 const VICTIM: &str = "victim";
 /// A bare file, for comparison with synced commits.
 pub const DISK: &str = "disk";
@@ -84,7 +98,8 @@ pub struct Worker<'a> {
     plan: &'a Plan,
     task: &'a Task,
     kind: Kind,
-    pool: Pool,
+    /// Made when values are needed: it would count as the engine's memory.
+    pool: LazyLock<Pool>,
 }
 
 /// Does the task of this process and prints a line for each measurement.
@@ -94,9 +109,12 @@ pub fn work(plan: &Plan, task: &Task) -> Outcome {
         MACHINE => return limits::run(plan, task),
         _ => {}
     }
-    let worker = Worker { plan, task, kind: engines::kind(&task.engine)?, pool: Pool::new() };
+    let worker = Worker { plan, task, kind: engines::kind(&task.engine)?, pool: LazyLock::new(Pool::new) };
     if task.job == VICTIM {
         return open::victim(&worker);
+    }
+    if let Some(load) = task.job.strip_prefix(VICTIM) {
+        return logs::victim(&worker, load);
     }
     let job = JOBS.iter().find(|job| job.name == task.job).ok_or("no such job")?;
     (job.run)(&worker)

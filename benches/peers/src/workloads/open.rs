@@ -1,13 +1,10 @@
 //! How long opening takes, with memtables full of what only the journal has.
 
 use super::fill::{memtable_pairs, memtables};
-use super::{MEMTABLE, Of, VICTIM, Worker};
+use super::{MEMTABLE, Of, VICTIM, Worker, victim};
 use crate::Outcome;
 use crate::engines::Setup;
 use crate::generate::key;
-use crate::plan::Task;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 pub fn opens(worker: &Worker) -> Outcome {
@@ -18,7 +15,7 @@ pub fn opens(worker: &Worker) -> Outcome {
     }
     if worker.wants("openkilled") {
         let setup = setup(worker, "openkilled");
-        kill_another(worker)?;
+        victim::kill(worker, VICTIM.to_string())?;
         worker.reopen("openkilled", &setup)?;
     }
     Ok(())
@@ -49,27 +46,8 @@ impl Worker<'_> {
     }
 }
 
-/// Has another process fill memtables, and kills it.
-fn kill_another(worker: &Worker) -> Outcome {
-    let task = Task { job: VICTIM.to_string(), ..worker.task.clone() };
-    let mut child = Command::new(std::env::current_exe()?);
-    child.args(std::env::args().skip(1)).args(["--task", &task.text()]);
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut line = String::new();
-    if let Some(out) = child.stdout.take() {
-        BufReader::new(out).read_line(&mut line)?;
-    }
-    child.kill()?;
-    child.wait()?;
-    if line.trim() == VICTIM { Ok(()) } else { Err("the process to be killed had not got that far".into()) }
-}
-
 /// Fills memtables, says so, and waits for the end.
 pub fn victim(worker: &Worker) -> Outcome {
     let _db = memtables(worker, &setup(worker, "openkilled"))?;
-    let mut out = std::io::stdout();
-    writeln!(out, "{VICTIM}")?;
-    out.flush()?;
-    std::io::stdin().read_exact(&mut [0])?;
-    Err("it was not killed".into())
+    victim::wait("")
 }

@@ -12,7 +12,7 @@ const LOOK: Look<Spread> = Look {
     title: "Written, and kept on disk",
     notes: &[
         "Over bytes of keys and values that were put, and over those that live; settled, journals included. Less is better.",
-        "Written: by an engine's own count, or the system's if it has none (fjall, LMDB). A bar at the edge is longer: see its number.",
+        "Written: by an engine's own count, or the system's if it has none (fjall, LMDB, logs). A bar at the edge is longer: see its number.",
     ],
     axis: "1: every byte once",
     tick: plain,
@@ -25,21 +25,21 @@ const LOOK: Look<Spread> = Look {
 
 /// How a panel is called, and the first of these metrics that an engine has.
 const PANELS: [(&str, &[&str]); 2] =
-    [("Written", &["write_amp_own", "write_amp"]), ("Disk size", &["space_amp"])];
-const TABLES: [&str; 2] = ["lz4", "none"];
+    [("Written", &["written_per_payload", "write_amp_own", "write_amp"]), ("Disk size", &["space_amp"])];
+const TABLES: [&str; 3] = ["lz4", "none", "logs"];
 
 /// Nobody beyond so many times the longest bar of these leaves the others any room.
 const MEASURE: [&str; 3] = ["esker", "rocksdb", "fjall"];
 const ROOM: f64 = 1.5;
 
 pub fn draw(results: &Results) -> Option<String> {
-    let of = |(what, metrics): (&str, &[&str])| {
-        TABLES.map(|table| Panel {
+    let of = |table: &'static str| {
+        PANELS.map(|(what, metrics)| Panel {
             title: format!("{what}: {}", title(table)),
             rows: rows(results, table, metrics),
         })
     };
-    draw_panels(&PANELS.map(of).into_iter().flatten().collect::<Vec<_>>(), &LOOK)
+    draw_panels(&TABLES.map(of).into_iter().flatten().collect::<Vec<_>>(), &LOOK)
 }
 
 fn rows<'a>(results: &'a Results, table: &str, metrics: &[&str]) -> Vec<Row<'a, Spread>> {

@@ -35,6 +35,7 @@ fn title(table: &str) -> &str {
         "none" => "no compression",
         "allinmemory" => "no compression, caches hold everything",
         "synced" => "every commit survives power loss",
+        "logs" => "logs, every commit survives power loss",
         other => other,
     }
 }

@@ -4,13 +4,14 @@
 use std::fmt::Write;
 
 /// The look of each engine, always the same: on light ground and on dark.
-const COLOURS: [(&str, &str, &str); 7] = [
+const COLOURS: [(&str, &str, &str); 8] = [
     ("esker", "#e8590c", "#ff9248"),
     ("rocksdb", "#1864ab", "#4dabf7"),
     ("rocksdb-mmap", "#74b0e0", "#b4dcff"),
     ("fjall", "#2b8a3e", "#51cf66"),
     ("redb", "#862e9c", "#da77f2"),
     ("lmdb", "#b58900", "#ffd43b"),
+    ("raft-engine", "#0b7285", "#3bc9db"),
     ("disk", "#868e96", "#adb5bd"),
 ];
 

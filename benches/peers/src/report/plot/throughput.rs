@@ -24,7 +24,7 @@ const LOOK: Look<Spread> = Look {
     mark,
 };
 
-const TABLES: [&str; 4] = ["lz4", "none", "allinmemory", "synced"];
+const TABLES: [&str; 5] = ["lz4", "none", "allinmemory", "synced", "logs"];
 
 /// What a row may be of, and how it is called.
 const METRICS: [(&str, &str); 2] = [("ops_per_s", ""), ("settled_ops_per_s", ", until settled")];
@@ -46,7 +46,7 @@ fn rows<'a>(results: &'a Results, table: &str) -> Vec<Row<'a, Spread>> {
 fn shown(line: &Line) -> bool {
     let paced = line.workload == "pacedoverwrite" || line.workload == "readwhilewriting100k";
     let state = ["", "settled", "reader", "writer"].contains(&line.phase.as_str());
-    state && !paced && (line.threads == 1 || line.table == "synced")
+    state && !paced && (line.threads == 1 || ["synced", "logs"].contains(&line.table.as_str()))
 }
 
 fn row<'a>(results: &'a Results, line: &'a Line, metric: &str, name: String) -> Option<Row<'a, Spread>> {
