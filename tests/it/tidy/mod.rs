@@ -49,6 +49,7 @@ const FORMATS: &[&str] = &[
     "src/catalog.rs",
     "src/entries.rs",
     "src/log/head.rs",
+    "src/raft_log.rs",
     "src/record.rs",
     "src/journal/segment.rs",
     "src/journal/hint.rs",
