@@ -244,7 +244,7 @@ impl RaftLog {
         match self.log.tag(index) {
             Ok(Some(term)) => Ok(term),
             Ok(None) => Err(self.missing(index)?),
-            Err(e) => Err(self.why(e)),
+            Err(e) => Err(self.why(e, index)),
         }
     }
 
@@ -267,7 +267,7 @@ impl RaftLog {
             Ok(read) if read.first().map(LogEntry::index) != Some(range.start) => {
                 Err(self.missing(range.start)?)
             }
-            read => read.map_err(|e| self.why(e)),
+            read => read.map_err(|e| self.why(e, range.start)),
         }
     }
 
@@ -276,13 +276,13 @@ impl RaftLog {
         match self.log.get(index) {
             Ok(Some(entry)) => Ok(entry),
             Ok(None) => Err(self.missing(index)?),
-            Err(e) => Err(self.why(e)),
+            Err(e) => Err(self.why(e, index)),
         }
     }
 
     /// The terms of all entries in `range`, as runs: where each leader began. Reads no entry.
     pub fn term_runs(&self, range: Range<u64>) -> Result<Vec<TagRun>> {
-        self.log.tag_runs(range).map_err(|e| self.why(e))
+        self.log.tag_runs(range.clone()).map_err(|e| self.why(e, range.start))
     }
 
     /// What was [set](RaftLog::set).
@@ -302,12 +302,9 @@ impl RaftLog {
         Ok(if index < first { Error::Purged { first } } else { Error::Beyond { next } })
     }
 
-    /// An entry that went while it was read was purged, or cut off.
-    fn why(&self, e: error::Error) -> Error {
-        match self.bounds() {
-            Ok(bounds) if e.kind() == ErrorKind::Gone => Error::Purged { first: bounds.start },
-            _ => Error::Engine(e),
-        }
+    /// The entry `index`, or one behind it, went while it was read: it was purged, or cut off.
+    fn why(&self, e: error::Error, index: u64) -> Error {
+        if e.kind() == ErrorKind::Gone { self.missing(index).unwrap_or_else(Error::Engine) } else { e.into() }
     }
 
     fn key(&self, row: Row) -> [u8; 10] {
