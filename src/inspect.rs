@@ -4,10 +4,11 @@
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{Fs, read_exact_at};
+use crate::log::footer;
 use crate::{journal, table, version};
 use std::path::Path;
 
-/// Shows the file at `path` (a journal segment, a manifest, a table or the hint file, told by its
+/// Shows the file at `path` (a journal segment or its footer, a manifest, a table or the hint file, told by its
 /// name) as lines of offset, bytes and meaning. Reads the whole file into memory.
 ///
 /// Errors: [`Invalid`](crate::ErrorKind::Invalid) for a name that is not a database file's,
@@ -20,8 +21,9 @@ pub fn dump(fs: &dyn Fs, path: impl AsRef<Path>) -> Result<String> {
         Some(Name::Manifest(_)) => version::dump,
         Some(Name::Table(_)) => table::dump,
         Some(Name::Hint) => journal::dump_hint,
+        Some(Name::Footer(_)) => footer::dump,
         Some(Name::Reserve | Name::Spare) => return Ok("space kept for when the disk is full\n".into()),
-        Some(Name::Lock | Name::Footer(_)) | None => {
+        Some(Name::Lock) | None => {
             return Err(Error::invalid("not a file that can be shown").in_file(path));
         }
     };
@@ -50,7 +52,12 @@ mod tests {
         fruit.put("apple", "red").unwrap();
         db.flush().unwrap();
         fruit.put("pear", "green").unwrap();
-        drop((fruit, db));
+        let log = db.logs("logs").unwrap().log(1);
+        for _ in 0..3 {
+            db.batch().push(&log, 1, [7; 7000]).commit().unwrap();
+        }
+        while db.step().unwrap() {}
+        drop((fruit, log, db));
         let mut kinds = Vec::new();
         for (path, _) in fs.files() {
             match dump(&fs, &path) {
@@ -64,6 +71,6 @@ mod tests {
         }
         kinds.sort();
         kinds.dedup();
-        assert_eq!(kinds, ["hint", "journal", "manifest", "table"]);
+        assert_eq!(kinds, ["footer", "hint", "journal", "manifest", "table"]);
     }
 }

@@ -271,7 +271,7 @@ impl Writers {
         let Verb::Append(entries) = verb else { return Ok(()) };
         let Source { no, salt, start, file, known } = &mut self.segment;
         if known.is_none() {
-            let segment = self.logs.segment(*no, *salt, *start);
+            let segment = self.logs.segment(*no, *salt, Some(*start));
             if let Some(file) = file {
                 segment.lend(&self.logs.access, file.clone());
             }

@@ -20,7 +20,7 @@ use crate::fs::{read_exact_at, write_all_at};
 use crate::ids::{FileNo, Seq};
 use crate::journal::Segment;
 use crate::mutant::Mutant;
-use crate::version::{self, SegmentState, State};
+use crate::version::{self, State};
 use crate::view::View;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -141,10 +141,8 @@ struct Moment {
 fn files(state: &State) -> Vec<(Name, u64)> {
     let tables = state.keyspaces.values().flat_map(|k| k.levels.tables());
     let mut files: Vec<_> = tables.map(|(_, table)| (Name::Table(table.no), table.size)).collect();
-    files.extend(state.segments.iter().filter_map(|(&no, segment)| match *segment {
-        SegmentState::Sealed { start, end, .. } => Some((Name::Journal(no), end.0.saturating_sub(start.0))),
-        SegmentState::Announced { .. } => None,
-    }));
+    // Footers are made again.
+    files.extend(state.segments.iter().filter_map(|(&no, s)| Some((Name::Journal(no), s.len()?))));
     files
 }
 

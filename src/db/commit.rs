@@ -54,6 +54,9 @@ impl Core {
                     if grown {
                         self.trim_memory();
                     }
+                    if self.logs.take_wanted() {
+                        self.work.want_logs();
+                    }
                     if !full.is_empty() {
                         // Their flush needs the journal durable that far. The disk may as well begin now,
                         // beside the flush before.

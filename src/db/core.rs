@@ -25,7 +25,9 @@ use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::job::pick;
 use crate::journal::Segment;
+use crate::log::footer::Run;
 use crate::log::index::LogIndex;
+use crate::log::segment::LogSegment;
 use crate::memtable::{Memtable, Pool};
 use crate::mutant::Mutant;
 use crate::options::Options;
@@ -122,6 +124,14 @@ pub(crate) struct Installed {
     pub flushed: Vec<(KeyspaceId, Vec<Arc<Memtable>>, Seq)>,
     /// Trees whose runs change.
     pub touched: Vec<KeyspaceId>,
+    /// Entries of logs that are in another segment now.
+    pub moved: Option<Moved>,
+}
+
+/// Entries of logs that were moved to a segment, with the runs they are there, and where from.
+pub(crate) struct Moved {
+    pub to: Arc<LogSegment>,
+    pub from: Vec<(Arc<LogSegment>, Run)>,
 }
 
 /// What a database is made of when it is opened.
@@ -286,14 +296,7 @@ impl Core {
         let taken_back = |c: &Change| if let Change::SegmentGone { no } = c { Some(*no) } else { None };
         let mut gone: BTreeSet<FileNo> = changes.iter().filter_map(taken_back).collect();
         changes.retain(|c| taken_back(c).is_none());
-        for (&no, state) in &set.state().segments {
-            if let SegmentState::Sealed { end, .. } = *state
-                && end <= floor
-                && !self.logs.needs(no, last_seq)
-            {
-                gone.insert(no);
-            }
-        }
+        let behind = self.settle_segments(set, (floor, last_seq), changes, &mut gone);
         gone.extend(sealed.iter().filter(|s| s.2 <= floor && !self.logs.needs(s.0, last_seq)).map(|s| s.0));
         changes.extend(gone.iter().map(|&no| Change::SegmentGone { no }));
         set.set_next_keyspace(self.registry.lock().next_id);
@@ -325,7 +328,11 @@ impl Core {
         }
         debug_assert_eq!(set.state().check_changed(&edit).map_err(|e| e.to_string()), Ok(()));
         self.sealed.lock().retain(|s| !sealed.contains(s));
-        self.throttle.needed_from(floor);
+        self.throttle.needed_from(behind);
+        if let Some(Moved { to, from }) = &installed.moved {
+            // Before files go: whoever does not find one looks here again.
+            from.iter().for_each(|(from, run)| self.logs.moved(from, to, run));
+        }
         let old_views = self.swap_views(set, &edit, &installed.flushed, &installed.touched);
         drop(version);
         self.tell_failed();
@@ -334,16 +341,49 @@ impl Core {
         for (no, start, end) in sealed {
             if let Some(segment) = self.logs.known_segment(no) {
                 segment.finish();
+                self.work.want_logs();
             }
             log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
         }
         for no in gone {
-            self.logs.forget_segment(no);
+            if self.logs.forget_segment(no) {
+                self.remove_file(Name::Footer(no));
+            }
             if self.remove_file(Name::Journal(no)) {
                 log::debug!(target: "esker", "removed journal segment {no}");
             }
         }
         Ok(edit)
+    }
+
+    /// What becomes of sealed segments when memtables need the journal from `floor` on: some are gone,
+    /// some are for logs only from here on. Answers from where on it would have to be replayed, if only
+    /// for want of a footer.
+    fn settle_segments(
+        &self,
+        set: &VersionSet,
+        (floor, last_seq): (Position, Seq),
+        changes: &mut Vec<Change>,
+        gone: &mut BTreeSet<FileNo>,
+    ) -> Position {
+        let mut behind = floor;
+        for (&no, state) in &set.state().segments {
+            match *state {
+                _ if gone.contains(&no) => {}
+                SegmentState::Sealed { end, .. } if end > floor => {}
+                SegmentState::Announced { .. } => {}
+                _ if !self.logs.needs(no, last_seq) => _ = gone.insert(no),
+                SegmentState::Sealed { start, .. } => {
+                    if self.logs.has_footer(no) {
+                        changes.push(Change::SegmentForLogs { no });
+                    } else {
+                        behind = behind.min(start);
+                    }
+                }
+                SegmentState::ForLogs { .. } | SegmentState::Cold { .. } => {}
+            }
+        }
+        behind
     }
 
     /// Removes a file nobody needs, or has it removed when files are no longer kept; one that stays is

@@ -254,7 +254,8 @@ impl State {
     fn load_op(&self, found: &Found) -> Result<Option<Op>> {
         let Found { segment, extent } = found;
         let logs = &self.core.logs;
-        if let Some(op) = logs.tail.get(segment.start.plus(extent.offset.into())) {
+        let position = segment.start.map(|start| start.plus(extent.offset.into()));
+        if let Some(op) = position.and_then(|position| logs.tail.get(position)) {
             return Ok(Some(Op::whole(op)));
         }
         if !segment.is_finished() {

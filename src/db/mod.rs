@@ -33,6 +33,7 @@ pub(crate) mod trim;
 // == in the background ==
 pub(crate) mod compact;
 pub(crate) mod flush;
+pub(crate) mod logwork;
 // == one piece after another ==
 pub(crate) mod work;
 // == waiting ==

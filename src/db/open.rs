@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::cache::Cache;
 use crate::db::appender::{CommitState, Look, Source, Writers};
 use crate::db::core::Core;
+use crate::db::logwork;
 use crate::db::registry::{Registry, Unborn};
 use crate::db::reserve::{Reserve, When};
 use crate::db::salts::Salts;
@@ -28,10 +29,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::names::Name;
 use crate::fs::{Fs, Lock};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
-use crate::journal::{self, Announced, Hint, Recover};
+use crate::journal::{self, Announced, Hint, Recover, Whole};
+use crate::log::extent::LogKey;
+use crate::log::footer::Run;
 use crate::log::head::{self, Head};
 use crate::log::index::LogIndex;
-use crate::log::segment::Access;
+use crate::log::segment::{Access, LogSegment};
 use crate::log::tail::Tail;
 use crate::memtable::Pool;
 use crate::mutant::Mutant;
@@ -151,6 +154,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     // What a table holds that cannot be used has no place of its own.
     let build = Build::new(&state, &store, (&pool, &logs), &options);
     let mut build = build.map_err(|e| e.in_file(dir))?;
+    build.read_footers(&state, options.read_only)?;
     let report = journal::recover(
         Recover {
             fs: &*fs,
@@ -240,10 +244,21 @@ fn places(dir: &Path, options: &Options) -> Places {
 /// The segments of the journal, as recovery wants to know them.
 pub(crate) fn announced(state: &State) -> Vec<Announced> {
     let announced = |(&no, state): (&FileNo, &SegmentState)| match *state {
-        SegmentState::Announced { salt } => Announced { no, salt, sealed: None },
-        SegmentState::Sealed { salt, start, end } => Announced { no, salt, sealed: Some((start, end)) },
+        SegmentState::Announced { salt } => Some(Announced { no, salt, sealed: None }),
+        SegmentState::Sealed { salt, start, end } => Some(Announced { no, salt, sealed: Some((start, end)) }),
+        SegmentState::ForLogs { .. } | SegmentState::Cold { .. } => None,
     };
-    state.segments.iter().map(announced).collect()
+    state.segments.iter().filter_map(announced).collect()
+}
+
+/// The segments that only entries of logs are in.
+pub(crate) fn for_logs(state: &State) -> Vec<Whole> {
+    let whole = |(&no, segment): (&FileNo, &SegmentState)| match *segment {
+        SegmentState::ForLogs { salt, start, .. } => Some(Whole { no, salt, start, len: segment.len()? }),
+        SegmentState::Cold { salt, len } => Some(Whole { no, salt, start: Position(0), len }),
+        SegmentState::Announced { .. } | SegmentState::Sealed { .. } => None,
+    };
+    state.segments.iter().filter_map(whole).collect()
 }
 
 /// The directory and its lock.
@@ -357,10 +372,15 @@ fn check_tables(dir: &Path, state: &State, listing: &Listing) -> Result<()> {
 /// after the manifest says so. One that came back after that is older than the manifest's last edit:
 /// a newer one tells that the manifest is not the newest.
 fn check_segments(fs: &dyn Fs, dir: &Path, state: &State, listing: &Listing) -> Result<()> {
-    for &no in state.segments.keys() {
+    for (&no, segment) in &state.segments {
         let name = Name::Journal(no);
-        if !listing.files.contains_key(&name) {
+        let Some(&has) = listing.files.get(&name) else {
             return Err(Error::corruption("a journal segment is missing").in_file(&name.path(dir)));
+        };
+        let replayed = matches!(segment, SegmentState::Announced { .. } | SegmentState::Sealed { .. });
+        if let Some(len) = segment.len().filter(|&len| has < len && !replayed) {
+            let why = format!("the file was cut: it had at least {len} bytes");
+            return Err(Error::corruption(why).at(&name.path(dir), has));
         }
     }
     let unnamed = listing.numbers(Name::Journal).into_iter().map(|(no, _)| no);
@@ -382,6 +402,8 @@ struct Build {
     registry: Mutex<Registry>,
     writers: Writers,
     logs: Arc<LogIndex>,
+    /// What footers name of each log.
+    runs: BTreeMap<LogKey, Vec<(Arc<LogSegment>, Run)>>,
     /// The segment of the record before.
     segment: FileNo,
     last_seq: Seq,
@@ -417,8 +439,8 @@ impl Build {
             rows.next()?;
         }
         let (registry, needed) = (Mutex::new(registry), BTreeSet::new());
-        let (logs, segment, last_seq) = (logs.clone(), FileNo(0), Seq::ZERO);
-        Ok(Build { memtable_bytes, journal_bytes, registry, writers, logs, segment, last_seq, needed })
+        let (logs, segment, last_seq, runs) = (logs.clone(), FileNo(0), Seq::ZERO, BTreeMap::new());
+        Ok(Build { memtable_bytes, journal_bytes, registry, writers, logs, runs, segment, last_seq, needed })
     }
 
     fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
@@ -461,15 +483,39 @@ impl Build {
 }
 
 impl Build {
+    /// What lies in the segments that are not replayed. A footer that is missing, or damaged, is made
+    /// again.
+    fn read_footers(&mut self, state: &State, read_only: bool) -> Result<()> {
+        for whole in for_logs(state) {
+            let cold = matches!(state.segments.get(&whole.no), Some(SegmentState::Cold { .. }));
+            let segment = self.logs.segment(whole.no, whole.salt, Some(whole.start).filter(|_| !cold));
+            segment.finish();
+            let runs = match segment.open_footer(&self.logs.access) {
+                Err(e) if e.is_corruption() => {
+                    log::warn!(target: "esker", "the footer of segment {} is made again: {e}", whole.no);
+                    let built = logwork::rebuild(&self.logs.access, state.db, &whole, cold)?;
+                    logwork::put_footer(&self.logs.access, &segment, &built, read_only)?
+                }
+                opened => opened?,
+            };
+            for run in runs {
+                self.runs.entry(run.key).or_default().push((segment.clone(), run));
+            }
+        }
+        Ok(())
+    }
+
     /// When all entries of logs are known: those within the bounds stay.
-    fn settle_logs(&self) -> Result<()> {
+    fn settle_logs(&mut self) -> Result<()> {
         let trees = self.registry.lock().logs();
         for tree in trees {
             let mut rows = tree.view.load().scan(Seq::MAX, Default::default(), Passage::Lent);
             rows.seek_first()?;
             while rows.valid() {
                 let log = head::log(rows.key())?;
-                self.logs.settle((tree.id, log), Head::decode(rows.value())?)?;
+                let key = (tree.id, log);
+                let runs = self.runs.remove(&key).unwrap_or_default();
+                self.logs.settle(key, Head::decode(rows.value())?, runs)?;
                 rows.next()?;
             }
         }
@@ -562,6 +608,7 @@ fn queue_left_work(core: &Arc<Core>) {
         core.work.want_compact(tree);
     }
     core.work.want_segment();
+    core.work.want_logs();
     core.work.want_drop();
 }
 

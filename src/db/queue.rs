@@ -25,6 +25,8 @@ pub(crate) enum Piece {
     Drop,
     /// Sync and seal segments the journal has left.
     Seal,
+    /// See to the segments that log entries lie in.
+    Logs,
     /// Close tables that were not read for long.
     Trim,
     /// Compact this tree, if it wants it.
@@ -48,6 +50,7 @@ struct Wanted {
     segment: bool,
     seal: bool,
     drop: bool,
+    logs: bool,
     trim: bool,
     flush: BTreeMap<KeyspaceId, Arc<Tree>>,
     compact: BTreeMap<KeyspaceId, Arc<Tree>>,
@@ -124,6 +127,10 @@ impl Work {
 
     pub fn want_drop(&self) {
         self.add(|q| q.wanted.put(Piece::Drop));
+    }
+
+    pub fn want_logs(&self) {
+        self.add(|q| q.wanted.put(Piece::Logs));
     }
 
     pub fn want_trim(&self) {
@@ -293,7 +300,7 @@ impl Work {
                     }
                 }
                 Piece::Calm(tree) => _ = q.end_compact(tree.id),
-                Piece::Segment | Piece::Drop | Piece::Seal | Piece::Trim => {}
+                Piece::Segment | Piece::Drop | Piece::Seal | Piece::Logs | Piece::Trim => {}
             }
             match result {
                 // Nobody waits for it. Whatever changes the tree next asks again.
@@ -340,6 +347,7 @@ impl Wanted {
             Piece::Segment => self.segment = true,
             Piece::Seal => self.seal = true,
             Piece::Drop => self.drop = true,
+            Piece::Logs => self.logs = true,
             Piece::Trim => self.trim = true,
             Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
             Piece::Compact(tree) => _ = self.compact.insert(tree.id, tree),
@@ -348,7 +356,7 @@ impl Wanted {
     }
 
     fn is_empty(&self) -> bool {
-        !(self.segment || self.seal || self.drop || self.trim)
+        !(self.segment || self.seal || self.drop || self.logs || self.trim)
             && self.flush.is_empty()
             && self.compact.is_empty()
     }
@@ -357,10 +365,11 @@ impl Wanted {
 impl Queue {
     /// Puts what failed back among the rest.
     fn try_again(&mut self) {
-        let Wanted { segment, seal, drop, trim, flush, compact } = std::mem::take(&mut self.failed);
+        let Wanted { segment, seal, drop, logs, trim, flush, compact } = std::mem::take(&mut self.failed);
         self.wanted.segment |= segment;
         self.wanted.seal |= seal;
         self.wanted.drop |= drop;
+        self.wanted.logs |= logs;
         self.wanted.trim |= trim;
         self.wanted.flush.extend(flush);
         self.wanted.compact.extend(compact);
@@ -377,6 +386,8 @@ impl Queue {
             Piece::Drop
         } else if std::mem::take(&mut self.wanted.seal) {
             Piece::Seal
+        } else if std::mem::take(&mut self.wanted.logs) {
+            Piece::Logs
         } else if std::mem::take(&mut self.wanted.trim) {
             Piece::Trim
         } else {
@@ -472,6 +483,7 @@ mod tests {
             Piece::Flush(trees) => format!("flush {}", trees.len()),
             Piece::Drop => "drop".into(),
             Piece::Seal => "seal".into(),
+            Piece::Logs => "logs".into(),
             Piece::Trim => "trim".into(),
             Piece::Compact(tree) => format!("compact {}", tree.id),
             Piece::Calm(tree) => format!("calm {}", tree.id),

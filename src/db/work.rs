@@ -39,6 +39,7 @@ impl Core {
         let result = match &piece {
             Piece::Segment => self.prepare_segment(),
             Piece::Seal => self.seal_retired(),
+            Piece::Logs => self.use_reserve(|| self.work_on_logs()),
             // The others make space sooner or later.
             Piece::Drop => self.use_reserve(|| self.forget_dropped()),
             Piece::Flush(trees) => self.use_reserve(|| self.flush_trees(trees)),

@@ -6,7 +6,7 @@
 //! | `HINT` | the last durable journal position, exact after process death |
 //! | `RESERVE`, `SPARE` | space kept for when the disk is full; of any length, the bytes mean nothing |
 //! | `000012.journal` | a journal segment |
-//! | `000012.footer` | the footer of a recovered segment, written beside it |
+//! | `000012.footer` | the footer of the journal segment of that number: where log entries lie in it |
 //! | `000012.manifest` | a manifest |
 //! | `000012.table` | a sorted table |
 

@@ -13,6 +13,7 @@ mod writer;
 
 mod recover;
 
+mod scan;
 mod verify;
 
 #[cfg(any(test, fuzzing))]
@@ -23,6 +24,7 @@ mod tests;
 pub(crate) use {
     hint::{Hint, dump as dump_hint, read_hint},
     recover::{Announced, Recover, Replayed, Report, last_edit, recover},
+    scan::{Whole, scan},
     segment::{Segment, dump},
     verify::{Verify, verify},
     writer::{ActivationInfo, Mode, Writer},

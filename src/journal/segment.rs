@@ -45,8 +45,10 @@
 //! and a first sequence number above every one before it; a mark has no payload, a count of zero
 //! and the last sequence number before it. A record's watermark is at most its own position.
 //!
-//! Behind its last record a sealed segment may carry a footer (for logs, reserved). Nothing is read
-//! there now.
+//! Behind its last record nothing is ever written. Which entries of logs lie in a sealed segment is said
+//! in a file beside it, its footer. A cold segment, which entries of logs were moved to, is of the same
+//! format; it starts at position 0 and is not part of the journal: its batches, of one operation each,
+//! have the sequence numbers they were given first.
 
 use crate::batch;
 use crate::coding::{u32_at, u64_at};

@@ -10,14 +10,19 @@ use crate::entries::Entries;
 use crate::error::{Error, Result};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::log::extent::{Extent, LogKey};
+use crate::log::footer::{Builder, Range, Run};
 use crate::log::head::Head;
 use crate::log::segment::{Access, LogSegment};
 use crate::log::tail::Tail;
+use crate::record::size;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+/// Bytes before an operation's log: code and keyspace.
+const BEFORE: usize = 5;
 /// So many locks, so that readers of some logs do not wait for writers of others.
 const SHARDS: usize = 16;
 
@@ -26,6 +31,17 @@ pub(crate) struct LogIndex {
     segments: Mutex<BTreeMap<FileNo, Arc<LogSegment>>>,
     pub access: Access,
     pub tail: Tail,
+    work: LogWork,
+}
+
+/// What is to be done, and whether somebody is at it.
+#[derive(Default)]
+struct LogWork {
+    busy: AtomicBool,
+    /// Somebody else wanted to meanwhile.
+    again: AtomicBool,
+    /// A segment has lost so much that it is worth looking at.
+    wanted: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -53,7 +69,14 @@ struct Part {
     next: u64,
     /// What they take, about.
     bytes: u64,
-    extents: VecDeque<Extent>,
+    held: Held,
+}
+
+/// What says where the entries of a part lie.
+enum Held {
+    Memory(VecDeque<Extent>),
+    /// These of the extents in the footer.
+    Footer(Range),
 }
 
 /// Where an entry is.
@@ -120,6 +143,30 @@ impl LogState {
         }
     }
 
+    /// Puts in what footers name, in the order of commits with what is there already: what one segment
+    /// holds of a log without a gap is older than all that another one holds, or newer.
+    fn merge(&mut self, runs: Vec<(Arc<LogSegment>, Run)>) {
+        let mut parts: Vec<(Seq, Part)> = Vec::with_capacity(runs.len() + self.parts.len());
+        for (segment, run) in runs {
+            segment.add(run.next - run.first, run.bytes);
+            let held = Held::Footer(run.extents);
+            let part = Part { segment, first: run.first, next: run.next, bytes: run.bytes, held };
+            parts.push((run.min_seq, part));
+        }
+        for part in self.parts.drain(..) {
+            let seq = match &part.held {
+                Held::Memory(extents) => extents.front().map_or(Seq::ZERO, |e| e.seq),
+                Held::Footer(_) => Seq::ZERO,
+            };
+            parts.push((seq, part));
+        }
+        parts.sort_by_key(|(seq, _)| *seq);
+        for (_, part) in parts {
+            self.cut_tail(part.first, Seq::ZERO);
+            self.parts.push_back(part);
+        }
+    }
+
     fn find(&self, index: u64) -> Option<&Part> {
         let at = self.parts.partition_point(|part| part.next <= index);
         self.parts.get(at).filter(|part| part.first <= index)
@@ -140,34 +187,39 @@ impl Part {
         self.segment.take(had - has, bytes, seq);
         self.bytes -= bytes;
         (self.first, self.next) = (first, next);
-        while self.extents.front().is_some_and(|e| e.next() <= first) {
-            self.extents.pop_front();
+        let Held::Memory(extents) = &mut self.held else { return };
+        while extents.front().is_some_and(|e| e.next() <= first) {
+            extents.pop_front();
         }
-        while self.extents.back().is_some_and(|e| e.first >= next) {
-            self.extents.pop_back();
+        while extents.back().is_some_and(|e| e.first >= next) {
+            extents.pop_back();
         }
-        if let Some(e) = self.extents.front_mut()
+        if let Some(e) = extents.front_mut()
             && let Some(left) = e.within(first, next)
         {
             *e = left;
         }
-        if let Some(e) = self.extents.back_mut()
+        if let Some(e) = extents.back_mut()
             && let Some(left) = e.within(first, next)
         {
             *e = left;
         }
     }
 
-    fn find(&self, index: u64) -> Option<Extent> {
-        let at = self.extents.partition_point(|e| e.next() <= index);
-        self.extents.get(at).filter(|e| e.first <= index).copied()
+    fn entries(&self) -> u64 {
+        self.next - self.first
     }
+}
+
+fn find_in(extents: &VecDeque<Extent>, index: u64) -> Option<Extent> {
+    let at = extents.partition_point(|e| e.next() <= index);
+    extents.get(at).filter(|e| e.first <= index).copied()
 }
 
 impl LogIndex {
     pub fn new(access: Access, tail: Tail) -> LogIndex {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        LogIndex { shards, segments: Mutex::default(), access, tail }
+        LogIndex { shards, segments: Mutex::default(), access, tail, work: LogWork::default() }
     }
 
     fn shard(&self, key: LogKey) -> &Mutex<Shard> {
@@ -178,9 +230,10 @@ impl LogIndex {
     }
 
     /// The segment of this number, made known if it is not.
-    pub fn segment(&self, no: FileNo, salt: u64, start: Position) -> Arc<LogSegment> {
+    pub fn segment(&self, no: FileNo, salt: u64, start: Option<Position>) -> Arc<LogSegment> {
         let mut segments = self.segments.lock();
-        let new = || Arc::new(LogSegment::new(&self.access.dir, (no, salt, start)));
+        let wanted = &self.work.wanted;
+        let new = || Arc::new(LogSegment::new(&self.access.dir, (no, salt, start), wanted));
         segments.entry(no).or_insert_with(new).clone()
     }
 
@@ -193,16 +246,42 @@ impl LogIndex {
     }
 
     /// The segment's file is about to go.
-    pub fn forget_segment(&self, no: FileNo) {
-        if let Some(segment) = self.segments.lock().remove(&no) {
-            segment.close();
-        }
+    /// Answers whether it was one with log entries.
+    pub fn forget_segment(&self, no: FileNo) -> bool {
+        let segment = self.segments.lock().remove(&no);
+        segment.inspect(|segment| segment.close()).is_some()
     }
 
     /// Whether the segment holds entries that are live, or could become so again by the loss of what is
     /// newer than `durable`.
     pub fn needs(&self, no: FileNo, durable: Seq) -> bool {
         self.segments.lock().get(&no).is_some_and(|segment| segment.is_needed(durable))
+    }
+
+    /// Whether it is known where entries lie in the segment, without what is in memory.
+    pub fn has_footer(&self, no: FileNo) -> bool {
+        self.segments.lock().get(&no).is_some_and(|segment| segment.has_footer())
+    }
+
+    /// Whether a segment has lost so much since this was last asked that it is worth looking at.
+    pub fn take_wanted(&self) -> bool {
+        self.work.wanted.load(Ordering::Relaxed) && self.work.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// One at a time works on segments. `false`: somebody does, and will look again.
+    pub fn begin_work(&self) -> bool {
+        self.work.again.store(true, Ordering::SeqCst);
+        if self.work.busy.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        self.work.again.store(false, Ordering::SeqCst);
+        true
+    }
+
+    /// Whether somebody else came meanwhile.
+    pub fn end_work(&self) -> bool {
+        self.work.busy.store(false, Ordering::SeqCst);
+        self.work.again.swap(false, Ordering::SeqCst)
     }
 
     /// The head of a log, if it was touched since opening.
@@ -237,25 +316,31 @@ impl LogIndex {
         let state = shard.logs.entry(key).or_default();
         state.head = head;
         state.cut_tail(entries.first, seq);
-        let goes_on = |part: &Part| part.segment.no == segment.no && part.next == entries.first;
+        let goes_on = |part: &Part| {
+            part.segment.no == segment.no
+                && part.next == entries.first
+                && matches!(part.held, Held::Memory(_))
+        };
         if !state.parts.back().is_some_and(goes_on) {
             segment.logs.lock().push(key);
             let (first, next) = (entries.first, entries.first);
-            let extents = VecDeque::new();
-            state.parts.push_back(Part { segment: segment.clone(), first, next, bytes: 0, extents });
+            let held = Held::Memory(VecDeque::new());
+            state.parts.push_back(Part { segment: segment.clone(), first, next, bytes: 0, held });
         }
         let Some(part) = state.parts.back_mut() else { return };
-        let bytes = entries.bytes_of(entries.first, entries.next());
+        // As a record of its own: so large it will be where it is moved to.
+        let bytes = size(BEFORE + entries.len()) as u64;
         segment.add(u64::from(entries.count), bytes);
         part.bytes += bytes;
         part.next = entries.next();
         let mut first = entries.first;
+        let Held::Memory(extents) = &mut part.held else { return };
         for (count, tag) in entries.runs() {
-            if part.extents.len() == part.extents.capacity() {
+            if extents.len() == extents.capacity() {
                 // In smaller steps than doubling: most of the memory that logs take is here.
-                part.extents.reserve_exact(part.extents.len() / 8 + 1);
+                extents.reserve_exact(extents.len() / 8 + 1);
             }
-            part.extents.push_back(Extent { first, seq, tag, offset, count });
+            extents.push_back(Extent { first, seq, tag, offset, count });
             first = first.saturating_add(u64::from(count));
         }
     }
@@ -279,11 +364,26 @@ impl LogIndex {
 
     /// The entry `index` of a log as it is now, with the stamp of its tags.
     pub fn find(&self, key: LogKey, index: u64) -> Result<Option<(Found, u32)>> {
-        let shard = self.shard(key).lock();
-        let Some(state) = shard.logs.get(&key) else { return Ok(None) };
-        let Some(part) = state.find(index) else { return Ok(None) };
-        let found = part.find(index);
-        Ok(found.map(|extent| (Found { segment: part.segment.clone(), extent }, state.epoch)))
+        let (segment, run, (first, next), epoch) = {
+            let shard = self.shard(key).lock();
+            let Some(state) = shard.logs.get(&key) else { return Ok(None) };
+            let Some(part) = state.find(index) else { return Ok(None) };
+            let (segment, epoch) = (part.segment.clone(), state.epoch);
+            match &part.held {
+                Held::Memory(extents) => {
+                    let found = find_in(extents, index);
+                    return Ok(found.map(|extent| (Found { segment, extent }, epoch)));
+                }
+                Held::Footer(run) => (segment, *run, (part.first, part.next), epoch),
+            }
+        };
+        // Not under the lock: it may have to be read from disk.
+        let extent = segment.find(run, index)?.and_then(|e| e.within(first, next));
+        let extent = extent.filter(|e| e.first <= index && index < e.next()).ok_or_else(|| {
+            let why = format!("the footer does not tell where entry {index} of log {} is", key.1);
+            Error::corruption(why).in_file(segment.path())
+        })?;
+        Ok(Some((Found { segment, extent }, epoch)))
     }
 
     /// All logs of `keyspace` are gone, by the operation of `seq`.
@@ -301,13 +401,17 @@ impl LogIndex {
         }
     }
 
-    /// While opening, when all entries are in: clips a log to its bounds. An error if entries are missing.
-    pub fn settle(&self, key: LogKey, head: Head) -> Result<()> {
+    /// While opening, when all entries are in: those of a log that are replayed and those that footers
+    /// name, clipped to its bounds. An error if entries are missing.
+    pub fn settle(&self, key: LogKey, head: Head, runs: Vec<(Arc<LogSegment>, Run)>) -> Result<()> {
         let mut shard = self.shard(key).lock();
         if head.is_empty() && !shard.logs.contains_key(&key) {
             return Ok(());
         }
         let state = shard.logs.entry(key).or_default();
+        if !runs.is_empty() {
+            state.merge(runs);
+        }
         state.cut_tail(head.next, Seq::ZERO);
         state.cut_front(head.first, Seq::ZERO);
         state.head = Some(head);
@@ -336,6 +440,75 @@ impl LogIndex {
         }
         for segment in self.segments() {
             segment.finish();
+        }
+    }
+
+    /// What lies in a segment, as far as it is in memory: for its footer.
+    pub fn of_segment(&self, segment: &LogSegment) -> Builder {
+        let mut keys = segment.logs.lock().clone();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut builder = Builder::default();
+        for key in keys {
+            let shard = self.shard(key).lock();
+            let Some(state) = shard.logs.get(&key) else { continue };
+            for part in state.parts.iter().filter(|part| part.segment.no == segment.no) {
+                let Held::Memory(extents) = &part.held else { continue };
+                let min_seq = extents.front().map_or(Seq::ZERO, |e| e.seq);
+                let Part { first, next, bytes, .. } = *part;
+                let run = Run { key, first, next, min_seq, bytes, extents: Range::default() };
+                builder.add(run, extents.iter().copied());
+            }
+        }
+        builder
+    }
+
+    /// The footer of a segment is there: its extents need not be in memory any more.
+    pub fn let_go(&self, segment: &LogSegment, runs: &[Run]) {
+        for run in runs {
+            let mut shard = self.shard(run.key).lock();
+            let Some(state) = shard.logs.get_mut(&run.key) else { continue };
+            for part in state.parts.iter_mut().filter(|part| part.segment.no == segment.no) {
+                if run.first <= part.first && part.next <= run.next {
+                    part.held = Held::Footer(run.extents);
+                }
+            }
+        }
+        *segment.logs.lock() = Vec::new();
+    }
+
+    /// The runs of a finished segment that are live, each with its extents.
+    pub fn live_runs(&self, segment: &LogSegment, runs: &[Run]) -> Result<Vec<(Run, Vec<Extent>)>> {
+        let mut live = Vec::new();
+        for run in runs {
+            let range = {
+                let shard = self.shard(run.key).lock();
+                let parts = shard.logs.get(&run.key).map(|state| &state.parts);
+                let mut parts = parts.into_iter().flatten().filter(|part| part.segment.no == segment.no);
+                let part = parts.find(|part| run.first <= part.first && part.next <= run.next);
+                part.map(|part| (part.first, part.next))
+            };
+            let Some((first, next)) = range else { continue };
+            let extents = segment.extents(run.extents)?.into_iter().filter_map(|e| e.within(first, next));
+            live.push((Run { first, next, ..*run }, extents.collect()));
+        }
+        Ok(live)
+    }
+
+    /// What is live of this run is in the segment `to` now, whose footer names it so.
+    pub fn moved(&self, from: &LogSegment, to: &Arc<LogSegment>, run: &Run) {
+        let mut shard = self.shard(run.key).lock();
+        let Some(state) = shard.logs.get_mut(&run.key) else { return };
+        for part in state.parts.iter_mut().filter(|part| part.segment.no == from.no) {
+            if run.first <= part.first && part.next <= run.next {
+                // What was counted was in proportion; what was written is known.
+                let bytes = u128::from(run.bytes) * u128::from(part.entries());
+                let bytes = (bytes / u128::from((run.next - run.first).max(1))) as u64;
+                to.take_over(from, part.entries(), (part.bytes, bytes));
+                part.bytes = bytes;
+                part.segment = to.clone();
+                part.held = Held::Footer(run.extents);
+            }
         }
     }
 }

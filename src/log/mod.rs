@@ -8,6 +8,9 @@ pub(crate) mod head;
 // == what was appended last ==
 pub(crate) mod tail;
 
+// == what says where entries are in a file ==
+pub(crate) mod footer;
+
 // == a file with entries ==
 pub(crate) mod segment;
 

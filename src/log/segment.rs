@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs, SharedBytes, read_exact_at};
 use crate::ids::{FileNo, Position, Seq};
-use crate::log::extent::LogKey;
+use crate::log::extent::{Extent, LogKey};
+use crate::log::footer::{Footer, Range, Run, Source};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::value::Value;
@@ -26,9 +27,12 @@ pub(crate) struct LogSegment {
     pub no: FileNo,
     /// What seeds the checksums of its records.
     pub salt: u64,
-    /// The journal position of its first byte.
-    pub start: Position,
+    /// The journal position of its first byte; none if it is a cold one.
+    pub start: Option<Position>,
     path: PathBuf,
+    footer: ArcSwapOption<Footer>,
+    /// It is being moved.
+    moving: AtomicBool,
     opened: ArcSwapOption<Opened>,
     /// Nothing is written to it any more.
     finished: AtomicBool,
@@ -41,6 +45,11 @@ pub(crate) struct LogSegment {
     pub logs: Mutex<Vec<LogKey>>,
     /// Read since it was last asked.
     used: AtomicBool,
+    /// Something in it cannot be read.
+    damaged: AtomicBool,
+    /// The most bytes that were live in it since it was last worth a look.
+    most: AtomicU64,
+    wanted: Arc<AtomicBool>,
 }
 
 struct Opened {
@@ -90,12 +99,19 @@ impl Op {
 }
 
 impl LogSegment {
-    pub fn new(dir: &Path, (no, salt, start): (FileNo, u64, Position)) -> LogSegment {
+    /// `wanted` is set when it is worth looking at what is left in it.
+    pub fn new(
+        dir: &Path,
+        (no, salt, start): (FileNo, u64, Option<Position>),
+        wanted: &Arc<AtomicBool>,
+    ) -> LogSegment {
         LogSegment {
             no,
             salt,
             start,
             path: Name::Journal(no).path(dir),
+            footer: ArcSwapOption::empty(),
+            moving: AtomicBool::new(false),
             opened: ArcSwapOption::empty(),
             finished: AtomicBool::new(false),
             entries: AtomicU64::new(0),
@@ -103,6 +119,9 @@ impl LogSegment {
             cut: AtomicU64::new(0),
             logs: Mutex::default(),
             used: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+            most: AtomicU64::new(0),
+            wanted: wanted.clone(),
         }
     }
 
@@ -144,20 +163,116 @@ impl LogSegment {
     /// Counts entries that came to lie here.
     pub fn add(&self, entries: u64, bytes: u64) {
         self.entries.fetch_add(entries, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let had = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.most.fetch_max(had + bytes, Ordering::Relaxed);
     }
 
     /// Counts entries that the operation of `seq` took away.
     pub fn take(&self, entries: u64, bytes: u64, seq: Seq) {
         // The number first: who finds no entry left must find the operation that took the last.
         self.cut.fetch_max(seq.get(), Ordering::Release);
-        self.entries.fetch_sub(entries, Ordering::Release);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let had = self.entries.fetch_sub(entries, Ordering::Release);
+        let left = self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
+        // Each time another eighth of it has gone.
+        let most = self.most.load(Ordering::Relaxed);
+        if had == entries || left < most - most / 8 {
+            self.most.store(left, Ordering::Relaxed);
+            if self.is_finished() {
+                self.wanted.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// How large its file is.
+    pub fn file_len(&self, access: &Access) -> Result<u64> {
+        let opened = self.opened(access)?;
+        self.left(&opened, 0)
+    }
+
+    /// The runs that its footer names.
+    pub fn runs(&self) -> Result<Vec<Run>> {
+        self.footer.load().as_ref().map_or(Ok(Vec::new()), |footer| footer.runs())
     }
 
     /// Whether entries in it are live, or would be again if what is not durable were lost.
     pub fn is_needed(&self, durable: Seq) -> bool {
-        self.entries.load(Ordering::Acquire) > 0 || self.cut.load(Ordering::Acquire) > durable.get()
+        self.entries.load(Ordering::Acquire) > 0
+            || self.cut.load(Ordering::Acquire) > durable.get()
+            || self.moving.load(Ordering::Acquire)
+    }
+
+    /// The newest operation that took entries away from it.
+    pub fn last_cut(&self) -> Seq {
+        Seq::new(self.cut.load(Ordering::Acquire)).unwrap_or(Seq::MAX)
+    }
+
+    /// While it is being moved it stays, whatever becomes of its entries.
+    pub fn set_moving(&self, moving: bool) {
+        self.moving.store(moving, Ordering::Release);
+    }
+
+    /// Takes over a run of another segment, whose entries are here now,
+    /// that took the first number of bytes there and take the second here.
+    pub fn take_over(&self, from: &LogSegment, entries: u64, (there, here): (u64, u64)) {
+        self.cut.fetch_max(from.cut.load(Ordering::Acquire), Ordering::Release);
+        self.add(entries, here);
+        from.take(entries, there, Seq::ZERO);
+    }
+
+    /// Whether it is known which entries lie here, beside what is in memory.
+    pub fn has_footer(&self) -> bool {
+        self.footer.load().is_some()
+    }
+
+    pub fn set_footer(&self, footer: Footer) {
+        self.footer.store(Some(Arc::new(footer)));
+    }
+
+    /// The extent of a run that the entry `index` is in.
+    pub fn find(&self, run: Range, index: u64) -> Result<Option<Extent>> {
+        match &*self.footer.load() {
+            Some(footer) => footer.find(run, index),
+            None => Ok(None),
+        }
+    }
+
+    /// The extents of a run.
+    pub fn extents(&self, run: Range) -> Result<Vec<Extent>> {
+        self.footer.load().as_ref().map_or(Ok(Vec::new()), |footer| footer.extents(run))
+    }
+
+    /// Uses these bytes for its footer; its runs.
+    pub fn use_footer(&self, access: &Access, bytes: Vec<u8>) -> Result<Vec<Run>> {
+        let path = Name::Footer(self.no).path(&access.dir);
+        let source = Source::Shared(Arc::new(bytes));
+        let (footer, runs) = Footer::open((self.no, self.salt), &path, source, None)?;
+        self.set_footer(footer);
+        Ok(runs)
+    }
+
+    /// Opens the footer that is beside it; its runs.
+    pub fn open_footer(&self, access: &Access) -> Result<Vec<Run>> {
+        let path = Name::Footer(self.no).path(&access.dir);
+        let file = access.fs.open_read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::corruption("a footer is missing").in_file(&path),
+            _ => Error::io("opening a footer", &path, e),
+        })?;
+        let map = if access.mapped { file.map().ok().flatten() } else { None };
+        let (source, count) = match map {
+            Some(map) => (Source::Shared(map), None),
+            None => (Source::File(file), Some(access.budget.open_file())),
+        };
+        let (footer, runs) = Footer::open((self.no, self.salt), &path, source, count)?;
+        self.set_footer(footer);
+        Ok(runs)
     }
 
     /// The bytes that live entries take, about.

@@ -18,6 +18,9 @@
 //!   5 segment announced file number | salt of its header and records (8 bytes)
 //!   6 segment sealed    file number | start | end (journal positions)
 //!   7 segment gone      file number
+//!   8 segment for logs  file number: a sealed segment that only log entries need, not replayed
+//!   9 cold segment      file number | salt (8 bytes) | length: log entries moved there, not part of
+//!                       the journal
 //! table:
 //!   file number | id (8 bytes) | size | smallest (bytes) | 0, or 1 and the end (bytes)
 //!   smallest, largest sequence number | entries | deletes | range deletes | raw bytes
@@ -75,6 +78,16 @@ pub(crate) enum Change {
     SegmentGone {
         no: FileNo,
     },
+    /// Of the sealed segment only entries of logs are needed from here on.
+    SegmentForLogs {
+        no: FileNo,
+    },
+    /// A complete and durable segment that only entries of logs were moved to.
+    ColdSegment {
+        no: FileNo,
+        salt: u64,
+        len: u64,
+    },
 }
 
 impl Edit {
@@ -113,6 +126,8 @@ const DROP_KEYSPACE: u8 = 4;
 const SEGMENT_ANNOUNCED: u8 = 5;
 const SEGMENT_SEALED: u8 = 6;
 const SEGMENT_GONE: u8 = 7;
+const SEGMENT_FOR_LOGS: u8 = 8;
+const COLD_SEGMENT: u8 = 9;
 
 /// Appends what stands before the changes.
 pub(super) fn encode_head(out: &mut Vec<u8>, counters: Counters, durable: Position, last_seq: Seq) {
@@ -182,6 +197,12 @@ impl Change {
             }
             Change::SegmentSealed { no, start, end } => put(SEGMENT_SEALED, &[no.0, start.0, end.0]),
             Change::SegmentGone { no } => put(SEGMENT_GONE, &[no.0]),
+            Change::SegmentForLogs { no } => put(SEGMENT_FOR_LOGS, &[no.0]),
+            Change::ColdSegment { no, salt, len } => {
+                put(COLD_SEGMENT, &[no.0]);
+                out.extend_from_slice(&salt.to_le_bytes());
+                put_varint(out, *len);
+            }
         }
     }
 
@@ -205,6 +226,8 @@ impl Change {
                 end: Position(r.varint()?),
             },
             SEGMENT_GONE => Change::SegmentGone { no: file(r)? },
+            SEGMENT_FOR_LOGS => Change::SegmentForLogs { no: file(r)? },
+            COLD_SEGMENT => Change::ColdSegment { no: file(r)?, salt: r.u64()?, len: r.varint()? },
             tag => return Err(Error::corruption(format!("unknown change {tag} in an edit"))),
         })
     }
@@ -321,5 +344,9 @@ fn describe(change: &Change) -> String {
         Change::SegmentAnnounced { no, salt } => format!("segment {no} announced, salt {salt:016x}"),
         Change::SegmentSealed { no, start, end } => format!("segment {no} sealed, {start} to {end}"),
         Change::SegmentGone { no } => format!("segment {no} gone"),
+        Change::SegmentForLogs { no } => format!("segment {no} is for logs only"),
+        Change::ColdSegment { no, salt, len } => {
+            format!("cold segment {no} of {len} bytes, salt {salt:016x}")
+        }
     }
 }

@@ -125,6 +125,8 @@ fn change(input: &mut Choices<'_>) -> Change {
             let end = start.saturating_add(input.below(1 << 12) as u64);
             Change::SegmentSealed { no, start: Position(start), end: Position(end) }
         }
+        15 => Change::SegmentForLogs { no },
+        16 => Change::ColdSegment { no, salt: input.number(), len: input.number() },
         _ => Change::SegmentGone { no },
     }
 }

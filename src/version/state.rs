@@ -54,6 +54,32 @@ pub(crate) enum SegmentState {
     Announced { salt: u64 },
     /// Complete and durable.
     Sealed { salt: u64, start: Position, end: Position },
+    /// The same, and only entries of logs are needed of it: it is not replayed.
+    ForLogs { salt: u64, start: Position, end: Position },
+    /// Entries of logs that were moved: not part of the journal.
+    Cold { salt: u64, len: u64 },
+}
+
+impl SegmentState {
+    pub fn salt(&self) -> u64 {
+        match *self {
+            SegmentState::Announced { salt }
+            | SegmentState::Sealed { salt, .. }
+            | SegmentState::ForLogs { salt, .. }
+            | SegmentState::Cold { salt, .. } => salt,
+        }
+    }
+
+    /// How many bytes of it count, once that is known.
+    pub fn len(&self) -> Option<u64> {
+        match *self {
+            SegmentState::Announced { .. } => None,
+            SegmentState::Sealed { start, end, .. } | SegmentState::ForLogs { start, end, .. } => {
+                Some(end.0.saturating_sub(start.0))
+            }
+            SegmentState::Cold { len, .. } => Some(len),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -147,7 +173,7 @@ impl State {
         for &(no, start, end) in sealed {
             state.change_segment(&Change::SegmentSealed { no, start, end })?;
         }
-        state.segments.retain(|_, segment| matches!(segment, SegmentState::Sealed { .. }));
+        state.segments.retain(|_, segment| !matches!(segment, SegmentState::Announced { .. }));
         state.durable = state.sealed_end;
         state.last_seq = last_seq;
         Ok(state)
@@ -225,7 +251,9 @@ impl State {
                 }
                 Change::SegmentAnnounced { no, .. }
                 | Change::SegmentSealed { no, .. }
-                | Change::SegmentGone { no } => {
+                | Change::SegmentGone { no }
+                | Change::SegmentForLogs { no }
+                | Change::ColdSegment { no, .. } => {
                     let old = self.segments.get(no).copied();
                     self.change_segment(change)?;
                     steps.push(Step::Segment(*no, old));
@@ -321,6 +349,16 @@ impl State {
             Change::SegmentGone { no } if self.segments.remove(&no).is_none() => {
                 return refuse(no, "gone, but it was not there");
             }
+            Change::SegmentForLogs { no } => {
+                let Some(&SegmentState::Sealed { salt, start, end }) = self.segments.get(&no) else {
+                    return refuse(no, "for logs only, but not sealed");
+                };
+                self.segments.insert(no, SegmentState::ForLogs { salt, start, end });
+            }
+            Change::ColdSegment { no, salt, len } => {
+                self.check_new_file(no)?;
+                self.segments.insert(no, SegmentState::Cold { salt, len });
+            }
             _ => {}
         }
         Ok(())
@@ -403,11 +441,21 @@ impl State {
             }
         }
         for (&no, &segment) in &self.segments {
-            let (SegmentState::Announced { salt } | SegmentState::Sealed { salt, .. }) = segment;
-            Change::SegmentAnnounced { no, salt }.encode(out);
+            if let SegmentState::Cold { salt, len } = segment {
+                Change::ColdSegment { no, salt, len }.encode(out);
+                count += 1;
+                continue;
+            }
+            Change::SegmentAnnounced { no, salt: segment.salt() }.encode(out);
             count += 1;
-            if let SegmentState::Sealed { start, end, .. } = segment {
+            if let SegmentState::Sealed { start, end, .. } | SegmentState::ForLogs { start, end, .. } =
+                segment
+            {
                 Change::SegmentSealed { no, start, end }.encode(out);
+                count += 1;
+            }
+            if let SegmentState::ForLogs { .. } = segment {
+                Change::SegmentForLogs { no }.encode(out);
                 count += 1;
             }
         }

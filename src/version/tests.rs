@@ -33,6 +33,10 @@ fn edit(text: &str) -> Edit {
                 end: Position(number(end)),
             },
             ["gone", no] => Change::SegmentGone { no: FileNo(number(no)) },
+            ["for-logs", no] => Change::SegmentForLogs { no: FileNo(number(no)) },
+            ["cold", no, len] => {
+                Change::ColdSegment { no: FileNo(number(no)), salt: !number(no), len: number(len) }
+            }
             [k, place, table] if k.starts_with('+') => {
                 let (l, age) = place.split_once('@').unwrap();
                 let (level, run, table) = (level(l), seq(number(age)), TableMeta::parse(table));
@@ -68,6 +72,10 @@ fn show(state: &State) -> String {
         text += &match segment {
             SegmentState::Announced { .. } => format!("segment {}\n", no.0),
             SegmentState::Sealed { start, end, .. } => format!("segment {} {start}..{end}\n", no.0),
+            SegmentState::ForLogs { start, end, .. } => {
+                format!("segment {} {start}..{end} for logs\n", no.0)
+            }
+            SegmentState::Cold { len, .. } => format!("segment {} of {len} bytes, cold\n", no.0),
         };
     }
     text
@@ -135,6 +143,9 @@ fn what_contradicts_the_state_is_refused_wholly() {
         ("seal 5 0 1", "not announced"),
         ("seal 4 5 9", "sealed before"),
         ("seal 3 9 5", "reversed"),
+        ("for-logs 3", "not sealed"),
+        ("for-logs 4; for-logs 4", "not sealed"),
+        ("cold 4 77", "twice"),
         ("gone 5", "not there"),
         ("gone 3; gone 3", "not there"),
     ] {
@@ -185,7 +196,7 @@ fn counters_only_go_on() {
 #[test]
 fn payloads_come_back_and_refuse_every_cut() {
     let text = "+k1 L0@9 7[a-c); +k1 L0@9 8[c-..):123456; -k1 L3 300; flushed k2 200; drop k300;
-        announce 3; seal 3 0 100000; gone 3";
+        announce 3; seal 3 0 100000; for-logs 3; cold 7 300; gone 3";
     let edit = Edit { last_seq: Seq::MAX, ..edit(text) };
     let counters = Counters { number: 9, next_file: FileNo(u64::MAX), next_keyspace: u32::MAX };
     let count = edit.changes.len() as u32;
@@ -198,7 +209,7 @@ fn payloads_come_back_and_refuse_every_cut() {
     for count in [0, count - 1, count + 1, u32::MAX] {
         assert!(Edit::decode(&bytes, 9, count).unwrap_err().is_corruption(), "{count}");
     }
-    for tag in [0, 8, 255] {
+    for tag in [0, 10, 255] {
         let error = Edit::decode(&[5, 1, 0, 0, tag, 0, 0], 9, 1).unwrap_err();
         assert!(error.to_string().contains("unknown change"), "{error}");
     }
@@ -305,8 +316,16 @@ impl Random {
                             end: Position(start + self.below(99)),
                         }
                     }
-                    SegmentState::Sealed { .. } => Change::SegmentGone { no },
+                    SegmentState::Sealed { .. } if self.below(3) == 0 => Change::SegmentForLogs { no },
+                    _ => Change::SegmentGone { no },
                 });
+                if self.below(4) == 0 {
+                    out.push(Change::ColdSegment {
+                        no: FileNo(number()),
+                        salt: number(),
+                        len: self.below(99),
+                    });
+                }
             }
             _ if self.below(6) == 0 => out.push(Change::DropKeyspace { keyspace }),
             _ => {}

@@ -54,7 +54,7 @@ fn sample() -> Written {
     let before = ["+k1 L0@9 7[a-c); +k1 L1@0 6[c-d); flushed k1 9; announce 3; seal 3 0 100; announce 4"];
     let edits = [
         "+k1 L0@12 9[b-..); flushed k1 12",
-        "flushed k2 11; +k2 L0@11 10[x-y); seal 4 100 200; announce 5",
+        "flushed k2 11; +k2 L0@11 10[x-y); seal 4 100 200; announce 5; for-logs 3; cold 11 77",
         "+k1 L1@0 7[a-c); -k1 L0 7; gone 3",
     ];
     write(&before, &edits.map(edit))
@@ -84,7 +84,7 @@ fn comes_back() {
     assert_eq!(
         show(&state),
         "k1 flushed 12\nL0 age 12: 9[b-..)\nL1 age 0: 7[a-c) 6[c-d)\nk2 flushed 11\nL0 age 11: 10[x-y)\n\
-         segment 4 100..200\nsegment 5\n"
+         segment 4 100..200\nsegment 5\nsegment 11 of 77 bytes, cold\n"
     );
 }
 

@@ -48,6 +48,7 @@ const FORMATS: &[&str] = &[
     "src/batch.rs",
     "src/catalog.rs",
     "src/entries.rs",
+    "src/log/footer.rs",
     "src/log/head.rs",
     "src/raft_log.rs",
     "src/record.rs",
