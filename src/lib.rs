@@ -35,6 +35,8 @@
 //! - [`Batch`] gathers operations on any keyspaces, with conditions ([`Expect`]), and commits them or
 //!   submits them for a [`Ticket`]. [`Watch`] tells of commits as they come.
 //! - [`Iter`] walks a range from both ends and owns what it yields; [`Cursor`] lends it.
+//! - [`Logs`] are dense sequences of entries, written once, in the journal; [`raft_log`] is what a Raft
+//!   library needs of them.
 //! - [`Durability`] has two words: [`Buffered`](Durability::Buffered) survives the death of the
 //!   process, [`Sync`](Durability::Sync) that of the machine.
 //! - [`Error`] has a [kind](ErrorKind) a caller acts on. Damage on disk is an error that names file
@@ -92,6 +94,8 @@ mod view;
 mod job;
 // == the database ==
 mod db;
+// == on top ==
+pub mod raft_log;
 // == beside it ==
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -50,6 +50,7 @@ const FORMATS: &[&str] = &[
     "src/entries.rs",
     "src/log/footer.rs",
     "src/log/head.rs",
+    "src/raft_log.rs",
     "src/record.rs",
     "src/journal/segment.rs",
     "src/journal/hint.rs",
