@@ -671,6 +671,7 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
             },
             cache: CacheMetrics { hits: 900, misses: 100, blocks: 50, bytes: 64 << 20 },
             filters: FilterMetrics { spared: 990, found: 5000, false_positives: 10 },
+            logs: LogMetrics::default(),
             memory: MemoryMetrics {
                 limit: 512 << 20,
                 memtables: 71 << 20,
