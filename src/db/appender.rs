@@ -152,6 +152,11 @@ impl Writers {
         }
     }
 
+    /// Whether the segment that records are applied from holds log entries that are live.
+    pub fn has_log_entries(&self) -> bool {
+        self.segment.known.as_ref().is_some_and(|segment| segment.live_entries() > 0)
+    }
+
     /// From here on records of this segment are applied.
     pub fn enter(&mut self, segment: Source) {
         self.segment = segment;

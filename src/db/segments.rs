@@ -136,7 +136,12 @@ impl Core {
         let (end, capacity) = (journal.end().0, journal.segment().capacity());
         let unsynced = end.saturating_sub(self.sync.durable_hint().0);
         let used = end.saturating_sub(commit.segment_start.0);
-        unsynced >= self.options.memtable_limit() as u64 / 2 && used >= capacity / 4 && !commit.spare
+        // Log entries stay in the journal, which has to be durable then.
+        let for_logs = commit.writers.has_log_entries();
+        unsynced >= self.options.memtable_limit() as u64 / 2
+            && used >= capacity / 4
+            && !commit.spare
+            && !for_logs
     }
 
     /// The size at which a memtable is frozen now: while the journal could not be parted there, some

@@ -341,7 +341,7 @@ fn survivors_move_and_space_comes_back() {
     let (footers, _) = files(&sim, "footer");
     assert!(footers > 0 && footers <= segments, "{footers} of {segments}");
     // Their headers take half of segments as small as these.
-    let bound = 2 * live as u64 + (segments as u64 + 2) * (8 << 10) + (3 * 16 << 10);
+    let bound = 2 * live as u64 + (segments as u64 + 2) * (8 << 10) + ((3 * 16) << 10);
     assert!(bytes < bound, "{bytes} bytes in {segments} segments for {live} that are live");
     let db = Db::open(DIR, options).unwrap();
     assert!(db.recovery().bytes < 64 << 10, "{:?}", db.recovery());
