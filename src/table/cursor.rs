@@ -23,9 +23,8 @@ pub(crate) struct TableCursor {
     valid: bool,
     /// Whether the last step came from another version of the same key.
     repeats: bool,
-    /// Whether the row before is a newer version of the same key, if a step back has found out: the next
-    /// one needs it again.
-    newer: Option<bool>,
+    /// Whether the row before has the same key, if a step back has found out: the next one needs it again.
+    same_before: Option<bool>,
     /// Of the row: its head in the block.
     head: u64,
     /// Of the row: its key, trailer, and where its value is in the block.
@@ -142,7 +141,7 @@ impl TableCursor {
             row: 0,
             valid: false,
             repeats: false,
-            newer: None,
+            same_before: None,
             head: 0,
             key: KeyBuf::default(),
             trailer: Trailer::newest(Seq::ZERO),
@@ -203,11 +202,11 @@ impl TableCursor {
     fn go<const BACK: bool>(&mut self, row: usize) {
         let block = Block::new(self.blocks.bytes(), &self.layout);
         let head = block.head(row);
-        self.repeats = match self.newer {
-            Some(newer) if BACK => newer,
+        self.repeats = match self.same_before {
+            Some(same) if BACK => same,
             _ => head == self.head && block.same_rest(self.row, row),
         };
-        self.newer = match row.checked_sub(1) {
+        self.same_before = match row.checked_sub(1) {
             Some(before) if BACK => Some(block.head(before) == head && block.same_rest(before, row)),
             _ => None,
         };
@@ -222,6 +221,18 @@ impl TableCursor {
     /// block `no`: a separator equals the key behind it only then.
     fn spans(&self, no: usize) -> bool {
         self.blocks.table.index().compare(no, self.key()).is_eq()
+    }
+
+    /// From the first row of a block: what [`newer`](Cursor::newer) is. Comes back to the row.
+    fn newer_in_block_before(&mut self) -> Result<Option<Trailer>> {
+        let here = self.no;
+        let Some(before) = here.checked_sub(1).filter(|&before| self.spans(before)) else { return Ok(None) };
+        let mut newer = None;
+        if self.enter(before)? {
+            newer = Some(self.block().trailer(self.layout.rows() - 1));
+        }
+        self.valid = self.enter(here)?;
+        Ok(newer)
     }
 
     fn last_of(&mut self, no: usize) -> Result<()> {
@@ -322,17 +333,13 @@ impl Cursor for TableCursor {
     }
 
     #[inline]
-    fn has_newer(&self) -> bool {
-        if let Some(newer) = self.newer {
-            return newer;
-        }
-        match self.row.checked_sub(1) {
-            Some(before) => {
-                let block = self.block();
-                block.head(before) == self.head && block.same_rest(before, self.row)
-            }
-            None => self.no > 0 && self.spans(self.no - 1),
-        }
+    fn newer(&mut self) -> Result<Option<Trailer>> {
+        let Some(before) = self.row.checked_sub(1) else { return self.newer_in_block_before() };
+        let block = self.block();
+        let same = self.same_before;
+        let same =
+            same.unwrap_or_else(|| block.head(before) == self.head && block.same_rest(before, self.row));
+        Ok(same.then(|| block.trailer(before)))
     }
 
     #[inline]
