@@ -324,12 +324,17 @@ impl<C: Cursor> Cursor for Merge<C> {
         let top = self.child();
         let second = self.order.get(1).filter(|second| second.same);
         let second = second.map(|second| self.children[second.child as usize].trailer());
-        let mut own = None;
-        self.guard(|m| {
-            own = m.children[top].newer()?;
-            Ok(())
-        })?;
-        Ok(own.into_iter().chain(second).min())
+        let own = match self.children[top].newer() {
+            Ok(own) => own,
+            Err(e) => {
+                self.order.clear();
+                return Err(e);
+            }
+        };
+        Ok(match (own, second) {
+            (Some(own), Some(second)) => Some(own.min(second)),
+            (own, second) => own.or(second),
+        })
     }
 
     #[inline]
@@ -345,7 +350,11 @@ impl<C: Cursor> Cursor for Merge<C> {
     #[inline]
     fn fetch(&mut self) -> Result<()> {
         let top = self.child();
-        self.guard(|m| m.children[top].fetch())
+        let fetched = self.children[top].fetch();
+        if fetched.is_err() {
+            self.order.clear();
+        }
+        fetched
     }
 
     #[inline]
