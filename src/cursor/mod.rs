@@ -40,8 +40,9 @@ pub(crate) trait Cursor {
     /// Whether the last step, which led here, came from another version of the same key. Told
     /// without a copy of the key that was left. Only while valid, and only after a step.
     fn repeats(&self) -> bool;
-    /// Whether the entry before is a newer version of the same key. Only while valid.
-    fn has_newer(&self) -> bool;
+    /// The trailer of the entry before, if that is a newer version of the same key. Only while valid, and
+    /// before the value is [fetched](Cursor::fetch).
+    fn newer(&mut self) -> Result<Option<Trailer>>;
     /// The user key.
     fn key(&self) -> &[u8];
     fn trailer(&self) -> Trailer;

@@ -64,9 +64,10 @@ impl Cursor for Sorted {
         self.repeats
     }
 
-    fn has_newer(&self) -> bool {
+    fn newer(&mut self) -> Result<Option<Trailer>> {
         let at = self.at.unwrap();
-        at > 0 && self.entries[at - 1].0 == self.entries[at].0
+        let before = at.checked_sub(1).map(|before| &self.entries[before]);
+        Ok(before.filter(|e| e.0 == self.entries[at].0).map(|e| e.1))
     }
 
     fn valid(&self) -> bool {
@@ -148,8 +149,8 @@ impl Cursor for Deletable {
         self.entries.repeats()
     }
 
-    fn has_newer(&self) -> bool {
-        self.entries.has_newer()
+    fn newer(&mut self) -> Result<Option<Trailer>> {
+        self.entries.newer()
     }
 
     fn key(&self) -> &[u8] {

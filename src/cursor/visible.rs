@@ -19,19 +19,8 @@ pub struct Bounds {
     pub upper: Option<Vec<u8>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum At {
-    /// Off both ends, or not yet positioned.
-    Nowhere,
-    /// `merge` stands on the entry shown.
-    Merge,
-    /// The entry shown is in `key` and `value`; `merge` stands before all its versions.
-    Saved,
-}
-
 /// The entries of some layers that a read at `read` sees. Stands on one, or nowhere.
-///
-/// Copies a key or value only on the way back, and only of keys that have several versions.
+/// Copies no entry, whichever way it goes.
 pub(crate) struct Visible<C> {
     merge: Merge<C>,
     read: Seq,
@@ -40,9 +29,8 @@ pub(crate) struct Visible<C> {
     lower: u64,
     upper: u64,
     covers: Covers,
-    at: At,
-    key: Vec<u8>,
-    value: Vec<u8>,
+    /// Whether `merge` stands on an entry that is shown.
+    stands: bool,
 }
 
 impl<C: Layer> Visible<C> {
@@ -51,8 +39,8 @@ impl<C: Layer> Visible<C> {
         let covers = Covers::new(&layers, read);
         let lower = bounds.lower.as_deref().map_or(0, |lower| heads.of(lower));
         let upper = bounds.upper.as_deref().map_or(u64::MAX, |upper| heads.of(upper));
-        let (merge, key, value) = (Merge::new(layers, heads), Vec::new(), Vec::new());
-        Visible { merge, read, bounds, lower, upper, covers, at: At::Nowhere, key, value }
+        let merge = Merge::new(layers, heads);
+        Visible { merge, read, bounds, lower, upper, covers, stands: false }
     }
 
     /// Whether the merge has come to the end of the bounds.
@@ -71,30 +59,30 @@ impl<C: Layer> Visible<C> {
 
     #[inline]
     pub fn valid(&self) -> bool {
-        self.at != At::Nowhere
+        self.stands
     }
 
     /// The key of the entry; only while valid.
     #[inline]
     pub fn key(&self) -> &[u8] {
-        if self.at == At::Merge { self.merge.key() } else { &self.key }
+        self.merge.key()
     }
 
     /// The value of the entry; only while valid.
     #[inline]
     pub fn value(&self) -> &[u8] {
-        if self.at == At::Merge { self.merge.value() } else { &self.value }
+        self.merge.value()
     }
 
     /// Whose bytes the value lies in, if they can be shared.
     #[inline]
     pub fn owner(&self) -> Option<&SharedBytes> {
-        if self.at == At::Merge { self.merge.owner() } else { None }
+        self.merge.owner()
     }
 
     /// To the first entry of the bounds.
     pub fn seek_first(&mut self) -> Result<()> {
-        self.at = At::Nowhere;
+        self.stands = false;
         match &self.bounds.lower {
             Some(lower) => self.merge.seek(lower, Trailer::newest(self.read))?,
             None => self.merge.seek_first()?,
@@ -104,7 +92,7 @@ impl<C: Layer> Visible<C> {
 
     /// To the last entry of the bounds.
     pub fn seek_last(&mut self) -> Result<()> {
-        self.at = At::Nowhere;
+        self.stands = false;
         match &self.bounds.upper {
             Some(upper) => self.merge.seek_before(upper)?,
             None => self.merge.seek_last()?,
@@ -117,7 +105,7 @@ impl<C: Layer> Visible<C> {
         if self.bounds.lower.as_deref().is_some_and(|lower| key < lower) {
             return self.seek_first();
         }
-        self.at = At::Nowhere;
+        self.stands = false;
         self.merge.seek(key, Trailer::newest(self.read))?;
         self.find_forward(false)
     }
@@ -128,7 +116,7 @@ impl<C: Layer> Visible<C> {
         if self.bounds.upper.as_deref().is_some_and(|upper| key > upper) {
             return self.seek_last();
         }
-        self.at = At::Nowhere;
+        self.stands = false;
         self.merge.seek_before(key)?;
         self.find_backward()
     }
@@ -136,15 +124,7 @@ impl<C: Layer> Visible<C> {
     /// One entry on. Only while valid.
     #[inline]
     pub fn next(&mut self) -> Result<()> {
-        if self.at == At::Saved {
-            // `merge` stands before the entry shown: go to it first.
-            let key = std::mem::take(&mut self.key);
-            let sought = self.seek(&key);
-            self.key = key;
-            sought?;
-            debug_assert!(self.at == At::Merge);
-        }
-        self.at = At::Nowhere;
+        self.stands = false;
         self.merge.next()?;
         self.find_forward(true)
     }
@@ -152,11 +132,8 @@ impl<C: Layer> Visible<C> {
     /// One entry back. Only while valid.
     #[inline]
     pub fn prev(&mut self) -> Result<()> {
-        if self.at == At::Merge {
-            self.at = At::Nowhere;
-            self.merge.prev()?;
-        }
-        self.at = At::Nowhere;
+        self.stands = false;
+        self.merge.prev()?;
         self.find_backward()
     }
 
@@ -178,7 +155,7 @@ impl<C: Layer> Visible<C> {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
                     self.merge.fetch()?;
-                    self.at = At::Merge;
+                    self.stands = true;
                     return Ok(());
                 }
                 if hidden && self.covers.leap(&mut self.merge)? {
@@ -188,31 +165,25 @@ impl<C: Layer> Visible<C> {
             }
             self.merge.next()?;
         }
-        self.at = At::Nowhere;
+        self.stands = false;
         Ok(())
     }
 
-    /// From where `merge` stands back to the first visible entry.
+    /// From where `merge` stands back to the first visible entry. Of the versions of a key, which come
+    /// oldest first, the last one that the read may see decides: the one before which stands none, or one
+    /// that is too new.
     #[inline]
     fn find_backward(&mut self) -> Result<()> {
         while self.merge.valid() {
             if self.below() {
                 break;
             }
-            if self.merge.has_newer() {
-                if self.save_newest()? {
-                    self.at = At::Saved;
-                    return Ok(());
-                }
-                self.covers.leap(&mut self.merge)?;
-                continue;
-            }
             let trailer = self.merge.trailer();
-            if trailer.seq() <= self.read {
+            if trailer.seq() <= self.read && self.merge.newer()?.is_none_or(|newer| newer.seq() > self.read) {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
                     self.merge.fetch()?;
-                    self.at = At::Merge;
+                    self.stands = true;
                     return Ok(());
                 }
                 if hidden && self.covers.leap(&mut self.merge)? {
@@ -221,32 +192,8 @@ impl<C: Layer> Visible<C> {
             }
             self.merge.prev()?;
         }
-        self.at = At::Nowhere;
+        self.stands = false;
         Ok(())
-    }
-
-    /// Passes all versions of the key that `merge` stands on. Backward they come oldest first: the
-    /// last one the read may see decides. Whether it is shown; it is saved then.
-    fn save_newest(&mut self) -> Result<bool> {
-        self.key.clear();
-        self.key.extend_from_slice(self.merge.key());
-        let mut shown = false;
-        loop {
-            let trailer = self.merge.trailer();
-            if trailer.seq() <= self.read {
-                shown = !self.covers.hide(&mut self.merge)? && trailer.kind() == Kind::Put;
-                if shown {
-                    self.merge.fetch()?;
-                    self.value.clear();
-                    self.value.extend_from_slice(self.merge.value());
-                }
-            }
-            let more = self.merge.has_newer();
-            self.merge.prev()?;
-            if !more {
-                return Ok(shown);
-            }
-        }
     }
 }
 

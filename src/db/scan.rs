@@ -163,8 +163,8 @@ enum Gap {
     End,
 }
 
-/// Walks over a range in both directions and lends what it passes; copies and allocates nothing on
-/// the way forward.
+/// Walks over a range in both directions and lends what it passes; copies and allocates nothing on its
+/// way.
 ///
 /// A cursor stands between entries, as the standard library's do; it starts before the first.
 /// After an error it stands at the start again.

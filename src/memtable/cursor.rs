@@ -111,7 +111,7 @@ impl MemCursor {
 
     /// The version that stands before the one the cursor stands on, if it is of the same key.
     #[inline]
-    fn newer(&self) -> Option<Record<'_>> {
+    fn newer_version(&self) -> Option<Record<'_>> {
         let tree = &self.mem.tree;
         let newest = tree.record(record(*self.leaf.slots[..self.leaf.len].get(self.at)?));
         tree.newer(newest, self.record()?.trailer())
@@ -206,7 +206,7 @@ impl Cursor for MemCursor {
         if self.stand.is_none() {
             return Ok(());
         }
-        let newer = self.newer().map(|newer| newer.raw());
+        let newer = self.newer_version().map(|newer| newer.raw());
         self.repeats = newer.is_some();
         match newer {
             Some(newer) => self.stand = Some(newer),
@@ -221,8 +221,8 @@ impl Cursor for MemCursor {
     }
 
     #[inline]
-    fn has_newer(&self) -> bool {
-        self.newer().is_some()
+    fn newer(&mut self) -> Result<Option<Trailer>> {
+        Ok(self.newer_version().map(|newer| newer.trailer()))
     }
 
     #[inline]

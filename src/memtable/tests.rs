@@ -167,7 +167,8 @@ fn seeks_and_turns_agree_with_the_model() {
                 assert_eq!(at(&c), entry(expect), "{shape:?} {n} {key:?}");
                 let Some((stand, _)) = expect else { break };
                 let before = model.range(..stand).next_back();
-                assert_eq!(c.has_newer(), before.is_some_and(|e| e.0.0 == stand.0));
+                let newer = before.filter(|e| e.0.0 == stand.0).map(|e| e.0.1.0);
+                assert_eq!(c.newer().unwrap(), newer);
                 if r.below(3) > 0 {
                     c.next().unwrap();
                     expect = model.range((Bound::Excluded(stand), Bound::Unbounded)).next();

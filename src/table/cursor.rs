@@ -9,6 +9,7 @@ use crate::mutant::Mutant;
 use crate::table::block::{Block, KeyBuf, Layout};
 use crate::table::reader::{BlockBytes, Stream, Table};
 use crate::table::unpack::Unpacked;
+use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,9 +24,8 @@ pub(crate) struct TableCursor {
     valid: bool,
     /// Whether the last step came from another version of the same key.
     repeats: bool,
-    /// Whether the row before is a newer version of the same key, if a step back has found out: the next
-    /// one needs it again.
-    newer: Option<bool>,
+    /// Whether the row before has the same key, if a step back has found out: the next one needs it again.
+    same_before: Option<bool>,
     /// Of the row: its head in the block.
     head: u64,
     /// Of the row: its key, trailer, and where its value is in the block.
@@ -93,22 +93,10 @@ impl Blocks {
     #[inline]
     fn bytes(&self) -> &[u8] {
         match &self.source {
-            Source::Shared(BlockBytes::Mapped(range)) => {
-                let map = self.table.map().map(|map| (**map).as_ref()).unwrap_or_default();
-                map.get(range.clone()).unwrap_or_default()
-            }
+            Source::Shared(BlockBytes::Mapped(bytes)) => bytes,
             Source::Shared(BlockBytes::Owned(bytes)) => (**bytes).as_ref(),
             Source::Unpacked => self.unpacked.bytes(),
             Source::Streaming(stream) => stream.bytes(),
-        }
-    }
-
-    /// Makes the current block's bytes before `end` be there.
-    #[inline]
-    fn reach(&mut self, end: usize) -> Result<()> {
-        match self.source {
-            Source::Unpacked if end > self.unpacked.done() => self.unpacked.reach(&self.table, end),
-            _ => Ok(()),
         }
     }
 }
@@ -116,13 +104,13 @@ impl Blocks {
 impl TableCursor {
     /// A cursor that reads through map and cache.
     pub fn new(table: Arc<Table>) -> TableCursor {
-        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(0..0)), false)
+        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(Bytes::new())), false)
     }
 
     /// The same for who needs no value for longer than until the next step, and only those it has
     /// [fetched](Cursor::fetch).
     pub fn lending(table: Arc<Table>) -> TableCursor {
-        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(0..0)), true)
+        TableCursor::with(table, Source::Shared(BlockBytes::Mapped(Bytes::new())), true)
     }
 
     /// A cursor for reading everything once: by position, ahead, leaving map and cache alone, each
@@ -142,7 +130,7 @@ impl TableCursor {
             row: 0,
             valid: false,
             repeats: false,
-            newer: None,
+            same_before: None,
             head: 0,
             key: KeyBuf::default(),
             trailer: Trailer::newest(Seq::ZERO),
@@ -203,11 +191,11 @@ impl TableCursor {
     fn go<const BACK: bool>(&mut self, row: usize) {
         let block = Block::new(self.blocks.bytes(), &self.layout);
         let head = block.head(row);
-        self.repeats = match self.newer {
-            Some(newer) if BACK => newer,
+        self.repeats = match self.same_before {
+            Some(same) if BACK => same,
             _ => head == self.head && block.same_rest(self.row, row),
         };
-        self.newer = match row.checked_sub(1) {
+        self.same_before = match row.checked_sub(1) {
             Some(before) if BACK => Some(block.head(before) == head && block.same_rest(before, row)),
             _ => None,
         };
@@ -222,6 +210,31 @@ impl TableCursor {
     /// block `no`: a separator equals the key behind it only then.
     fn spans(&self, no: usize) -> bool {
         self.blocks.table.index().compare(no, self.key()).is_eq()
+    }
+
+    /// Of a block that is undone as it is asked for: makes the value be there.
+    fn unpack_value(&mut self) -> Result<()> {
+        let (end, no) = (self.value.end, self.no);
+        let Blocks { table, unpacked, .. } = &mut self.blocks;
+        if end <= unpacked.done() {
+            return Ok(());
+        }
+        unpacked.reach(table, end).map_err(|e| {
+            (self.valid, self.entered) = (false, false);
+            self.blocks.table.at_block(e, no)
+        })
+    }
+
+    /// From the first row of a block: what [`newer`](Cursor::newer) is. Comes back to the row.
+    fn newer_in_block_before(&mut self) -> Result<Option<Trailer>> {
+        let here = self.no;
+        let Some(before) = here.checked_sub(1).filter(|&before| self.spans(before)) else { return Ok(None) };
+        let mut newer = None;
+        if self.enter(before)? {
+            newer = Some(self.block().trailer(self.layout.rows() - 1));
+        }
+        self.valid = self.enter(here)?;
+        Ok(newer)
     }
 
     fn last_of(&mut self, no: usize) -> Result<()> {
@@ -322,17 +335,14 @@ impl Cursor for TableCursor {
     }
 
     #[inline]
-    fn has_newer(&self) -> bool {
-        if let Some(newer) = self.newer {
-            return newer;
-        }
-        match self.row.checked_sub(1) {
-            Some(before) => {
-                let block = self.block();
-                block.head(before) == self.head && block.same_rest(before, self.row)
-            }
-            None => self.no > 0 && self.spans(self.no - 1),
-        }
+    fn newer(&mut self) -> Result<Option<Trailer>> {
+        let Some(before) = self.row.checked_sub(1) else { return self.newer_in_block_before() };
+        let block = self.block();
+        let same = match self.same_before {
+            Some(same) => same,
+            None => block.head(before) == self.head && block.same_rest(before, self.row),
+        };
+        Ok(same.then(|| block.trailer(before)))
     }
 
     #[inline]
@@ -352,12 +362,7 @@ impl Cursor for TableCursor {
 
     #[inline]
     fn fetch(&mut self) -> Result<()> {
-        let (end, no) = (self.value.end, self.no);
-        let fetched = self.blocks.reach(end);
-        fetched.map_err(|e| {
-            (self.valid, self.entered) = (false, false);
-            self.blocks.table.at_block(e, no)
-        })
+        if matches!(self.blocks.source, Source::Unpacked) { self.unpack_value() } else { Ok(()) }
     }
 
     #[inline]

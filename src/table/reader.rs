@@ -15,6 +15,7 @@ use crate::table::format::{self, Codec, FOOTER_LEN, Footer, Properties, Section}
 use crate::table::index::{BlockAt, Index};
 use crate::table::scratch::Scratch;
 use crate::tombstones::RangeTombstones;
+use bytes::Bytes;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -35,6 +36,8 @@ pub(crate) struct Table {
     path: PathBuf,
     id: u64,
     map: Option<SharedBytes>,
+    /// The same bytes, at hand without a call: what walks take their blocks from.
+    whole: Bytes,
     index: Index,
     filter: Option<Filter>,
     tombstones: RangeTombstones,
@@ -69,8 +72,17 @@ impl Drop for Pin {
 /// The bytes of a block, by whoever keeps them.
 pub(crate) enum BlockBytes {
     /// In the table's map.
-    Mapped(Range<usize>),
+    Mapped(Bytes),
     Owned(SharedBytes),
+}
+
+/// A map, for [`Bytes`] to hold.
+struct Whole(SharedBytes);
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
 }
 
 /// Where a compressed block lies.
@@ -166,6 +178,7 @@ impl Table {
             file,
             path: path.to_path_buf(),
             id,
+            whole: map.clone().map_or_else(Bytes::new, |map| Bytes::from_owner(Whole(map))),
             map,
             index,
             filter,
@@ -376,9 +389,10 @@ impl Table {
     #[inline]
     pub fn block(&self, no: usize, at: BlockAt, kept: bool) -> Result<BlockBytes> {
         if let (Some(map), true) = (&self.map, at.is_raw()) {
+            // Which says that it is within.
             self.in_map(map, no, at)?;
             let start = at.offset as usize;
-            return Ok(BlockBytes::Mapped(start..start + at.raw()));
+            return Ok(BlockBytes::Mapped(self.whole.slice(start..start + at.raw())));
         }
         let slots = self.slots();
         match slots.get(no) {

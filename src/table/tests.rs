@@ -208,8 +208,10 @@ fn assert_at(cursor: &mut TableCursor, entries: &Entries, at: Option<usize>) {
                 assert_eq!(cursor.value(), &value[..]);
             }
             assert_eq!((cursor.key(), cursor.trailer()), (&key[..], *trailer));
-            let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i].0);
-            assert_eq!(cursor.has_newer(), before == Some(key));
+            let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i]);
+            let newer = before.filter(|before| before.0 == *key).map(|before| before.1);
+            assert_eq!(cursor.newer().unwrap(), newer);
+            assert_eq!((cursor.key(), cursor.trailer()), (&key[..], *trailer));
         }
         None => assert!(!cursor.valid()),
     }

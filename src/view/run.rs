@@ -289,8 +289,8 @@ impl Cursor for RunCursor {
     }
 
     #[inline]
-    fn has_newer(&self) -> bool {
-        self.current().has_newer()
+    fn newer(&mut self) -> Result<Option<Trailer>> {
+        self.table.as_mut().map_or(Ok(None), TableCursor::newer)
     }
 
     #[inline]

@@ -81,8 +81,8 @@ impl Cursor for Source {
     }
 
     #[inline]
-    fn has_newer(&self) -> bool {
-        each!(self, c => c.has_newer())
+    fn newer(&mut self) -> Result<Option<Trailer>> {
+        each!(self, c => c.newer())
     }
 
     #[inline]
