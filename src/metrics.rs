@@ -38,6 +38,8 @@ pub struct Metrics {
     pub stalls: StallMetrics,
     /// The state of the budgets.
     pub memory: MemoryMetrics,
+    /// Logs.
+    pub logs: LogMetrics,
     /// The block cache.
     pub cache: CacheMetrics,
     /// The filters of tables.
@@ -156,12 +158,26 @@ pub struct MemoryMetrics {
     pub tables: u64,
     /// Buffers of flushes, compactions and whatever else reads or writes whole tables.
     pub jobs: u64,
+    /// The newest entries of logs, and those that readers hold.
+    pub logs: u64,
+}
+
+/// Logs, over all names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct LogMetrics {
+    /// State: journal segments in which entries are live, those being written to included.
+    pub segments: u64,
+    /// State: the entries that are live.
+    pub entries: u64,
+    /// State: the bytes they take there, about.
+    pub bytes: u64,
 }
 
 impl MemoryMetrics {
     /// All of it.
     pub fn used(&self) -> u64 {
-        self.memtables + self.blocks + self.tables + self.jobs
+        self.memtables + self.blocks + self.tables + self.jobs + self.logs
     }
 }
 
@@ -480,13 +496,14 @@ impl Metrics {
         let Metrics { memory, cache, filters, tables, snapshots, .. } = self;
         writeln!(
             f,
-            "memory      {} of {}: memtables {}, blocks {}, tables {}, jobs {}",
+            "memory      {} of {}: memtables {}, blocks {}, tables {}, jobs {}, logs {}",
             Bytes(memory.used()),
             Bytes(memory.limit),
             Bytes(memory.memtables),
             Bytes(memory.blocks),
             Bytes(memory.tables),
-            Bytes(memory.jobs)
+            Bytes(memory.jobs),
+            Bytes(memory.logs)
         )?;
         writeln!(
             f,
@@ -575,7 +592,7 @@ manifest    63.5 KiB in 99 edits
 flushes     48 done, 3.0 GiB written; 1 running, 2 queued, 64.0 MiB frozen
 compactions 20 done, 9.0 GiB read, 8.0 GiB written, 3 moves; 3 running, 4 queued, 200.0 MiB due
 stalls      4000 writes delayed for 1 min 30 s, 2 stopped for 1 s; 1 waiting; the disk is full
-memory      138.5 MiB of 512.0 MiB: memtables 71.0 MiB, blocks 64.0 MiB, tables 3.0 MiB, jobs 512.0 KiB
+memory      138.5 MiB of 512.0 MiB: memtables 71.0 MiB, blocks 64.0 MiB, tables 3.0 MiB, jobs 512.0 KiB, logs 0 B
 cache       64.0 MiB in 50 blocks; 900 hits, 100 misses (90.00 % hit)
 filters     990 tables spared, 5000 found, 10 false positives (1.00 %)
 tables      12.0 GiB in 8, 7 of at most 256 open; 65.0 MiB in 1 held by readers alone
@@ -654,12 +671,14 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
             },
             cache: CacheMetrics { hits: 900, misses: 100, blocks: 50, bytes: 64 << 20 },
             filters: FilterMetrics { spared: 990, found: 5000, false_positives: 10 },
+            logs: LogMetrics::default(),
             memory: MemoryMetrics {
                 limit: 512 << 20,
                 memtables: 71 << 20,
                 blocks: 64 << 20,
                 tables: 3 << 20,
                 jobs: 1 << 19,
+                logs: 0,
             },
             tables: TableMetrics {
                 tables: 8,

@@ -261,7 +261,12 @@ impl State {
         if !segment.is_finished() {
             self.core.write_gathered()?;
         }
-        self.core.reading(|| segment.op(&logs.access, extent.offset))
+        let op = self.core.reading(|| segment.op(&logs.access, extent.offset));
+        let budget = &logs.access.budget;
+        if budget.files() > budget.file_limit() {
+            logs.close_unused();
+        }
+        op
     }
 
     /// The entry `index`; `loaded` is the operation read last.

@@ -9,18 +9,20 @@
 //! 4. less than half of it is live: what is moves, with its sequence numbers, into a cold segment, whose
 //!    edit takes the old ones away; or nothing of it is, durably: it goes.
 
+use crate::batch::{Op, decode};
 use crate::db::core::{Core, Installed, Moved};
-use crate::entries::{self, APPEND};
-use crate::error::{Error, ErrorKind, Result};
+use crate::entries::{self, APPEND, Entries, Verb};
+use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::write_all_at;
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{self, ActivationInfo, Mode, Segment, Writer};
-use crate::log::extent::Extent;
+use crate::log::extent::{Extent, LogKey};
 use crate::log::footer::{Builder, Range, Run};
 use crate::log::segment::{Access, LogSegment};
 use crate::record::size;
 use crate::version::{Change, SegmentState};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// So many small cold segments become one.
@@ -332,13 +334,58 @@ fn write_footer(access: &Access, segment: &LogSegment, bytes: &[u8]) -> Result<(
     })
 }
 
-/// The footer of a segment made again from its records. `cold`: what it holds of a log may come from
-/// several segments.
-pub(crate) fn rebuild(access: &Access, db: u64, whole: &journal::Whole, cold: bool) -> Result<Builder> {
-    use crate::batch::{Op, decode};
-    use crate::entries::Verb;
-    use std::collections::BTreeMap;
-    let mut logs: BTreeMap<crate::log::extent::LogKey, Vec<(Extent, u64)>> = BTreeMap::new();
+/// Holds the footer of a segment against its records; answers its length. What is wrong with the segment
+/// itself others tell.
+pub(crate) fn verify_footer(
+    access: &Access,
+    db: u64,
+    whole: &journal::Whole,
+    report: &mut dyn FnMut(Error),
+) -> Result<u64> {
+    let wanted = Arc::default();
+    let segment = LogSegment::new(&access.dir, (whole.no, whole.salt, None), &wanted);
+    let path = Name::Footer(whole.no).path(&access.dir);
+    let runs = segment.open_footer(access)?;
+    let len = access.fs.open_read(&path).and_then(|file| file.len());
+    let len = len.map_err(|e| Error::io("asking for the length of", &path, e))?;
+    // By where each operation stands: what it is, and its tags.
+    type Said = (LogKey, Seq, u64, Vec<(u32, u64)>);
+    let mut ops: BTreeMap<u32, Said> = BTreeMap::new();
+    let read = each_append(access, db, whole, &mut |key, seq, offset, entries| {
+        ops.insert(offset, (key, seq, entries.first, entries.runs().collect()));
+    });
+    if read.is_err() {
+        return Ok(len);
+    }
+    for run in runs {
+        for extent in segment.extents(run.extents)? {
+            let is_there = ops.get(&extent.offset).is_some_and(|(key, seq, first, runs)| {
+                let mut at = *first;
+                (*key, *seq) == (run.key, extent.seq)
+                    && runs.iter().any(|&(count, tag)| {
+                        let from = at;
+                        at = at.saturating_add(count.into());
+                        tag == extent.tag && from <= extent.first && extent.next() <= at
+                    })
+            });
+            if !is_there {
+                let why =
+                    format!("the footer names entry {} of log {} where it is not", extent.first, run.key.1);
+                report(Error::corruption(why).in_file(&path));
+            }
+        }
+    }
+    Ok(len)
+}
+
+/// Tells `visit` of every append in a segment: its log, sequence number and where it stands, from its log
+/// on.
+fn each_append(
+    access: &Access,
+    db: u64,
+    whole: &journal::Whole,
+    visit: &mut dyn FnMut(LogKey, Seq, u32, &Entries<'_>),
+) -> Result<()> {
     journal::scan(&*access.fs, &access.dir, db, whole, &mut |at, first_seq, payload| {
         let (mut ops, mut seq) = (decode(payload), first_seq);
         loop {
@@ -348,24 +395,33 @@ pub(crate) fn rebuild(access: &Access, db: u64, whole: &journal::Whole, cold: bo
             if let Op::Log(op) = op
                 && let Verb::Append(entries) = op.verb()?
             {
-                let offset =
-                    u32::try_from(offset).map_err(|_| Error::new(ErrorKind::Corruption, "too far"))?;
-                let list = logs.entry((keyspace, op.log())).or_default();
-                // The newest copy of an index counts.
-                while list.pop_if(|(e, _)| e.first >= entries.first).is_some() {}
-                if let Some((e, _)) = list.last_mut()
-                    && let Some(left) = e.within(0, entries.first)
-                {
-                    *e = left;
-                }
-                let mut first = entries.first;
-                let mut bytes = size(BEFORE + entries.len()) as u64;
-                for (count, tag) in entries.runs() {
-                    list.push((Extent { first, seq, tag, offset, count }, std::mem::take(&mut bytes)));
-                    first = first.saturating_add(count.into());
-                }
+                let offset = u32::try_from(offset);
+                let offset = offset.map_err(|_| Error::corruption("a log entry lies beyond 4 GiB"))?;
+                visit((keyspace, op.log()), seq, offset, &entries);
             }
             seq = seq.plus(1);
+        }
+    })
+}
+
+/// The footer of a segment made again from its records. `cold`: what it holds of a log may come from
+/// several segments.
+pub(crate) fn rebuild(access: &Access, db: u64, whole: &journal::Whole, cold: bool) -> Result<Builder> {
+    let mut logs: BTreeMap<LogKey, Vec<(Extent, u64)>> = BTreeMap::new();
+    each_append(access, db, whole, &mut |key, seq, offset, entries| {
+        let list = logs.entry(key).or_default();
+        // The newest copy of an index counts.
+        while list.pop_if(|(e, _)| e.first >= entries.first).is_some() {}
+        if let Some((e, _)) = list.last_mut()
+            && let Some(left) = e.within(0, entries.first)
+        {
+            *e = left;
+        }
+        let mut first = entries.first;
+        let mut bytes = size(BEFORE + entries.len()) as u64;
+        for (count, tag) in entries.runs() {
+            list.push((Extent { first, seq, tag, offset, count }, std::mem::take(&mut bytes)));
+            first = first.saturating_add(count.into());
         }
     })?;
     let mut built = Builder::default();

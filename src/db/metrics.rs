@@ -56,7 +56,13 @@ impl Core {
             blocks: used(Use::Blocks),
             tables: used(Use::Tables),
             jobs: used(Use::Jobs),
+            logs: used(Use::Logs),
         };
+        for segment in self.logs.segments().iter().filter(|s| s.live_entries() > 0) {
+            metrics.logs.segments += 1;
+            metrics.logs.entries += segment.live_entries();
+            metrics.logs.bytes += segment.live();
+        }
         let cache = self.store.cache_stats();
         metrics.cache = CacheMetrics {
             hits: cache.hits,

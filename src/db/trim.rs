@@ -59,6 +59,7 @@ impl Core {
     pub fn trim_tables(&self) {
         let mut hand = self.closed_last.lock();
         let _ = self.store.take_pressed();
+        self.logs.close_unused();
         let (files, bytes) = self.store.excess(7);
         if (files, bytes) == (0, 0) {
             return;

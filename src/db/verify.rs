@@ -4,10 +4,10 @@
 use crate::db::core::Core;
 use crate::db::handle::Db;
 use crate::db::kept::Kept;
-use crate::db::open;
+use crate::db::{logwork, open};
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
-use crate::journal::{self, Verify};
+use crate::journal::{self, Announced, Verify};
 use crate::table::{self, Properties};
 use crate::version::{self, State, TableMeta};
 use std::fmt;
@@ -137,15 +137,30 @@ impl Core {
         // Before the state: it names every segment that holds anything durable by now.
         let (durable, _) = self.sync.durable_position();
         let Some(state) = self.state().or(written.cloned()) else { return Ok(()) };
+        // Those that only logs are in, after those of the journal.
+        let mut segments = open::announced(&state);
+        let for_logs = open::for_logs(&state);
+        segments.extend(for_logs.iter().map(|whole| {
+            let (no, salt, start) = (whole.no, whole.salt, whole.start);
+            Announced { no, salt, sealed: Some((start, start.plus(whole.len))) }
+        }));
         let input = Verify {
             fs: &*self.fs,
             dir: &self.dir,
             db: self.id,
-            segments: &open::announced(&state),
+            segments: &segments,
             start: state.sealed_end,
             durable,
         };
         let verified = journal::verify(&input, &mut |e| found.damage.push(e));
+        for whole in &for_logs {
+            self.open()?;
+            let access = &self.logs.access;
+            match logwork::verify_footer(access, self.id, whole, &mut |e| found.damage.push(e)) {
+                Ok(bytes) => found.bytes += bytes,
+                Err(e) => found.damage.push(e),
+            }
+        }
         drop(kept);
         found.segments += verified.segments;
         found.bytes += verified.bytes;

@@ -1,7 +1,7 @@
 //! Reads all of the journal that is durable, and reports every place that is not what was written.
 //! Changes nothing, and does not mind that the journal grows meanwhile.
 
-use crate::batch;
+use crate::batch::{self, Op};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::fs::names::Name;
@@ -244,7 +244,9 @@ fn check(header: &SegmentHeader, offset: u64, stop: u64, record: &Record<'_>, la
         }
         let mut count = 0;
         for op in batch::decode(record.payload) {
-            op?;
+            if let (_, Op::Log(op)) = op? {
+                op.check()?;
+            }
             count += 1;
         }
         if count != meta.count {

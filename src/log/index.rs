@@ -258,6 +258,15 @@ impl LogIndex {
         self.segments.lock().get(&no).is_some_and(|segment| segment.is_needed(durable))
     }
 
+    /// Closes the files of segments that were not read since this was last done.
+    pub fn close_unused(&self) {
+        for segment in self.segments() {
+            if segment.is_finished() && segment.is_open() && !segment.take_used() {
+                segment.close();
+            }
+        }
+    }
+
     /// Whether it is known where entries lie in the segment, without what is in memory.
     pub fn has_footer(&self, no: FileNo) -> bool {
         self.segments.lock().get(&no).is_some_and(|segment| segment.has_footer())

@@ -66,7 +66,7 @@ impl Tail {
         Some(op)
     }
 
-    /// Bytes kept.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.held.lock().bytes
     }

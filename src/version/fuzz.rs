@@ -94,7 +94,7 @@ fn same_again(state: &State) {
 fn change(input: &mut Choices<'_>) -> Change {
     let keyspace = KeyspaceId(1 + input.below(3) as u32);
     let no = FileNo(1 + input.below(36) as u64);
-    match input.byte() % 16 {
+    match input.byte() % 18 {
         0..6 => {
             let (start, len) = (input.below(26) as u8, input.byte() % 6);
             let end = (len < 5).then(|| vec![b'a' + start + len].into());

@@ -2,6 +2,7 @@
 //! everything which can happen to an entry does: on a disk that loses power, with snapshots held.
 
 use crate::rng::Rng;
+use esker::fs::Fs;
 use esker::fs::sim::SimFs;
 use esker::{Batch, Db, Durability, ErrorKind, Keyspace, Log, Logs, Options, Snapshot};
 use std::collections::BTreeMap;
@@ -275,6 +276,166 @@ fn options(rng: &mut Rng) -> Options {
         .memory_bytes(*rng.pick(&[1 << 20, 64 << 20]))
         .mapped(rng.one_in(2))
         .durability(Durability::Buffered)
+}
+
+/// What the disk holds of each kind of file: how many there are, and their bytes.
+fn files(sim: &SimFs, kind: &str) -> (usize, u64) {
+    let files = sim.files();
+    let of_kind = files.iter().filter(|f| f.0.extension().is_some_and(|e| e == kind));
+    of_kind.fold((0, 0), |(n, bytes), file| (n + 1, bytes + file.1))
+}
+
+/// A few logs over many segments on a disk: one keeps all its entries, the others a few, and most of
+/// what was written is dead.
+fn settled(rounds: u64) -> (SimFs, Options, Vec<(u64, Model)>) {
+    let sim = SimFs::new(1);
+    let options = Options::default().workers(0).segment_bytes(16 << 10).journal_bytes(64 << 10);
+    let options = options.memtable_bytes(4 << 10).durability(Durability::Buffered);
+    let options = options.fs(Arc::new(sim.clone()));
+    let db = Db::open(DIR, options.clone()).unwrap();
+    let logs = db.logs("raft").unwrap();
+    let mut models = vec![Model::default(); 4];
+    for i in 0..rounds {
+        let mut batch = db.batch();
+        for (id, model) in models.iter_mut().enumerate() {
+            let bytes = vec![i as u8; if id == 0 { 60 } else { 700 }];
+            batch.append(&logs.log(id as u64), i, i / 10, &bytes);
+            model.entries.push((i / 10, bytes));
+            if id > 0 && model.entries.len() > 3 {
+                model.before = model.tag(model.first);
+                model.entries.remove(0);
+                model.first += 1;
+                batch.purge(&logs.log(id as u64), model.first);
+            }
+        }
+        batch.commit().unwrap();
+        db.step().unwrap();
+    }
+    db.flush().unwrap();
+    while db.step().unwrap() {}
+    // And something to replay.
+    for i in rounds..rounds + 3 {
+        db.batch().append(&logs.log(0), i, i, [9; 400]).commit().unwrap();
+        models[0].entries.push((i, vec![9; 400]));
+    }
+    drop((logs, db));
+    (sim, options, (0..).zip(models).collect())
+}
+
+fn agree(db: &Db, models: &[(u64, Model)]) {
+    let logs = db.logs("raft").unwrap();
+    for (id, model) in models {
+        let log = logs.log(*id);
+        assert_eq!(log.bounds().unwrap(), model.first..model.next());
+        let read = log.range(..).map(|e| e.unwrap()).map(|e| (e.tag(), e.bytes().to_vec()));
+        assert!(read.eq(model.entries.iter().cloned()), "log {id}");
+    }
+}
+
+/// Whatever one log keeps, the space of the others comes back, and what opening replays does not grow.
+#[test]
+fn survivors_move_and_space_comes_back() {
+    let (sim, options, models) = settled(600);
+    let live: usize = models.iter().flat_map(|(_, m)| &m.entries).map(|e| e.1.len() + 100).sum();
+    let (segments, bytes) = files(&sim, "journal");
+    let (footers, _) = files(&sim, "footer");
+    assert!(footers > 0 && footers <= segments, "{footers} of {segments}");
+    // Their headers take half of segments as small as these.
+    let bound = 2 * live as u64 + (segments as u64 + 2) * (8 << 10) + (3 * 16 << 10);
+    assert!(bytes < bound, "{bytes} bytes in {segments} segments for {live} that are live");
+    let db = Db::open(DIR, options).unwrap();
+    assert!(db.recovery().bytes < 64 << 10, "{:?}", db.recovery());
+    agree(&db, &models);
+    assert!(db.verify().unwrap().is_ok());
+    let metrics = db.metrics();
+    assert_eq!(metrics.logs.entries as usize, models.iter().map(|(_, m)| m.entries.len()).sum::<usize>());
+    // All of it goes.
+    let logs = db.logs("raft").unwrap();
+    models.iter().for_each(|(id, _)| _ = db.batch().remove(&logs.log(*id)).commit().unwrap());
+    db.flush().unwrap();
+    while db.step().unwrap() {}
+    assert_eq!((db.metrics().logs.entries, files(&sim, "footer").0), (0, 0));
+}
+
+/// A footer that is missing or damaged is made again; a damaged one `verify` tells of.
+#[test]
+fn footers_are_made_again() {
+    let (sim, options, models) = settled(200);
+    let footers = || sim.files().into_iter().filter(|f| f.0.extension().is_some_and(|e| e == "footer"));
+    assert!(footers().count() > 1);
+    for (n, (path, len)) in footers().enumerate() {
+        if n % 2 == 0 {
+            sim.remove(&path).unwrap();
+        } else {
+            sim.damage(&path, |bytes| bytes[len as usize / 2] ^= 1).unwrap();
+        }
+    }
+    let read_only = Db::open(DIR, options.clone().read_only(true)).unwrap();
+    agree(&read_only, &models);
+    assert!(!read_only.verify().unwrap().is_ok());
+    drop(read_only);
+    let db = Db::open(DIR, options.clone()).unwrap();
+    agree(&db, &models);
+    assert!(db.verify().unwrap().is_ok());
+    let (path, len) = footers().next().unwrap();
+    sim.damage(&path, |bytes| bytes[len as usize - 1] ^= 1).unwrap();
+    let found = db.verify().unwrap();
+    assert_eq!(found.damage.len(), 1, "{found}");
+    assert_eq!(found.damage[0].file(), Some(path.as_path()));
+}
+
+/// A flipped bit anywhere in the segments and footers of logs: the right entries, or an error that says
+/// where; never others, never fewer.
+#[test]
+fn a_flipped_bit_is_an_error_or_nothing() {
+    let (sim, options, models) = settled(120);
+    let mut rng = Rng::new(7);
+    let (mut at_open, mut at_read, mut harmless) = (0, 0, 0);
+    for (path, len) in sim.files() {
+        let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        if !matches!(kind, "journal" | "footer") {
+            continue;
+        }
+        for _ in 0..60 {
+            let (byte, bit) = (rng.below(len as usize), rng.below(8));
+            let disk = sim.crash(1);
+            disk.damage(&path, |bytes| bytes[byte] ^= 1 << bit).unwrap();
+            let case = format!("bit {bit} of byte {byte} of {}", path.display());
+            let db = match Db::open(DIR, options.clone().mapped(rng.one_in(2)).fs(Arc::new(disk))) {
+                Ok(db) => db,
+                Err(e) => {
+                    assert!(e.is_corruption() && e.file().is_some(), "{case}: {e:?}");
+                    at_open += 1;
+                    continue;
+                }
+            };
+            let logs = db.logs("raft").unwrap();
+            let mut failed = false;
+            for (id, model) in &models {
+                let log = logs.log(*id);
+                assert_eq!(log.bounds().unwrap(), model.first..model.next(), "{case}");
+                for (index, (tag, bytes)) in (model.first..).zip(&model.entries) {
+                    match log.get(index) {
+                        Ok(entry) => {
+                            let entry = entry.unwrap();
+                            assert!(entry.tag() == *tag && entry.bytes() == bytes, "{case}");
+                        }
+                        Err(e) => {
+                            assert!(e.is_corruption() && e.file() == Some(path.as_path()), "{case}: {e:?}");
+                            assert!(e.offset().is_some(), "{case}: {e:?}");
+                            failed = true;
+                        }
+                    }
+                }
+            }
+            at_read += usize::from(failed);
+            harmless += usize::from(!failed);
+            if failed {
+                assert!(!db.verify().unwrap().is_ok(), "{case}");
+            }
+        }
+    }
+    assert!(at_open > 0 && at_read > 0 && harmless > 0, "{at_open} {at_read} {harmless}");
 }
 
 fn run(seed: u64, steps: usize) {

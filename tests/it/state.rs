@@ -1,6 +1,6 @@
 //! What a database shows, and small options to make it show everything soon.
 
-use esker::{Cursor, Db, Entry, Iter, Keyspace, Options};
+use esker::{Cursor, Db, Entry, Iter, Keyspace, Kind, Logs, Options};
 use std::collections::BTreeMap;
 
 pub type Bytes = Vec<u8>;
@@ -29,11 +29,51 @@ pub fn state(db: &Db) -> State {
 /// As [`state`], where reading may fail. Ways to read that disagree are a panic all the same.
 pub fn try_state(db: &Db) -> esker::Result<State> {
     let mut out = State::new();
-    for (name, _) in db.names()? {
+    for (name, kind) in db.names()? {
+        if kind == Kind::Logs {
+            out.insert(name.clone(), log_rows(&db.logs(&name)?)?);
+            continue;
+        }
         let rows = try_rows(&db.keyspace(&name)?, &name)?;
         out.insert(name, rows.into_iter().collect());
     }
     Ok(out)
+}
+
+/// Logs as rows: bounds, and entries with their tags.
+fn log_rows(logs: &Logs) -> esker::Result<BTreeMap<Bytes, Bytes>> {
+    let mut rows = BTreeMap::new();
+    for log in logs.iter() {
+        let log = log?;
+        let bounds = log.bounds()?;
+        let before = bounds.start.checked_sub(1).map(|i| log.tag(i)).transpose()?.flatten();
+        rows.insert(bounds_key(log.id()), bounds_row(bounds.start, bounds.end, before));
+        for entry in log.range(..) {
+            let entry = entry?;
+            assert_eq!(log.tag(entry.index())?, Some(entry.tag()));
+            assert_eq!(log.get(entry.index())?.as_ref(), Some(&entry));
+            rows.insert(entry_key(log.id(), entry.index()), entry_row(entry.tag(), entry.bytes()));
+        }
+        let back = log.range(..).rev().collect::<esker::Result<Vec<_>>>()?;
+        assert!(back.iter().rev().map(|e| e.index()).eq(bounds));
+    }
+    Ok(rows)
+}
+
+pub fn bounds_key(log: u64) -> Bytes {
+    format!("{log:03}").into()
+}
+
+pub fn bounds_row(first: u64, next: u64, before: Option<u64>) -> Bytes {
+    format!("{first}..{next} {before:?}").into()
+}
+
+pub fn entry_key(log: u64, index: u64) -> Bytes {
+    format!("{log:03}/{index:06}").into()
+}
+
+pub fn entry_row(tag: u64, bytes: &[u8]) -> Bytes {
+    [format!("{tag}:").as_bytes(), bytes].concat()
 }
 
 fn try_rows(keyspace: &Keyspace, name: &str) -> esker::Result<Vec<Row>> {

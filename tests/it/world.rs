@@ -2,7 +2,7 @@
 //! must be there: the list of all states, one behind each commit.
 
 use crate::rng::Rng;
-use crate::state::{Bytes, State};
+use crate::state::{Bytes, State, bounds_key, bounds_row, entry_key, entry_row};
 use esker::fs::Fs;
 use esker::fs::sim::SimFs;
 use esker::metrics::JobMetrics;
@@ -22,14 +22,27 @@ pub enum Write {
     Delete(Name, Bytes),
     DeleteRange(Name, Bytes, Bytes),
     Clear(Name),
+    /// An entry for one of the [`LOGS`], with its tag.
+    Push(u64, u64, Bytes),
+    /// The newest entries of a log stay, so many. Nothing of the same batch is before it.
+    Keep(u64, u64),
+    /// The newest entries of a log go, so many. Nothing of the same batch is before it.
+    CutLast(u64, u64),
+    Remove(u64),
 }
+
+/// What the logs are called.
+pub const LOGS: Name = "logs";
 
 impl Write {
     pub fn name(&self) -> Name {
         let (Write::Put(name, ..)
         | Write::Delete(name, _)
         | Write::DeleteRange(name, ..)
-        | Write::Clear(name)) = self;
+        | Write::Clear(name)) = self
+        else {
+            return LOGS;
+        };
         name
     }
 }
@@ -95,7 +108,46 @@ fn apply_write(state: &mut State, write: &Write) {
         Write::Delete(_, key) => drop(rows.remove(key)),
         Write::DeleteRange(_, from, to) => rows.retain(|key, _| key < from || key >= to),
         Write::Clear(_) => rows.clear(),
+        Write::Push(log, tag, bytes) => {
+            let (first, next, before) = bounds(rows, *log);
+            rows.insert(bounds_key(*log), bounds_row(first, next + 1, before));
+            rows.insert(entry_key(*log, next), entry_row(*tag, bytes));
+        }
+        Write::Keep(log, n) => {
+            let (first, next, before) = bounds(rows, *log);
+            let to = next.saturating_sub(*n).max(first);
+            let tag = to.checked_sub(1).and_then(|i| tag(rows, *log, i)).or(before);
+            let had = (first..to).filter(|i| rows.remove(&entry_key(*log, *i)).is_some()).count();
+            if had > 0 {
+                rows.insert(bounds_key(*log), bounds_row(to, next, tag));
+            }
+        }
+        Write::CutLast(log, n) => {
+            let (first, next, before) = bounds(rows, *log);
+            let to = next.saturating_sub(*n).max(first);
+            let had = (to..next).filter(|i| rows.remove(&entry_key(*log, *i)).is_some()).count();
+            if had > 0 {
+                rows.insert(bounds_key(*log), bounds_row(first, to, before));
+            }
+        }
+        Write::Remove(log) => rows.retain(|key, _| !key.starts_with(&bounds_key(*log))),
     }
+}
+
+/// First and next index of a log in these rows, and the tag before.
+fn bounds(rows: &BTreeMap<Bytes, Bytes>, log: u64) -> (u64, u64, Option<u64>) {
+    let Some(row) = rows.get(&bounds_key(log)) else { return (0, 0, None) };
+    let row = std::str::from_utf8(row).unwrap();
+    let (range, before) = row.split_once(' ').unwrap();
+    let (first, next) = range.split_once("..").unwrap();
+    let before = before.strip_prefix("Some(").map(|n| n.trim_end_matches(')').parse().unwrap());
+    (first.parse().unwrap(), next.parse().unwrap(), before)
+}
+
+fn tag(rows: &BTreeMap<Bytes, Bytes>, log: u64, index: u64) -> Option<u64> {
+    let row = rows.get(&entry_key(log, index))?;
+    let digits: Vec<u8> = row.iter().copied().take_while(|b| *b != b':').collect();
+    String::from_utf8(digits).unwrap().parse().ok()
 }
 
 /// A value that no other seed gives, half of which compresses.
@@ -358,7 +410,11 @@ impl World {
 
     fn hold(&self) -> esker::Result<Held> {
         let state = self.state().clone();
-        let keyspaces = state.keys().map(|name| self.db().keyspace(name)).collect::<esker::Result<_>>()?;
+        let keyspaces = state
+            .keys()
+            .filter(|name| *name != LOGS)
+            .map(|name| self.db().keyspace(name))
+            .collect::<esker::Result<_>>()?;
         Ok(Held { snapshot: self.db().snapshot(), state, keyspaces })
     }
 
@@ -399,6 +455,8 @@ impl World {
 /// Makes one of the calls that need nothing but the database.
 fn call(db: &Db, step: &Step) -> esker::Result<()> {
     match step {
+        Step::Create(LOGS) => db.logs(LOGS).map(|_| ()),
+        Step::Drop(LOGS) => db.drop_logs(LOGS),
         Step::Create(name) => {
             let options = KeyspaceOptions::default().block_bytes(256).compression(Compression::None);
             let options = if *name == "b" { options.compression(Compression::Lz4) } else { options };
@@ -433,7 +491,17 @@ fn commit(db: &Db, how: How, writes: &[Write]) -> esker::Result<Option<Ticket>> 
 fn batch(db: &Db, writes: &[Write]) -> esker::Result<Batch> {
     let mut batch = db.batch();
     for write in writes {
+        let log = |log: u64| db.logs(LOGS).map(|logs| logs.log(log));
+        // Within the bounds.
+        let at = |id: u64, n: u64| {
+            let bounds = log(id)?.bounds()?;
+            Ok::<_, esker::Error>(bounds.end.saturating_sub(n).max(bounds.start))
+        };
         match write {
+            Write::Push(id, tag, bytes) => batch.push(&log(*id)?, *tag, bytes),
+            Write::Keep(id, n) => batch.purge(&log(*id)?, at(*id, *n)?),
+            Write::CutLast(id, n) => batch.truncate(&log(*id)?, at(*id, *n)?),
+            Write::Remove(id) => batch.remove(&log(*id)?),
             Write::Put(name, key, value) => batch.put(&db.keyspace(name)?, key, value),
             Write::Delete(name, key) => batch.delete(&db.keyspace(name)?, key),
             Write::DeleteRange(name, from, to) => {

@@ -38,6 +38,10 @@ pub enum Path {
     /// Closed in order and opened again.
     Close,
     Checkpoint,
+    /// The footer of a segment was written.
+    Footer,
+    /// Log entries were moved to a segment of their own.
+    Cold,
     /// The spare was given up on a full disk.
     Spare,
 }
@@ -114,12 +118,19 @@ fn done(told: &Told, verb: &str, file: &str, new: bool, rest: &str) -> Option<Pa
         ("write", "journal") if new => Some(Path::Rotation),
         ("allocate", "journal") => {
             let len = rest.rsplit(' ').next()?.parse::<u64>().ok()?;
-            (len > SEGMENT_BYTES).then_some(Path::LargeSegment)
+            match len.cmp(&SEGMENT_BYTES) {
+                std::cmp::Ordering::Greater => Some(Path::LargeSegment),
+                std::cmp::Ordering::Equal => None,
+                // Only what is as large as need be is smaller.
+                std::cmp::Ordering::Less => Some(Path::Cold),
+            }
         }
         ("remove", "journal") => Some(Path::SegmentGone),
         ("remove", "table") if flushed && !merged => Some(Path::Unread),
         ("remove", "table") if worked && !flushed && !merged => Some(Path::Dropped),
         ("create", "manifest") => Some(Path::ManifestRoll),
+        ("create", "footer") => Some(Path::Footer),
+
         ("link", _) if matches!(told.step, Step::Checkpoint) => Some(Path::Checkpoint),
         ("remove", name) if name.ends_with("SPARE") => Some(Path::Spare),
         _ => None,

@@ -1,7 +1,7 @@
 //! The workloads the power is cut in: each leads through one way in which files come and go.
 
 use crate::crash::paths::Path;
-use crate::world::{How, Name, Step, World, Write, rows, value};
+use crate::world::{How, LOGS, Name, Step, World, Write, rows, value};
 use esker::ErrorKind;
 
 /// A run, how many states of it are a fair sample, and where it must lead through.
@@ -37,6 +37,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("compacted by hand", 70, compacted_by_hand, &[Path::CompactByHand, Path::Snapshot]),
     workload("replaced again and again", 60, replaced_again_and_again, &[Path::Replace, Path::Dropped]),
     workload("checkpoints", 150, checkpoints, &[Path::Checkpoint, Path::Merge, Path::Dropped]),
+    workload("logs", 250, logs, &[Path::Rotation, Path::Footer, Path::Cold, Path::SegmentGone]),
     workload("full disk", 100, full_disk, &[Path::Spare, Path::Rotation, Path::Flush]),
 ];
 
@@ -273,6 +274,36 @@ fn checkpoints(w: &mut World) {
     w.run_all(&[Step::Settle, put("b", How::Sync, "l", value(4, 50)), Step::Checkpoint]);
     w.run_all(&[put("b", How::Buffered, "m", "1"), Step::Flush, Step::Compact("b", vec![], b"z".to_vec())]);
     w.run_all(&[Step::Settle, Step::Reopen, put("b", How::Buffered, "n", "1"), Step::Settle]);
+}
+
+/// Some logs of which one keeps all, one a few, one is cut at its end, and one comes and goes: their
+/// entries stay in segments that nothing else needs, move, and go.
+fn logs(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create(LOGS)]);
+    for i in 0..26u64 {
+        let mut writes = vec![Write::Keep(2, 2)];
+        if i % 5 == 4 {
+            writes.push(Write::CutLast(3, 2));
+        }
+        if i % 11 == 10 {
+            writes.push(Write::Remove(4));
+        }
+        for (log, len) in [(2, 900), (3, 200), (1, 60), (2, 40), (4, 10)] {
+            writes.push(Write::Push(log, i / 4, value(i << 8 | log, len)));
+        }
+        writes.extend(rows(&["a"], i as usize % 3..i as usize % 3 + 1, 300, i));
+        let how = if i % 6 == 3 { How::Sync } else { How::Buffered };
+        w.run(&Step::Commit(how, writes));
+        match i % 8 {
+            2 => w.run(&Step::Work),
+            5 => w.run_all(&[Step::Flush, Step::Settle]),
+            6 if i == 14 => w.run(&Step::Reopen),
+            _ => {}
+        }
+    }
+    w.run_all(&[Step::Flush, Step::Settle, Step::Checkpoint, Step::Reopen, Step::Settle]);
+    w.run(&Step::Commit(How::Sync, vec![Write::Keep(1, 0), Write::Keep(3, 0), Write::Keep(2, 0)]));
+    w.run_all(&[Step::Flush, Step::Settle]);
 }
 
 /// There is no space for a while, twice; what frees some goes on.
