@@ -123,6 +123,7 @@ impl Group {
         self.0.log.remove(&mut batch);
         batch.clear_keyspace(&self.0.state);
         batch.commit_with(esker::Durability::Sync)?;
+        self.0.log.db().drop_keyspace(self.0.state.name())?;
         self.0.drop_staging()
     }
 }

@@ -2,37 +2,69 @@
 
 use crate::{Shared, decode, encode, state};
 use esker::raft_log::{self, LogId as Id, RaftLog, Row};
-use esker::{Batch, Durability};
+use esker::{Batch, Durability, Ticket};
 use openraft::log_id::RaftLogId;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{
-    AnyError, LogId, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError, StorageIOError, Vote,
+    AnyError, AsyncRuntime, LogId, OptionalSend, RaftLogReader, RaftTypeConfig, StorageError, StorageIOError,
+    Vote,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use std::marker::PhantomData;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// How much of the log one read for replication takes.
 const READ_BYTES: usize = 1 << 20;
 
-/// The log of a group, for openraft. Clones read.
-pub struct LogStore<C> {
+/// Appends that are not durable yet, and whom to tell.
+type Pending<C> = mpsc::UnboundedSender<(Ticket, LogFlushed<C>)>;
+
+/// The log of a group, for openraft. Clones are for reading.
+pub struct LogStore<C: RaftTypeConfig> {
     shared: Arc<Shared>,
-    types: PhantomData<fn() -> C>,
+    pipelined: bool,
+    pending: Option<Pending<C>>,
 }
 
-impl<C> Clone for LogStore<C> {
+impl<C: RaftTypeConfig> Clone for LogStore<C> {
     fn clone(&self) -> Self {
-        LogStore::new(self.shared.clone())
+        LogStore { shared: self.shared.clone(), pipelined: self.pipelined, pending: None }
     }
 }
 
-impl<C> LogStore<C> {
+impl<C: RaftTypeConfig> LogStore<C> {
     pub(crate) fn new(shared: Arc<Shared>) -> LogStore<C> {
-        LogStore { shared, types: PhantomData }
+        LogStore { shared, pipelined: false, pending: None }
+    }
+
+    /// Appends return once they can be read, and openraft is told when they are durable, in their order.
+    /// Then the next append is built while the disk works for this one. Not the default: it takes a
+    /// library that never counts its own entries before it is told.
+    #[must_use]
+    pub fn pipelined(mut self) -> Self {
+        self.pipelined = true;
+        self
+    }
+
+    /// Has `callback` told when `ticket` is done, after those before.
+    fn tell_later(&mut self, ticket: Ticket, callback: LogFlushed<C>) {
+        let pending = self.pending.get_or_insert_with(|| {
+            let (sender, mut waiting) = mpsc::unbounded_channel::<(Ticket, LogFlushed<C>)>();
+            // Runs on when the handle is dropped.
+            let _task = C::AsyncRuntime::spawn(async move {
+                while let Some((ticket, callback)) = waiting.recv().await {
+                    callback.log_io_completed(ticket.await.map(|_| ()).map_err(std::io::Error::from));
+                }
+            });
+            sender
+        });
+        // Its receiver lives as long as it does.
+        if let Err(mpsc::error::SendError((_, callback))) = pending.send((ticket, callback)) {
+            callback.log_io_completed(Err(std::io::ErrorKind::BrokenPipe.into()));
+        }
     }
 
     fn log(&self) -> &RaftLog {
@@ -204,6 +236,11 @@ where
             }
             let fail = |e| StorageError::from(StorageIOError::write_log_entry(log_id.clone(), e));
             self.log().append(&mut batch, id(&log_id), encode(&entry).map_err(fail)?);
+        }
+        if self.pipelined && !batch.is_empty() {
+            let ticket = batch.submit().map_err(|e| write_logs(any(&e)))?;
+            self.tell_later(ticket, callback);
+            return Ok(());
         }
         // Appended by one and synced: whoever came before has been answered.
         let done = if batch.is_empty() { Ok(()) } else { commit_synced(&mut batch).await };

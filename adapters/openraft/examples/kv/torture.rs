@@ -79,7 +79,7 @@ async fn client(world: Arc<World>, mut rng: Rng) {
                     world.record(&key, Call { start, end: u64::MAX, write, value: Some(value) });
                 }
                 match other {
-                    Ok(Reply::Leader(to)) => leader = to,
+                    Ok(Reply::Leader(Some(to))) => leader = Some(to),
                     _ => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }
@@ -163,9 +163,11 @@ impl Nodes {
     async fn leader(&self) -> Option<u64> {
         for address in self.addresses.values() {
             if let Ok(Reply::Status(status)) = ask(address, &Request::Status, Duration::from_secs(1)).await
-                && status.leader.is_some()
+                && let Some(leader) = status.leader
+                // Who was removed is told of until another is elected.
+                && self.addresses.contains_key(&leader)
             {
-                return status.leader;
+                return Some(leader);
             }
         }
         None
@@ -307,7 +309,7 @@ pub async fn run(time: Duration, seed: u64, dir: &Path) -> Result<()> {
     }
     let purged = settled.iter().filter_map(|status| status.purged).max().unwrap_or(0);
     println!(
-        "{answered} calls answered, {unknown} writes not; {} kills, {} nodes wiped and replaced, {} added; \
+        "{answered} calls answered, {unknown} writes refused or not answered; {} kills, {} nodes wiped and replaced, {} added; \
          logs purged up to {purged}",
         nodes.kills, nodes.replaced, nodes.added
     );

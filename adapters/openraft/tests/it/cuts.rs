@@ -33,6 +33,8 @@ struct Machine {
 
 fn open(disk: &SimFs) -> Db {
     let options = Options::default().workers(0).segment_bytes(64 << 10).memtable_bytes(64 << 10);
+    // Little to replay: it is opened often.
+    let options = options.journal_bytes(256 << 10);
     Db::open("/db", options.fs(Arc::new(disk.clone()))).unwrap()
 }
 

@@ -14,20 +14,27 @@ fn options() -> Options {
     Options::default().segment_bytes(1 << 20)
 }
 
-struct Fresh;
+struct Fresh {
+    pipelined: bool,
+}
 
 impl StoreBuilder<Types, LogStore<Types>, StateMachine<Types, Map>, TempDir> for Fresh {
     async fn build(&self) -> Result<(TempDir, LogStore<Types>, StateMachine<Types, Map>), StorageError<u64>> {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path(), options()).unwrap();
         let (log, state): Stores = Group::open(&db, "raft", 1).unwrap().stores(Map).unwrap();
-        Ok((dir, log, state))
+        Ok((dir, if self.pipelined { log.pipelined() } else { log }, state))
     }
 }
 
 #[test]
 fn with_a_database_for_each_case() {
-    Suite::test_all(Fresh).unwrap();
+    Suite::test_all(Fresh { pipelined: false }).unwrap();
+}
+
+#[test]
+fn with_callbacks_that_come_later() {
+    Suite::test_all(Fresh { pipelined: true }).unwrap();
 }
 
 struct Shared {
