@@ -330,8 +330,8 @@ impl RaftLog {
     }
 
     /// Cuts off the entries from `from` on, before whatever the batch appends after this. Nothing
-    /// happens where the log ends before `from`; the commit fails with
-    /// [`Conflict`](crate::ErrorKind::Conflict) if it ends earlier, or was purged up to there.
+    /// happens where the log ends at `from`; the commit fails with
+    /// [`Conflict`](crate::ErrorKind::Conflict) if it ends earlier, or was purged beyond it.
     pub fn truncate(&self, batch: &mut Batch, from: u64) -> &Self {
         batch.truncate(&self.log, from);
         self
