@@ -99,7 +99,7 @@ impl Logs {
     }
 }
 
-impl<'a> IntoIterator for &'a Logs {
+impl IntoIterator for &Logs {
     type Item = Result<Log>;
     type IntoIter = LogIter;
 

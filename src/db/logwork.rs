@@ -230,13 +230,11 @@ impl Core {
         pieces: &[Piece],
     ) -> Result<(Arc<LogSegment>, u64, Builder)> {
         let mut bytes = Segment::capacity_for(0);
-        let mut encoded = Vec::with_capacity(pieces.len());
         let mut payload = Vec::new();
         for piece in pieces {
             payload.clear();
             self.encode_piece(&sources[piece.run], piece, &mut payload)?;
             bytes += size(payload.len()) as u64;
-            encoded.push(payload.len());
         }
         let salt = self.salts.lock().next();
         let file = Segment::create(&*self.fs, &self.dir, no, bytes.next_multiple_of(4096), salt)?;

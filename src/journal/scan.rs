@@ -18,15 +18,11 @@ pub(crate) struct Whole {
     pub len: u64,
 }
 
+type Visit<'v> = dyn FnMut(u64, Seq, &[u8]) -> Result<()> + 'v;
+
 /// Hands every batch to `visit`: where in the file its payload stands, its first sequence number, and the
 /// payload. What is not as it was written is an error.
-pub(crate) fn scan(
-    fs: &dyn Fs,
-    dir: &Path,
-    db: u64,
-    segment: &Whole,
-    visit: &mut dyn FnMut(u64, Seq, &[u8]) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn scan(fs: &dyn Fs, dir: &Path, db: u64, segment: &Whole, visit: &mut Visit<'_>) -> Result<()> {
     let &Whole { no, salt, start, len } = segment;
     let path = Name::Journal(no).path(dir);
     let file = fs.open_read(&path).map_err(|e| Error::io("opening a journal segment", &path, e))?;
