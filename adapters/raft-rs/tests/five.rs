@@ -237,7 +237,8 @@ impl Cluster {
                 let n = self.rng.below(self.wires.len().min(8) as u64) as usize;
                 let message = self.wires.remove(n);
                 let to = message.to as usize - 1;
-                if !self.is_down(to) && !(crashes && self.rng.one_in(50)) {
+                let lost = self.is_down(to) || crashes && self.rng.one_in(50);
+                if !lost {
                     _ = self.nodes[to].raw.step(message);
                 }
             }
