@@ -6,8 +6,8 @@
 //! 1. written to, left, synced, sealed: like any other;
 //! 2. its footer is written and durable: the extents leave memory;
 //! 3. no memtable needs it any more: it is for logs only, and not replayed;
-//! 4. less than half of it is live: what is moves, with its sequence numbers, into a cold segment, whose
-//!    edit takes the old ones away; or nothing of it is, durably: it goes.
+//! 4. less than half of it is live, and of all of them together: what is moves, with its sequence numbers,
+//!    into a cold segment, whose edit takes the old ones away; or nothing of it is, durably: it goes.
 
 use crate::batch::{Op, decode};
 use crate::db::core::{Core, Installed, Moved};
@@ -130,12 +130,13 @@ impl Core {
         }
     }
 
-    /// Segments that are only for logs and mostly dead, those with the least live first, and small cold
-    /// ones if there are several; no more than fit one segment. They are marked as moving.
+    /// Segments that are only for logs and mostly dead, those with the least live first, as many as make them
+    /// all together take twice what is live, or small cold ones if there are several; no more than fit one
+    /// segment. They are marked as moving.
     fn pick_victims(&self) -> Vec<Arc<LogSegment>> {
         let version = self.version.lock();
         let Some(set) = version.as_ref() else { return Vec::new() };
-        let (mut dead, mut small) = (Vec::new(), Vec::new());
+        let (mut dead, mut small, mut total) = (Vec::new(), Vec::new(), 0);
         for (&no, state) in &set.state().segments {
             let cold = matches!(state, SegmentState::Cold { .. });
             if !cold && !matches!(state, SegmentState::ForLogs { .. }) {
@@ -152,20 +153,32 @@ impl Core {
                 _ => segment.file_len(&self.logs.access).unwrap_or_default(),
             };
             let held = held.saturating_sub(Segment::capacity_for(0));
+            total += held;
             if segment.live().saturating_mul(2) < held {
-                dead.push(segment);
+                dead.push((segment, held));
             } else if cold && held < self.options.segment_bytes / 8 {
-                small.push(segment);
+                small.push((segment, held));
             }
+        }
+        // What dies by itself need not move: not before there is too much.
+        let live: u64 = self.logs.segments().iter().map(|segment| segment.live()).sum();
+        let mut excess = total.saturating_sub(live.saturating_mul(2));
+        if excess == 0 {
+            dead.clear();
+            excess = u64::MAX;
         }
         let few = dead.is_empty() && small.len() < FEW;
         let mut victims = if dead.is_empty() && !few { small } else { dead };
-        victims.sort_by_key(|s| (s.live(), s.no));
+        victims.sort_by_key(|(s, _)| (s.live(), s.no));
         let mut bytes = 0;
-        victims.retain(|segment| {
+        victims.retain(|(segment, held)| {
             bytes += segment.live();
-            bytes <= self.options.segment_bytes || bytes == segment.live()
+            let fits = bytes <= self.options.segment_bytes || bytes == segment.live();
+            let wanted = fits && excess > 0;
+            excess = excess.saturating_sub(held.saturating_sub(segment.live()));
+            wanted
         });
+        let victims: Vec<_> = victims.into_iter().map(|(segment, _)| segment).collect();
         victims.iter().for_each(|segment| segment.set_moving(true));
         victims
     }
