@@ -99,7 +99,11 @@ impl Core {
         drop(state);
         let Boundary { position: durable, seq } = boundary;
         let mut synced = Synced { durable, seq, sealed: Vec::new() };
-        let edit = self.install_with(installed, Some(&mut synced));
+        // A sync that failed has taken segments with it that this would have to give up.
+        let edit = match self.failure() {
+            Some(e) => Err(e),
+            None => self.install_with(installed, Some(&mut synced)),
+        };
         self.end_sync(false, edit.as_ref().map(|_| synced).map_err(Error::clone))?;
         edit
     }
