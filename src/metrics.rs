@@ -60,6 +60,8 @@ pub struct JournalMetrics {
     pub bytes: u64,
     /// Syncs of the journal. Commits that wait at the same time share one.
     pub syncs: u64,
+    /// The time in which one of them was under way, of whatever part it was the disk that worked.
+    pub syncing: Duration,
     /// State: segments on disk, the prepared one included.
     pub segments: u64,
     /// State: bytes from the oldest operation that is in no table to the end: what opening after a
@@ -447,9 +449,10 @@ impl Metrics {
         )?;
         writeln!(
             f,
-            "journal     {} written, {} syncs for {} commits each; {} segments",
+            "journal     {} written, {} syncs in {} for {} commits each; {} segments",
             Bytes(journal.bytes),
             journal.syncs,
+            Time(journal.syncing),
             Ratio(self.commits_per_sync()),
             journal.segments
         )?;
@@ -586,7 +589,7 @@ mod tests {
 
     const GOLDEN: &str = r#"open for    1 h 2 min
 written     3.0 GiB in 26843555 operations, 1000000 commits; amplification 5.00
-journal     4.0 GiB written, 80000 syncs for 12.50 commits each; 5 segments
+journal     4.0 GiB written, 80000 syncs in 5 min 20 s for 12.50 commits each; 5 segments
   replay    300.0 MiB, from the oldest operation of "users" on
 manifest    63.5 KiB in 99 edits
 flushes     48 done, 3.0 GiB written; 1 running, 2 queued, 64.0 MiB frozen
@@ -647,6 +650,7 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
             journal: JournalMetrics {
                 bytes: 4 << 30,
                 syncs: 80_000,
+                syncing: Duration::from_secs(320),
                 segments: 5,
                 replay_bytes: 300 << 20,
                 pinned_by: Some("users".into()),

@@ -85,7 +85,7 @@ impl Core {
             ..Metrics::default()
         };
         // Before the journal's end, so that nothing is durable that was not written.
-        let (syncs, durable) = (self.syncs(), self.sync.durable_position().0);
+        let ((syncs, syncing), durable) = (self.syncs(), self.sync.durable_position().0);
         let end = {
             let commit = self.commit.lock();
             metrics.bytes_in = commit.writers.bytes_in;
@@ -96,6 +96,7 @@ impl Core {
             end
         };
         metrics.journal.syncs = syncs;
+        metrics.journal.syncing = syncing;
         metrics.journal.segments = counters.segments.get();
         let work = self.work.counts();
         metrics.background = BackgroundMetrics {

@@ -3,6 +3,7 @@
 
 // == time and chance ==
 pub(crate) mod clock;
+pub(crate) mod gather;
 pub(crate) mod salts;
 // == parts ==
 pub(crate) mod claims;

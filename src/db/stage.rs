@@ -1,5 +1,6 @@
 //! What the sync stage remembers: how far the journal is durable, and who waits for more.
 
+use crate::db::gather::Gather;
 use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{self, Hint, Segment};
 use crate::options::Durability;
@@ -9,6 +10,7 @@ use crate::sync::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 /// A segment the journal has left, not yet synced whole.
 pub(crate) struct Retired {
@@ -49,20 +51,33 @@ pub(crate) struct State {
     pub asked: Seq,
     pub wakers: Wakers,
     pub sleepers: Sleepers,
+    pub gather: Gather,
     pub hint: Option<Hint>,
     pub stop: bool,
     /// Syncs of the journal that have ended.
     pub syncs: u64,
+    /// The time they took.
+    pub syncing: Duration,
     /// The same, and whatever else was in flight.
     pub rounds: u64,
 }
 
 impl SyncStage {
     pub fn new(durable: Position, durable_seq: Seq, hint: Option<Hint>) -> SyncStage {
-        let (asked, in_flight, stop, syncs, rounds) = (Seq::ZERO, false, false, 0, 0);
-        let (wakers, sleepers) = (Wakers::default(), Sleepers::default());
-        let state =
-            State { in_flight, durable, durable_seq, asked, wakers, sleepers, hint, stop, syncs, rounds };
+        let state = State {
+            in_flight: false,
+            durable,
+            durable_seq,
+            asked: Seq::ZERO,
+            wakers: Wakers::default(),
+            sleepers: Sleepers::default(),
+            gather: Gather::default(),
+            hint,
+            stop: false,
+            syncs: 0,
+            syncing: Duration::ZERO,
+            rounds: 0,
+        };
         SyncStage {
             state: Mutex::new(state),
             durable: AtomicU64::new(durable.0),

@@ -3,7 +3,7 @@
 //! or for the next (group commit, as in LevelDB's and Pebble's commit pipelines).
 
 use crate::db::appender::Boundary;
-use crate::db::clock::Deadline;
+use crate::db::clock::{Deadline, Moment};
 use crate::db::core::{Core, Installed};
 use crate::db::stage::{Place, State, Synced, wake};
 use crate::error::{Error, Result, closed};
@@ -21,6 +21,7 @@ use std::time::Duration;
 impl Core {
     /// Returns once everything up to `seq` survives power loss.
     pub fn sync_to(&self, seq: Seq) -> Result<()> {
+        let mut waited = false;
         loop {
             // A durable commit stays durable, whatever has failed since.
             if self.snapshots.durable() >= seq || Mutant::AckBeforeSync.on() {
@@ -33,8 +34,13 @@ impl Core {
             if let Some(e) = self.failure() {
                 return Err(e);
             }
+            if !waited {
+                state.gather.came();
+                waited = true;
+            }
             if !state.in_flight {
-                self.sync_now(state)?;
+                state.in_flight = true;
+                self.sync_now(self.gather(state))?;
                 continue;
             }
             // Woken for nothing it is listed twice, and will be woken for nothing once more.
@@ -74,18 +80,32 @@ impl Core {
                 return Ok(());
             }
             if !state.in_flight {
+                state.in_flight = true;
                 return self.sync_now(state);
             }
             state = self.sync.moved.wait(state);
         }
     }
 
-    /// One sync, when none is in flight.
+    /// Lets those come whom the last sync let go. To sleep here would take longer than what is waited for.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(patience) = state.gather.patience() else { return state };
+        let start = Moment::now();
+        while state.gather.patience().is_some() && start.elapsed() < patience {
+            drop(state);
+            thread::yield_now();
+            state = self.sync.state.lock();
+        }
+        state
+    }
+
+    /// One sync, which is in flight by the mark of the caller.
     fn sync_now(&self, mut state: MutexGuard<'_, State>) -> Result<()> {
-        state.in_flight = true;
+        state.gather.over();
         drop(state);
+        let start = Moment::now();
         let synced = self.sync_once();
-        self.end_sync(true, synced)
+        self.end_sync(Some(start.elapsed()), synced)
     }
 
     /// Installs a flush after which nothing needs the journal before `boundary`. That takes the place of a
@@ -104,7 +124,7 @@ impl Core {
             Some(e) => Err(e),
             None => self.install_with(installed, Some(&mut synced)),
         };
-        self.end_sync(false, edit.as_ref().map(|_| synced).map_err(Error::clone))?;
+        self.end_sync(None, edit.as_ref().map(|_| synced).map_err(Error::clone))?;
         edit
     }
 
@@ -147,12 +167,15 @@ impl Core {
         self.failure().map_or(Ok(()), Err)
     }
 
-    /// Tells what is durable now, after a sync of the journal or what took its place.
-    fn end_sync(&self, journal: bool, synced: Result<Synced>) -> Result<()> {
+    /// Tells what is durable now, after a sync of the journal, which `took` so long, or what took its place.
+    fn end_sync(&self, took: Option<Duration>, synced: Result<Synced>) -> Result<()> {
         let mut state = self.sync.state.lock();
         state.in_flight = false;
         state.rounds += 1;
-        state.syncs += u64::from(journal);
+        if let Some(took) = took {
+            state.syncs += 1;
+            state.syncing += took;
+        }
         self.sync.moved.notify_all();
         let Synced { durable, seq, sealed } = match synced {
             Ok(synced) => synced,
@@ -175,6 +198,10 @@ impl Core {
         self.sealed.lock().extend(sealed);
         let passed = state.wakers.take_passed(Durability::Sync, seq);
         let (next, awake) = state.sleepers.take_passed(seq);
+        if let Some(took) = took {
+            // Who synced waited for it as well.
+            state.gather.ended(awake.len() + 1, took);
+        }
         drop(state);
         // First who starts the next sync: the others have time while the disk works.
         next.iter().chain(&awake).for_each(Thread::unpark);
@@ -274,8 +301,9 @@ impl Core {
         }
     }
 
-    /// How many syncs of the journal have ended.
-    pub fn syncs(&self) -> u64 {
-        self.sync.state.lock().syncs
+    /// How many syncs of the journal have ended, and the time they took.
+    pub fn syncs(&self) -> (u64, Duration) {
+        let state = self.sync.state.lock();
+        (state.syncs, state.syncing)
     }
 }

@@ -139,27 +139,19 @@ const COUNTED: u64 = 16 << 20;
 
 /// What the process uses up meanwhile.
 pub struct Usage {
-    start: Instant,
     cpu: Duration,
     written: u64,
-    waits: Option<Duration>,
     watch: Watch,
 }
 
 impl Usage {
     pub fn start(dir: &Path) -> Outcome<Usage> {
-        Ok(Usage {
-            start: Instant::now(),
-            cpu: process::cpu(),
-            written: process::written_bytes()?,
-            waits: process::disk_waits(),
-            watch: Watch::start(dir),
-        })
+        Ok(Usage { cpu: process::cpu(), written: process::written_bytes()?, watch: Watch::start(dir) })
     }
 
     /// As metrics; `bytes` of keys and values were written.
     pub fn end(self, ops: u64, bytes: u64) -> Outcome<Vec<(&'static str, f64)>> {
-        let (took, cpu) = (self.start.elapsed(), process::cpu() - self.cpu);
+        let cpu = process::cpu() - self.cpu;
         let (memory, disk) = self.watch.stop();
         let mut all =
             vec![("cpu_us_per_op", cpu.as_secs_f64() * 1e6 / ops as f64), ("anon_peak_bytes", memory as f64)];
@@ -168,9 +160,6 @@ impl Usage {
             all.push(("device_bytes_per_op", written / ops as f64));
             all.push(("write_amp", written / bytes as f64));
             all.push(("disk_peak_bytes", disk as f64));
-        }
-        if let Some((after, before)) = process::disk_waits().zip(self.waits) {
-            all.push(("disk_wait", ((after - before).as_secs_f64() / took.as_secs_f64()).min(1.0)));
         }
         Ok(all)
     }

@@ -55,13 +55,6 @@ pub fn cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Time in which some task of the machine waited for a disk; none where the kernel does not tell.
-pub fn disk_waits() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/pressure/io").ok()?;
-    let (_, total) = text.lines().find(|line| line.starts_with("some"))?.rsplit_once("total=")?;
-    Some(Duration::from_micros(total.parse().ok()?))
-}
-
 /// Every file below `dir`: path, length, bytes allocated.
 fn files(dir: &Path) -> Outcome<Vec<(PathBuf, u64, u64)>> {
     let mut found = Vec::new();

@@ -74,7 +74,7 @@ pub const METRICS: &[&str] = &[
     "anon_peak_bytes",
     "commits_per_sync",
     // The part of the time in which some thread of the machine waited for the disk, 0 to 1.
-    "disk_wait",
+    "sync_in_flight",
     "open_ms",
     "cpu_s",
 ];

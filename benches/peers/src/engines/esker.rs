@@ -4,6 +4,7 @@ use super::{BLOCK, Engine, FILTER_BITS, MEMTABLES, Reader, Setup, TABLE, workers
 use crate::Outcome;
 use crate::generate::Key;
 use std::hint::black_box;
+use std::time::Duration;
 
 pub struct Esker {
     db: esker::Db,
@@ -76,6 +77,10 @@ impl Engine for Esker {
 
     fn syncs(&self) -> Option<u64> {
         Some(self.db.metrics().journal.syncs)
+    }
+
+    fn syncing(&self) -> Option<Duration> {
+        Some(self.db.metrics().journal.syncing)
     }
 }
 

@@ -14,6 +14,7 @@ mod rocksdb;
 use crate::Outcome;
 use crate::generate::Key;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// An engine as the harness has to know it.
 #[derive(Clone, Copy)]
@@ -103,6 +104,10 @@ pub trait Engine: Sync {
     }
     /// Syncs of the journal, if the engine counts them.
     fn syncs(&self) -> Option<u64> {
+        None
+    }
+    /// The time in which one of them was under way, if the engine says.
+    fn syncing(&self) -> Option<Duration> {
         None
     }
 }

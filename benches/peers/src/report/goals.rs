@@ -61,8 +61,8 @@ pub const GOALS: &[Target] = &[
     rate(SYNCED, synced(1), DISK, 0.9),
     rate(SYNCED, synced(16), PEERS, 2.0),
     rate(SYNCED, synced(64), PEERS, 2.0),
-    sync_share(16, &["disk_wait"], 0.95),
-    sync_share(64, &["disk_wait"], 0.95),
+    sync_share(16, &["sync_in_flight"], 0.95),
+    sync_share(64, &["sync_in_flight"], 0.95),
     // 0.45 for each thread.
     sync_share(16, &["commits_per_sync"], 7.2),
     sync_share(64, &["commits_per_sync"], 28.8),

@@ -53,7 +53,7 @@ const COSTS: &[Quantity] = &[
     less("On disk at most", "disk_peak_bytes", Unit::Bytes),
     less("Anonymous memory at most", "anon_peak_bytes", Unit::Bytes),
     more("Commits per sync", "commits_per_sync", Unit::Number),
-    more("Part of the time in which somebody waited for the disk", "disk_wait", Unit::Part),
+    more("Part of the time in which a sync was under way", "sync_in_flight", Unit::Part),
     less("Open", "open_ms", Unit::Millis),
 ];
 

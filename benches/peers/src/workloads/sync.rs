@@ -43,11 +43,15 @@ pub fn synced(worker: &Worker) -> Outcome {
             let (values, rng) = (worker.pool.values(VALUE, seed), Rng::new(seed));
             Ok(Commits { db: &*db, values, rng, keys: worker.plan.keys, ready: (key(0), &[]) })
         };
-        let (span, syncs) = (Span::start(&*db, &setup.dir)?, db.syncs());
+        let (span, syncs, syncing) = (Span::start(&*db, &setup.dir)?, db.syncs(), db.syncing());
+        let start = Instant::now();
         let pass = measure::run_all(threads, Clock::Whole, worker.plan.time, client)?;
         let mut metrics = vec![("ops_per_s", pass.rate)];
         if let Some((after, before)) = db.syncs().zip(syncs) {
             metrics.push(("commits_per_sync", pass.ops as f64 / (after - before) as f64));
+        }
+        if let Some((after, before)) = db.syncing().zip(syncing) {
+            metrics.push(("sync_in_flight", (after - before).as_secs_f64() / start.elapsed().as_secs_f64()));
         }
         metrics.extend(pass.latencies());
         metrics.extend(span.end(&*db, pass.ops, pass.ops * super::PAIR)?);
