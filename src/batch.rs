@@ -130,6 +130,14 @@ impl Ops {
         }
     }
 
+    /// The bytes that its buffers take.
+    pub fn buffers(&self) -> usize {
+        let logs = self.logs.as_ref().map_or(0, |logs| {
+            logs.builder.buffers() + size_of_val(&logs.ops[..]) + size_of_val(&logs.pushes[..])
+        });
+        self.bytes.capacity() + logs
+    }
+
     /// Completes an append that could have got more entries.
     #[inline]
     pub fn complete(&mut self) {

@@ -23,6 +23,7 @@
 use crate::coding::{u32_at, u64_at};
 use crate::dump::{Dump, text};
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 pub(crate) const APPEND: u8 = 4;
 pub(crate) const TRUNCATE: u8 = 5;
@@ -160,23 +161,19 @@ impl<'a> LogOp<'a> {
 
     /// An error unless everything in it is as it must be, the checksums of entries included.
     pub fn check(&self) -> Result<()> {
+        self.check_shape()?;
         let Verb::Append(entries) = self.verb()? else { return Ok(()) };
-        for i in 0..entries.count {
-            entries.checked(entries.first + u64::from(i))?;
-        }
-        let mut covered = 0u64;
-        for (n, _) in entries.runs() {
-            covered += u64::from(n);
-            if n == 0 {
-                return Err(malformed());
-            }
-        }
-        let end = entries.end_of(entries.count - 1);
-        if covered == u64::from(entries.count) && end == Some(entries.payloads.len()) {
-            Ok(())
-        } else {
-            Err(malformed())
-        }
+        entries.walk(entries.first..entries.next())?.try_for_each(|entry| entry.map(drop))
+    }
+
+    /// An error unless its parts fit each other: what a checksum over all of it leaves to ask.
+    pub fn check_shape(&self) -> Result<()> {
+        let Verb::Append(entries) = self.verb()? else { return Ok(()) };
+        let ends = entries.table.chunks_exact(PER_ENTRY).map(|slot| u32_at(slot, 0).unwrap_or_default());
+        let full = ends.clone().next_back().map(|end| end as usize) == Some(entries.payloads.len());
+        let covered: u64 = entries.runs().map(|(n, _)| u64::from(n)).sum();
+        let covered = covered == u64::from(entries.count) && entries.runs().all(|(n, _)| n > 0);
+        if covered && full && ends.is_sorted() { Ok(()) } else { Err(malformed()) }
     }
 }
 
@@ -255,23 +252,30 @@ impl<'a> Entries<'a> {
         u32_at(self.table, i as usize * PER_ENTRY).map(|end| end as usize)
     }
 
-    /// Where in the payloads entry `i` lies, and its checksum.
-    fn slot(&self, i: u32) -> Option<(std::ops::Range<usize>, u32)> {
-        let start = match i.checked_sub(1) {
-            Some(before) => self.end_of(before)?,
+    /// The entries of these indexes, one after another: where each lies, from the log on, if it is what was
+    /// written there. An error if one is not among those that were appended.
+    pub fn walk(
+        &self,
+        indexes: Range<u64>,
+    ) -> Result<impl Iterator<Item = Result<(u64, Range<usize>)>> + use<'a>> {
+        let Entries { log, first, payloads, table, .. } = *self;
+        if indexes.start < first || indexes.end > self.next() {
+            return Err(ends_early());
+        }
+        let nth = (indexes.start - first) as usize;
+        let mut start = match nth.checked_sub(1) {
+            Some(before) => self.end_of(before as u32).ok_or_else(ends_early)?,
             None => 0,
         };
-        Some((start..self.end_of(i)?, u32_at(self.table, i as usize * PER_ENTRY + 4)?))
-    }
-
-    /// The bytes of the entry `index`, if they are what was written there.
-    pub fn checked(&self, index: u64) -> Result<&'a [u8]> {
-        let i =
-            index.checked_sub(self.first).filter(|&i| i < u64::from(self.count)).ok_or_else(ends_early)?;
-        let (range, crc) = self.slot(i as u32).ok_or_else(ends_early)?;
-        let bytes = self.payloads.get(range).ok_or_else(malformed)?;
-        check(self.log, index, bytes, crc)?;
-        Ok(bytes)
+        let slots = table.get(nth * PER_ENTRY..).unwrap_or_default().chunks_exact(PER_ENTRY);
+        Ok(slots.zip(indexes).map(move |(slot, index)| {
+            let number = |at| u32_at(slot, at).unwrap_or_default();
+            let (end, crc) = (number(0) as usize, number(4));
+            let from = std::mem::replace(&mut start, end);
+            let bytes = payloads.get(from..end).ok_or_else(malformed)?;
+            check(log, index, bytes, crc)?;
+            Ok((index, APPEND_HEAD + from..APPEND_HEAD + end))
+        }))
     }
 }
 
@@ -302,6 +306,11 @@ impl Builder {
     /// The bytes that [`close`](Builder::close) will add.
     pub fn pending(&self) -> usize {
         self.table.len() + self.runs.len() * PER_RUN
+    }
+
+    /// The bytes that its buffers take.
+    pub fn buffers(&self) -> usize {
+        self.table.capacity() + size_of_val(&self.runs[..])
     }
 
     /// Begins an append of `log` at `first`: its head, to be completed.
@@ -446,10 +455,14 @@ mod tests {
         assert_eq!((op.log(), op.payload(), LogOp::len(APPEND, &body).unwrap()), (7, 8, body.len()));
         let Verb::Append(e) = op.verb().unwrap() else { panic!() };
         assert_eq!((e.first, e.next(), e.last_tag()), (40, 43, 2));
-        assert_eq!(e.checked(40).unwrap(), b"one");
-        assert_eq!(e.checked(41).unwrap(), b"");
-        assert_eq!(e.checked(42).unwrap(), b"three");
-        assert!(e.checked(43).is_err() && e.checked(39).is_err());
+        let walk = |indexes| e.walk(indexes).map(|entries| entries.map(Result::unwrap).collect::<Vec<_>>());
+        let at = |from: usize, len: usize| APPEND_HEAD + from..APPEND_HEAD + from + len;
+        let all = [(40, at(0, 3)), (41, at(3, 0)), (42, at(3, 5))];
+        assert_eq!(&body[all[2].1.clone()], b"three");
+        for (from, to) in [(0, 3), (0, 1), (1, 2), (1, 3), (2, 3)] {
+            assert_eq!(walk(40 + from..40 + to).unwrap(), all[from as usize..to as usize]);
+        }
+        assert!(walk(39..41).is_err() && walk(42..44).is_err() && walk(43..44).is_err());
         assert_eq!([40, 41, 42, 43, 39].map(|i| e.tag(i)), [Some(1), Some(1), Some(2), None, None]);
         assert_eq!(e.len(), body.len());
         // The same bytes for another index or log are not taken.
@@ -459,6 +472,7 @@ mod tests {
         let mut other = body.clone();
         other[0] += 1;
         assert!(LogOp { code: APPEND, body: &other }.check().is_err());
+        assert!(LogOp { code: APPEND, body: &other }.check_shape().is_ok());
     }
 
     #[test]
@@ -476,6 +490,13 @@ mod tests {
             let tags = good.len() - PER_RUN..good.len() - 8;
             let in_tag = bit / 8 >= tags.end || (tags.start - 8..tags.start).contains(&(bit / 8));
             assert!(op.check().is_err() || in_tag, "bit {bit}");
+        }
+        // The end of the first entry lies behind that of the second, that of the last beyond all.
+        let table = APPEND_HEAD + 8;
+        for (at, end) in [(table, 4), (table + 2 * PER_ENTRY, 9)] {
+            let mut bad = good.clone();
+            bad[at] = end;
+            assert!(LogOp { code: APPEND, body: &bad }.check_shape().is_err());
         }
         let mut cut = Cut { at: 9, tag: Some(3) }.encode(1);
         assert_eq!(Cut::read(&cut).unwrap(), Cut { at: 9, tag: Some(3) });

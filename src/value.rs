@@ -3,7 +3,7 @@
 
 use crate::fs::SharedBytes;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 /// The longest value kept without a heap allocation or a reference count.
 const INLINE: usize = 30;
@@ -55,6 +55,16 @@ impl Value {
             }
         }
         Value::copied(bytes)
+    }
+
+    /// These bytes of `owner`, whose bytes are `whole`: shared if they are many. The caller has checked that they
+    /// are there.
+    #[inline]
+    pub(crate) fn part(owner: &SharedBytes, whole: &[u8], part: Range<usize>) -> Value {
+        if part.len() <= INLINE {
+            return Value::copied(whole.get(part).unwrap_or_default());
+        }
+        Value(Repr::Shared { owner: owner.clone(), start: part.start, len: part.len() })
     }
 
     /// A value that keeps nothing else alive: copies the bytes if they are shared.

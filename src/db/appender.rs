@@ -7,7 +7,7 @@ use crate::db::registry::{Made, Registry};
 use crate::db::stage::Retired;
 use crate::db::throttle::Throttle;
 use crate::db::tree::Tree;
-use crate::entries::{LogOp, Verb};
+use crate::entries::{APPEND, Verb};
 use crate::error::{Error, Result, closed};
 use crate::fs::File;
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
@@ -24,7 +24,11 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::view::{Lookup, Mem};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
+
+/// Operations on logs are kept for readers in pieces of about this size: a value that is read keeps no more.
+const KEEP_TOGETHER: usize = 64 << 10;
 
 /// What the lock on commits guards.
 pub(crate) struct CommitState {
@@ -75,6 +79,8 @@ pub(crate) struct Writers {
     segment: Source,
     /// Keyspaces of the batch being applied, each run of operations once.
     touched: Vec<KeyspaceId>,
+    /// Where rows of logs are made.
+    row: Vec<u8>,
     /// Keys and values as callers wrote them, over all trees but the catalog.
     pub bytes_in: u64,
     pub operations: u64,
@@ -145,6 +151,7 @@ impl Writers {
             logs: logs.clone(),
             segment: Source::default(),
             touched: Vec::new(),
+            row: Vec::new(),
             bytes_in: 0,
             operations: 0,
             largest: 0,
@@ -186,6 +193,8 @@ impl Writers {
         self.largest = 0;
         let mut seq = first;
         let mut decoded = decode(ops);
+        // Operations on logs next to each other, for the tail cache.
+        let mut on_logs = 0..0;
         loop {
             let at = decoded.at();
             let Some(op) = decoded.next() else { break };
@@ -195,9 +204,16 @@ impl Writers {
             }
             match self.by_id.get_mut(&id) {
                 Some(w) if matches!(op, Op::Log(_)) || w.kind != catalog::Kind::Keyspace => {
-                    let (record, position) = (position, position.plus((HEADER_LEN + at) as u64));
                     let skip = skip(&w.tree, seq);
-                    self.apply_log(op, Place { id, seq, record, position, skip })?;
+                    let place = Place { id, seq, record: position, position: in_payload(position, at), skip };
+                    self.apply_log(op, place)?;
+                    let goes_on = on_logs.end == at && (1..KEEP_TOGETHER).contains(&on_logs.len());
+                    if goes_on {
+                        on_logs.end = decoded.at();
+                    } else if matches!(op, Op::Log(op) if op.code == APPEND) {
+                        self.keep(position, ops, &on_logs);
+                        on_logs = at..decoded.at();
+                    }
                 }
                 Some(w) => {
                     if !skip(&w.tree, seq) {
@@ -225,8 +241,17 @@ impl Writers {
             }
             seq = seq.plus(1);
         }
+        self.keep(position, ops, &on_logs);
         self.unchecked += ops.len();
         Ok(())
+    }
+
+    /// Keeps a part of the payload `ops` of the record at `position` for who reads the newest entries.
+    #[inline]
+    fn keep(&self, position: Position, ops: &[u8], part: &Range<usize>) {
+        if !part.is_empty() && self.segment.file.is_some() {
+            self.logs.tail.push(in_payload(position, part.start), &ops[part.clone()]);
+        }
     }
 
     /// Applies an operation on a log: its head becomes a row, and its entries can be found.
@@ -244,7 +269,7 @@ impl Writers {
         let replaying = self.segment.file.is_none();
         if skip {
             // Where its entries are is in no table.
-            return self.put_entries(key, seq, op, &verb, position, None);
+            return self.put_entries(key, seq, &verb, position, None);
         }
         if w.pin.load(Ordering::Relaxed) == u64::MAX {
             w.pin.store(record.0, Ordering::Relaxed);
@@ -255,7 +280,7 @@ impl Writers {
         };
         let new = head::after(old, &verb).map_err(|e| Error::corruption(e.to_string()))?;
         if new != old {
-            w.put_head(key.1, new, seq);
+            w.put_head(key.1, new, seq, &mut self.row);
         }
         let bytes = op.payload() as u64;
         w.tree.counters.bytes_in.add(bytes);
@@ -264,7 +289,7 @@ impl Writers {
         self.operations += 1;
         self.largest = self.largest.max(w.memtable.memtable().bytes());
         if let Verb::Append(_) = verb {
-            return self.put_entries(key, seq, op, &verb, position, new.filter(|_| !replaying));
+            return self.put_entries(key, seq, &verb, position, new.filter(|_| !replaying));
         }
         // What is replayed is clipped to the bounds at the end.
         if !replaying {
@@ -278,7 +303,6 @@ impl Writers {
         &mut self,
         key: LogKey,
         seq: Seq,
-        op: LogOp<'_>,
         verb: &Verb<'_>,
         position: Position,
         head: Option<Head>,
@@ -298,9 +322,6 @@ impl Writers {
         let offset = u32::try_from(position.0.saturating_sub(start.0));
         let offset = offset.map_err(|_| Error::corruption("a log entry lies beyond 4 GiB of its segment"))?;
         self.logs.append((key, seq), entries, (segment, offset), head);
-        if file.is_some() {
-            self.logs.tail.push(position, op.body);
-        }
         Ok(())
     }
 
@@ -423,6 +444,12 @@ impl Writers {
     }
 }
 
+/// Where byte `at` of the payload of the record at `record` stands.
+#[inline]
+fn in_payload(record: Position, at: usize) -> Position {
+    record.plus((HEADER_LEN + at) as u64)
+}
+
 impl TreeWriter {
     #[inline]
     fn insert(&mut self, op: Op<'_>, seq: Seq) {
@@ -440,9 +467,14 @@ impl TreeWriter {
         self.tree.view.load().get(&head::key(log), Seq::MAX, row)?
     }
 
-    fn put_head(&mut self, log: u64, new: Option<Head>, seq: Seq) {
+    /// `row`: where it is made.
+    fn put_head(&mut self, log: u64, new: Option<Head>, seq: Seq, row: &mut Vec<u8>) {
         match new {
-            Some(new) => self.memtable.insert(&head::key(log), Trailer::new(seq, Kind::Put), &new.encode()),
+            Some(new) => {
+                row.clear();
+                new.encode(row);
+                self.memtable.insert(&head::key(log), Trailer::new(seq, Kind::Put), row);
+            }
             None => self.memtable.insert(&head::key(log), Trailer::new(seq, Kind::Delete), &[]),
         }
     }

@@ -10,7 +10,7 @@ use crate::db::snapshot::Snapshot;
 use crate::db::tree::{Slot, Tree, dropped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::Seq;
-use crate::log::extent::LogKey;
+use crate::log::extent::{Extent, LogKey};
 use crate::log::head::{self, Head};
 use crate::log::index::Found;
 use crate::log::segment::Op;
@@ -255,8 +255,9 @@ impl State {
         let Found { segment, extent } = found;
         let logs = &self.core.logs;
         let position = segment.start.map(|start| start.plus(extent.offset.into()));
-        if let Some(op) = position.and_then(|position| logs.tail.get(position)) {
-            return Ok(Some(Op::whole(op)));
+        let held = position.and_then(|position| logs.tail.get(position));
+        if let Some(op) = held.and_then(|(owner, start)| Op::within(owner, start)) {
+            return Ok(Some(op));
         }
         if !segment.is_finished() {
             self.core.write_gathered()?;
@@ -293,15 +294,35 @@ impl State {
     }
 
     fn read(&self, range: impl RangeBounds<u64>, max_bytes: usize) -> Result<Vec<LogEntry>> {
-        let (mut read, mut bytes) = (Vec::new(), 0usize);
-        let mut loaded = None;
-        for index in self.clamp(range) {
-            let entry = self.entry(index, &mut loaded)?;
-            bytes = bytes.saturating_add(entry.value.len());
-            if bytes > max_bytes && !read.is_empty() {
-                break;
+        let Range { start: mut at, end } = self.clamp(range);
+        let (mut read, mut bytes, mut enough) = (Vec::new(), 0usize, false);
+        while at < end && !enough {
+            let Loaded { found: Found { segment, extent }, op } = self.load(at)?;
+            let (upto, Extent { tag, offset, .. }) = (extent.next().min(end), extent);
+            // False: that one was too much.
+            let mut take = |index, value: Value| {
+                bytes = bytes.saturating_add(value.len());
+                enough = bytes > max_bytes && !read.is_empty();
+                if !enough {
+                    read.push(LogEntry { index, tag, value });
+                }
+                !enough
+            };
+            match op {
+                Some(op) => {
+                    let walked = op.walk(self.key.1, at..upto, take);
+                    walked.map_err(|e| segment.at(e, offset.into()))?;
+                }
+                None => {
+                    for index in at..upto {
+                        let access = &self.core.logs.access;
+                        if !take(index, segment.entry(access, offset, self.key.1, index)?) {
+                            break;
+                        }
+                    }
+                }
             }
-            read.push(entry);
+            at = upto;
         }
         Ok(read)
     }

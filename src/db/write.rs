@@ -22,7 +22,7 @@ use crate::options::Durability;
 use crate::record::MAX_PAYLOAD;
 use crate::view::run::Passage;
 use crate::view::{Lookup, View};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl Batch {
     pub(crate) fn new(db: Db) -> Batch {
         Batch {
             db,
-            ops: Ops::default(),
+            ops: SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default(),
             targets: Vec::new(),
             conditions: Vec::new(),
             bad: None,
@@ -474,6 +474,17 @@ impl Condition {
     }
 }
 
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let mut ops = std::mem::take(&mut self.ops);
+        ops.clear();
+        if (1..=KEEP_ONE).contains(&ops.buffers()) {
+            // Not where the thread ends.
+            let _ = SPARE.try_with(|spare| spare.set(Some(ops)));
+        }
+    }
+}
+
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} operations, {} bytes)", self.len(), self.bytes())
@@ -522,9 +533,12 @@ impl Keyspace {
 thread_local! {
     /// Batches of one are encoded here, so that a put allocates nothing.
     static ONE: RefCell<Ops> = RefCell::new(Ops::default());
+    /// The buffers of the batch that was dropped last, for the next one: growing them anew costs a batch of
+    /// some size more than all else that is done to its bytes.
+    static SPARE: Cell<Option<Ops>> = const { Cell::new(None) };
 }
 
-/// A larger buffer is not kept after a batch of one.
+/// Larger buffers are not kept after a batch.
 const KEEP_ONE: usize = 1 << 20;
 
 /// Commits one operation on `slot`.

@@ -40,15 +40,15 @@ pub(crate) fn log(key: &[u8]) -> Result<u64> {
 }
 
 impl Head {
-    pub fn encode(&self) -> Vec<u8> {
+    /// Appends the value of the row.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         let flags = u8::from(self.before.is_some()) | u8::from(self.last.is_some()) << 1;
-        let mut out = vec![FORMAT, flags];
-        put_varint(&mut out, self.first);
-        put_varint(&mut out, self.next.saturating_sub(self.first));
+        out.extend_from_slice(&[FORMAT, flags]);
+        put_varint(out, self.first);
+        put_varint(out, self.next.saturating_sub(self.first));
         for tag in self.before.iter().chain(&self.last) {
             out.extend_from_slice(&tag.to_le_bytes());
         }
-        out
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Head> {
@@ -114,17 +114,22 @@ mod tests {
     fn golden() {
         let head = Head { first: 5, next: 300, before: Some(2), last: Some(9) };
         let bytes = [1, 3, 5, 0xa7, 2, 2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(head.encode(), bytes);
+        let encode = |head: Head| {
+            let mut out = Vec::new();
+            head.encode(&mut out);
+            out
+        };
+        assert_eq!(encode(head), bytes);
         assert_eq!(Head::decode(&bytes).unwrap(), head);
         let bare = Head::default();
-        assert_eq!(bare.encode(), [1, 0, 0, 0]);
-        assert_eq!(Head::decode(&bare.encode()).unwrap(), bare);
+        assert_eq!(encode(bare), [1, 0, 0, 0]);
+        assert_eq!(Head::decode(&encode(bare)).unwrap(), bare);
         assert_eq!((key(258), log(&key(258)).unwrap()), ([0, 0, 0, 0, 0, 0, 1, 2], 258));
         for cut in 0..bytes.len() {
             assert!(Head::decode(&bytes[..cut]).is_err());
         }
         assert!(Head::decode(&[2, 0, 0, 0]).is_err() && Head::decode(&[1, 4, 0, 0]).is_err());
-        assert!(Head::decode(&[&bare.encode()[..], &[0]].concat()).is_err() && log(b"x").is_err());
+        assert!(Head::decode(&[&encode(bare)[..], &[0]].concat()).is_err() && log(b"x").is_err());
     }
 
     #[test]

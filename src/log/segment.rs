@@ -76,10 +76,11 @@ pub(crate) struct Op {
 }
 
 impl Op {
-    /// Of an owner that holds nothing else.
-    pub fn whole(owner: SharedBytes) -> Op {
-        let len = (*owner).as_ref().len();
-        Op { owner, start: 0, len, shared: true }
+    /// The one that stands at `start` of `owner`, which values may share; `None` if none does.
+    pub fn within(owner: SharedBytes, start: usize) -> Option<Op> {
+        let body = (*owner).as_ref().get(start..)?;
+        let len = AppendHead::read(body).ok()?.len();
+        (len <= body.len()).then_some(Op { owner, start, len, shared: true })
     }
 
     fn entries(&self) -> Result<Entries<'_>> {
@@ -89,12 +90,39 @@ impl Op {
 
     /// The bytes of an entry, if they are what was written.
     pub fn entry(&self, log: u64, index: u64) -> Result<Value> {
+        let mut entry = Err(misplaced(log, index));
+        self.walk(log, index..index.saturating_add(1), |_, value| {
+            entry = Ok(value);
+            true
+        })?;
+        entry
+    }
+
+    /// Shows the entries of these indexes, as long as `see` says so; an error at the first one that is not
+    /// what was written.
+    pub fn walk(
+        &self,
+        log: u64,
+        indexes: std::ops::Range<u64>,
+        mut see: impl FnMut(u64, Value) -> bool,
+    ) -> Result<()> {
         let entries = self.entries()?;
         if entries.log != log {
-            return Err(misplaced(log, index));
+            return Err(misplaced(log, indexes.start));
         }
-        let bytes = entries.checked(index)?;
-        Ok(Value::shared(bytes, Some(&self.owner).filter(|_| self.shared)))
+        let whole = (*self.owner).as_ref();
+        for entry in entries.walk(indexes)? {
+            let (index, at) = entry?;
+            let at = self.start + at.start..self.start + at.end;
+            let value = match self.shared {
+                true => Value::part(&self.owner, whole, at),
+                false => Value::copied(whole.get(at).unwrap_or_default()),
+            };
+            if !see(index, value) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
-//! The tail cache: the operations that appended the newest entries, as they stand in the journal, within
-//! a number of bytes. Who follows a log reads from here; the active segment cannot be mapped.
+//! The tail cache: the newest operations on logs, as they stand in the journal, within a number of bytes.
+//! Who follows a log reads from here; the active segment cannot be mapped.
 
 use crate::budget::{Budget, Share, Use};
 use crate::fs::SharedBytes;
@@ -17,17 +17,17 @@ pub(crate) struct Tail {
 #[derive(Default)]
 struct Held {
     /// In journal order.
-    ops: VecDeque<(Position, Arc<Op>)>,
+    pieces: VecDeque<(Position, Arc<Piece>)>,
     bytes: usize,
 }
 
-/// The bytes of an operation from its log on; counted as long as anybody holds them.
-struct Op {
+/// Operations next to each other; counted as long as anybody holds them.
+struct Piece {
     bytes: Box<[u8]>,
     _share: Share,
 }
 
-impl AsRef<[u8]> for Op {
+impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -38,32 +38,34 @@ impl Tail {
         Tail { limit, budget: budget.clone(), held: Mutex::default() }
     }
 
-    /// Keeps the operation that stands at `position`, the newest so far.
-    pub fn push(&self, position: Position, body: &[u8]) {
-        if body.len() > self.limit / 2 {
+    /// Keeps what stands at `position`, the newest so far.
+    pub fn push(&self, position: Position, bytes: &[u8]) {
+        if bytes.len() > self.limit / 2 {
             return;
         }
         let mut share = self.budget.share(Use::Logs);
-        share.set(body.len());
-        let op = Arc::new(Op { bytes: body.into(), _share: share });
+        share.set(bytes.len());
+        let piece = Arc::new(Piece { bytes: bytes.into(), _share: share });
         let mut gone = Vec::new();
         let mut held = self.held.lock();
-        held.bytes += body.len();
-        held.ops.push_back((position, op));
+        held.bytes += bytes.len();
+        held.pieces.push_back((position, piece));
         while held.bytes > self.limit {
-            let Some((_, op)) = held.ops.pop_front() else { break };
-            held.bytes -= op.bytes.len();
-            gone.push(op);
+            let Some((_, piece)) = held.pieces.pop_front() else { break };
+            held.bytes -= piece.bytes.len();
+            gone.push(piece);
         }
         drop(held);
     }
 
-    /// The operation that stands at `position`, if it is here.
-    pub fn get(&self, position: Position) -> Option<SharedBytes> {
+    /// What holds the bytes at `position`, and where in it they are; if they are here.
+    pub fn get(&self, position: Position) -> Option<(SharedBytes, usize)> {
         let held = self.held.lock();
-        let at = held.ops.binary_search_by_key(&position, |op| op.0).ok()?;
-        let op: Arc<Op> = held.ops.get(at)?.1.clone();
-        Some(op)
+        let at = held.pieces.partition_point(|piece| piece.0 <= position).checked_sub(1)?;
+        let (start, piece) = held.pieces.get(at)?;
+        let offset = usize::try_from(position.0 - start.0).ok().filter(|&at| at < piece.bytes.len())?;
+        let piece: Arc<Piece> = piece.clone();
+        Some((piece, offset))
     }
 
     #[cfg(test)]
@@ -84,9 +86,10 @@ mod tests {
             tail.push(Position(i * 40), &[i as u8; 30]);
         }
         assert_eq!((tail.bytes(), budget.used(Use::Logs)), (90, 90));
-        assert!(tail.get(Position(40)).is_none() && tail.get(Position(81)).is_none());
-        let kept = tail.get(Position(80)).unwrap();
-        assert_eq!((*kept).as_ref(), [2; 30]);
+        assert!(tail.get(Position(40)).is_none() && tail.get(Position(69)).is_none());
+        assert!(tail.get(Position(110)).is_none() && tail.get(Position(119)).is_none());
+        let (kept, at) = tail.get(Position(109)).unwrap();
+        assert_eq!(((*kept).as_ref(), at), (&[2; 30][..], 29));
         tail.push(Position(500), &[9; 51]);
         assert!(tail.get(Position(500)).is_none(), "as much as half of all");
         for i in 0..5 {

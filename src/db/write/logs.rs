@@ -13,6 +13,7 @@ use crate::log::extent::LogKey;
 use crate::log::head::{self, Head};
 use crate::log::index::LogIndex;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 /// The log must go on at this index.
@@ -34,8 +35,8 @@ pub(super) struct Found {
 struct Sim {
     head: Option<Head>,
     epoch: u32,
-    /// Which operations of the batch have appended to it, the last one first.
-    own: Vec<usize>,
+    /// Which operation of the batch has appended to it last.
+    own: Option<usize>,
 }
 
 /// Writing to logs. A log is written to at its end, and forgotten at both.
@@ -175,27 +176,31 @@ impl Batch {
 /// Gives every operation on a log its index and its tag.
 fn settle(index: &LogIndex, ops: &mut Ops, found: &[Option<Found>]) -> Result<bool> {
     let mut logs: BTreeMap<LogKey, Sim> = BTreeMap::new();
+    // Of each operation the append to the same log before it.
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(ops.on_logs().len());
     for i in 0..ops.on_logs().len() {
         let op = ops.on_logs()[i];
         let key = (op.keyspace, op.log);
         let sim = match logs.entry(key) {
-            std::collections::btree_map::Entry::Occupied(sim) => sim.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => {
+            Entry::Occupied(sim) => sim.into_mut(),
+            Entry::Vacant(place) => {
                 let Some(known) = index.known(key) else { return Ok(false) };
-                place.insert(Sim { head: known.head, epoch: known.epoch, own: Vec::new() })
+                place.insert(Sim { head: known.head, epoch: known.epoch, own: None })
             }
         };
+        before.push(sim.own);
         let told = |e: Error| e.context(format_args!("operation {} of the batch", op.nth));
         let head = sim.head.unwrap_or_default();
         ops.bind(i, head.next).map_err(told)?;
-        let verb = ops.on_log(&op).verb()?;
+        let mut verb = ops.on_log(&op).verb()?;
         let cut = match verb {
             Verb::Truncate(cut) | Verb::Purge(cut) => Some(cut),
             _ => None,
         };
         // Only one that takes some entries away and leaves others needs to know.
         if let Some(Cut { at, .. }) = cut.filter(|cut| head.first < cut.at && cut.at < head.next) {
-            let own = sim.own.iter().find_map(|&own| match ops.on_log(&ops.on_logs()[own]).verb() {
+            let own = std::iter::successors(sim.own, |&own| before[own]);
+            let own = own.into_iter().find_map(|own| match ops.on_log(&ops.on_logs()[own]).verb() {
                 Ok(Verb::Append(entries)) => entries.tag(at - 1),
                 _ => None,
             });
@@ -203,11 +208,11 @@ fn settle(index: &LogIndex, ops: &mut Ops, found: &[Option<Found>]) -> Result<bo
             let known = known.filter(|found| found.at == at && found.epoch == sim.epoch);
             let Some(tag) = own.or(known.map(|found| found.tag)) else { return Ok(false) };
             ops.set_tag(i, Cut { at, tag: Some(tag) });
+            verb = ops.on_log(&op).verb()?;
         }
-        let verb = ops.on_log(&op).verb()?;
         sim.head = head::after(sim.head, &verb).map_err(told)?;
         if let Verb::Append(_) = verb {
-            sim.own.insert(0, i);
+            sim.own = Some(i);
         }
     }
     Ok(true)
