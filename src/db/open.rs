@@ -8,9 +8,10 @@
 //!    table: the database is new.
 //! 3. The journal is replayed into memtables. Its tail is written again and synced where nothing
 //!    synced vouches for it (the bytes do not change).
-//! 4. A new manifest with the same state: complete and synced before it counts, ignored until then.
-//! 5. A new segment, its name synced, then the edit that announces it and seals the old ones.
-//! 6. Files no manifest names are removed.
+//! 4. A new manifest with that state, in which the segments are sealed, or gone if nothing needs them:
+//!    complete and synced before it counts, ignored until then.
+//! 5. Files it does not name are removed.
+//! 6. A new segment, its name synced, then the edit that announces it.
 
 use crate::batch::{Op, decode};
 use crate::budget::Budget;
@@ -194,7 +195,10 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         if listing.highest() >= state.next_file && !Mutant::ReuseFileNumber.on() {
             state.saw_file(listing.highest())?;
         }
-        version = Some(open_versions(&fs, dir, &state, &listing, counts, &reserve, &mut salts)?);
+        let changes = opening_changes(&state, last_seq, &report, &needed, (&registry.lock(), &logs));
+        let edit = Edit { durable: report.end, last_seq, changes };
+        let begun = if edit.changes.is_empty() { state.clone() } else { state.after(&edit)? };
+        version = Some(open_versions(&fs, dir, &begun, &listing, counts, &reserve, &mut salts)?);
         hint = Some(reserve.use_for(&*fs, dir, When::Opening, || Hint::open(&*fs, dir, state.db))?);
     }
     let core = Arc::new(Core::new(crate::db::core::Parts {
@@ -216,7 +220,7 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
     core.snapshots.publish(last_seq);
     core.snapshots.publish_durable(last_seq);
     if !core.options.read_only {
-        recovery.removed = begin(&core, &state, last_seq, &report, &needed, &listing)?;
+        recovery.removed = begin(&core, &state, &report, &listing)?;
         queue_left_work(&core);
     }
     Ok((core, recovery))
@@ -461,11 +465,12 @@ impl Build {
     fn replay(&mut self, record: &journal::Replayed<'_>) -> Result<()> {
         let first = record.first_seq;
         let damaged = |e: Error| e.context(format_args!("the commit of sequence number {first}"));
-        // Counted first: a record whose number of operations lies would shift the numbers of all.
+        // Counted first: a record whose number of operations lies would shift the numbers of all. Entries are
+        // held against their own checksums when they are read.
         let mut count = 0;
         for op in decode(record.payload) {
             if let (_, Op::Log(op)) = op.map_err(damaged)? {
-                op.check().map_err(damaged)?;
+                op.check_shape().map_err(damaged)?;
             }
             count += 1;
         }
@@ -541,49 +546,54 @@ impl Build {
     }
 }
 
-/// The edit that makes this opening the present, and the new segment. Answers how many files were left
-/// over.
-fn begin(
-    core: &Arc<Core>,
+/// What this opening makes of `state`: the segments that were in use are sealed, those that nothing needs are
+/// gone, and so are keyspaces that were dropped.
+fn opening_changes(
     state: &State,
     last_seq: Seq,
     journal: &journal::Report,
     needed: &BTreeSet<FileNo>,
-    listing: &Listing,
-) -> Result<u64> {
-    let journal::Report { ends, unused, end, .. } = journal;
-    let end = *end;
-    let sealed = |no: &FileNo| matches!(state.segments.get(no), Some(SegmentState::Sealed { .. }));
-    let goes_on = |no: &FileNo| {
-        Mutant::AppendToRecovered.on() && !sealed(no) && ends.last().is_some_and(|e| e.0 == *no)
-    };
+    (registry, logs): (&Registry, &LogIndex),
+) -> Vec<Change> {
+    let journal::Report { ends, unused, .. } = journal;
     let mut changes: Vec<Change> = ends
         .iter()
-        .filter(|(no, ..)| !sealed(no) && !goes_on(no))
+        .filter(|(no, ..)| !is_sealed(state, *no) && !goes_on(state, journal, *no))
         .map(|&(no, start, end)| Change::SegmentSealed { no, start, end })
         .collect();
     // Segments are large however little they hold: one that is not needed does not wait for those
     // before it.
-    let idle = |no: &&FileNo| !needed.contains(no) && !core.logs.needs(**no, last_seq) && !goes_on(no);
+    let idle =
+        |no: &&FileNo| !needed.contains(no) && !logs.needs(**no, last_seq) && !goes_on(state, journal, **no);
     let idle = ends.iter().map(|e| &e.0).filter(idle);
     changes.extend(unused.iter().chain(idle).map(|&no| Change::SegmentGone { no }));
-    let live = |id: &KeyspaceId| core.registry.lock().tree(*id).is_some();
-    let dead = state.keyspaces.keys().filter(|id| !live(id));
+    let dead = state.keyspaces.keys().filter(|id| registry.tree(**id).is_none());
     changes.extend(dead.map(|&keyspace| Change::DropKeyspace { keyspace }));
-    if !changes.is_empty() {
-        let edit = Edit { durable: end, last_seq, changes };
-        let apply = || core.version.lock().as_mut().map_or(Ok(()), |set| set.apply(&edit));
-        core.reserve.use_for(&*core.fs, &core.dir, When::Opening, apply)?;
-    }
-    // What the edit gave up may be the space that the new segment needs.
-    let removed = remove_strays(core, listing, state);
-    let previous = ends.last().map_or(FileNo(0), |e| e.0);
+    changes
+}
+
+fn is_sealed(state: &State, no: FileNo) -> bool {
+    matches!(state.segments.get(&no), Some(SegmentState::Sealed { .. }))
+}
+
+/// What must not be: see [`Mutant::AppendToRecovered`].
+fn goes_on(state: &State, journal: &journal::Report, no: FileNo) -> bool {
+    let is_last = || journal.ends.last().is_some_and(|e| e.0 == no);
+    Mutant::AppendToRecovered.on() && !is_sealed(state, no) && is_last()
+}
+
+/// Clears up after what was `before`, and begins the journal anew. Answers how many files were left over.
+fn begin(core: &Arc<Core>, before: &State, journal: &journal::Report, listing: &Listing) -> Result<u64> {
+    // What was given up may be the space that the new segment needs.
+    let removed = remove_strays(core, listing, before);
+    let previous = journal.ends.last().map_or(FileNo(0), |e| e.0);
     #[cfg(esker_mutants)]
-    if let Some(&(no, start, _)) = ends.last().filter(|e| goes_on(&e.0)) {
-        core.append_to_recovered(no, start, end)?;
+    if let Some(&(no, start, _)) = journal.ends.last().filter(|e| goes_on(before, journal, e.0)) {
+        core.append_to_recovered(no, start, journal.end)?;
         return Ok(removed);
     }
-    core.begin_journal(previous, end)?;
+    // This syncs the directory, also for the old manifest that was removed.
+    core.begin_journal(previous, journal.end)?;
     core.reserve.make(&*core.fs, &core.dir);
     Ok(removed)
 }

@@ -85,6 +85,12 @@ pub trait File: Send + Sync + Debug {
     /// never written there may read as anything after a crash. A full disk shows here.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
+    /// An offset from which on all bytes are zero, if the system tells, for who looks for others. Asked before the
+    /// file is read: what is read ahead passes for written.
+    fn data_end(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes all data and the length survive power loss (`fdatasync`, `F_FULLFSYNC` on Apple's).
     fn sync(&self) -> io::Result<()>;
 

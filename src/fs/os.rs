@@ -145,6 +145,10 @@ fn open_file(path: &Path, options: &mut std_fs::OpenOptions) -> io::Result<Arc<d
     Ok(Arc::new(OsFile { file: open_regular(path, options)? }))
 }
 
+/// In a file with more stretches of written space it is not asked where the last one ends.
+#[cfg(target_os = "linux")]
+const SEEKS: usize = 100;
+
 /// A file of [`OsFs`].
 #[derive(Debug)]
 struct OsFile {
@@ -193,6 +197,21 @@ impl File for OsFile {
             }
         }
         write_zeros(self, len)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn data_end(&self) -> Option<u64> {
+        use rustix::fs::{SeekFrom, seek};
+        // Every read and write here is by position, so the file's own does not matter.
+        let mut end = 0;
+        for _ in 0..SEEKS {
+            match seek(&self.file, SeekFrom::Data(end)) {
+                Ok(data) => end = seek(&self.file, SeekFrom::Hole(data)).ok()?,
+                Err(rustix::io::Errno::NXIO) => return Some(end),
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     #[cfg(target_os = "linux")]
@@ -547,6 +566,24 @@ mod tests {
         read_exact_at(&*file, &mut buf, 0).unwrap();
         assert!(buf.starts_with(b"abc\0") && buf[3..].iter().all(|&b| b == 0));
         assert_eq!(file.read_at(&mut buf, 300_001).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_was_written_is_before_the_end_of_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OsFs.create(&dir.path().join("f")).unwrap();
+        file.allocate(1 << 20).unwrap();
+        for at in [5, 4096, 70_000, 500_000] {
+            write_all_at(&*file, b"x", at).unwrap();
+            assert!(file.data_end().is_none_or(|end| end > at));
+        }
+        if let Some(mut window) = file.window(1 << 20).unwrap() {
+            window.populate(0, 1 << 20).unwrap();
+            window.write(900_000, b"x").unwrap();
+            assert!(file.data_end().is_none_or(|end| end > 900_000));
+        }
+        file.sync().unwrap();
+        assert!(file.data_end().is_none_or(|end| end > 500_000));
     }
 
     #[test]

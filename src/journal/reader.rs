@@ -9,7 +9,9 @@ use crate::record::{self, ALIGN, HEADER_LEN};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes read at once, unless a record is larger.
+/// Bytes read at once, unless a record is larger: at first, since most of some files is never looked at, and
+/// when it goes on.
+const FIRST_WINDOW: u64 = 64 << 10;
 const WINDOW: u64 = 1 << 20;
 /// The scan for later records skips zero space in pieces of this size.
 const PIECE: usize = 4096;
@@ -21,6 +23,8 @@ pub(super) struct Reader {
     file: Arc<dyn File>,
     path: PathBuf,
     len: u64,
+    /// From here on all was zero when the file was opened.
+    written: u64,
     /// The bytes from offset `at` on.
     window: Vec<u8>,
     at: u64,
@@ -48,7 +52,8 @@ pub(super) struct Remains {
 impl Reader {
     pub fn new(file: Arc<dyn File>, path: &Path) -> Result<Reader> {
         let len = file.len().map_err(|e| Error::io("asking for the length of", path, e))?;
-        Ok(Reader { file, path: path.to_path_buf(), len, window: Vec::new(), at: 0 })
+        let written = file.data_end().map_or(len, |end| end.min(len));
+        Ok(Reader { file, path: path.to_path_buf(), len, written, window: Vec::new(), at: 0 })
     }
 
     pub fn path(&self) -> &Path {
@@ -66,7 +71,8 @@ impl Reader {
         let n = left.min(n as u64);
         let behind = self.at + self.window.len() as u64;
         if n > 0 && (offset < self.at || offset + n > behind) {
-            let want = left.min(n.max(WINDOW));
+            let usual = if self.window.is_empty() { FIRST_WINDOW } else { WINDOW };
+            let want = left.min(n.max(usual.min(self.written.saturating_sub(offset))));
             if want > self.window.capacity() as u64 {
                 self.window = Vec::new();
                 self.window.reserve_exact(want as usize);
@@ -122,7 +128,7 @@ impl Reader {
     pub fn scan(&mut self, salt: u64, start: Position, offset: u64) -> Result<Remains> {
         let mut seen = Remains::default();
         let mut offset = offset.max(DATA_START).next_multiple_of(ALIGN as u64);
-        while offset < self.len {
+        while offset < self.written {
             let bytes = self.bytes(offset, ZEROS.len())?;
             let blank = ZEROS.get(..bytes.len()) == Some(bytes);
             if !blank && let Some(last) = bytes.iter().rposition(|&b| b != 0) {
@@ -139,5 +145,32 @@ impl Reader {
             offset += PIECE as u64;
         }
         Ok(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::os::OsFs;
+    use crate::fs::{Fs, write_all_at};
+    use crate::ids::Seq;
+    use crate::record::{Meta, RecordKind};
+
+    #[test]
+    fn a_header_behind_space_that_was_never_written_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        // At the start of a page, across the border to one, alone at the end.
+        for (i, place) in [2 << 20, (3 << 20) - 8, (1 << 20) - 24, (4 << 20) - 32].into_iter().enumerate() {
+            let path = dir.path().join(i.to_string());
+            let file = OsFs.create(&path).unwrap();
+            file.allocate(4 << 20).unwrap();
+            let watermark = 77 + i as u64;
+            let meta = Meta { kind: RecordKind::Mark, first_seq: Seq::ZERO, count: 0, watermark };
+            write_all_at(&*file, &record::encode_header(3, place, meta, &[]), place).unwrap();
+            let mut reader = Reader::new(file, &path).unwrap();
+            let seen = reader.scan(3, Position(0), DATA_START).unwrap();
+            assert_eq!((seen.records, seen.watermark), (true, Position(watermark)));
+            assert!(place < seen.end && seen.end <= place + HEADER_LEN as u64);
+        }
     }
 }

@@ -26,6 +26,8 @@ use std::path::{Path, PathBuf};
 
 /// What is written again is gathered in pieces of this size.
 const PIECE: usize = 1 << 20;
+/// Of so many bytes of a segment the place of a record is remembered.
+const PLACES: u64 = 64 << 10;
 
 /// A segment as the manifest knows it.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +144,8 @@ struct Part {
     end: Position,
     /// `None`: sealed before, and so durable.
     header: Option<SegmentHeader>,
+    /// Offsets of some of its records, one in each piece.
+    places: Vec<u64>,
 }
 
 /// The journal as far as it has been read.
@@ -215,7 +219,7 @@ impl<'a, 'v> Chain<'a, 'v> {
                     format!("the segment starts at position {}, sealed it was at {start}", header.start);
                 return broken(why, 40);
             }
-            let offset = self.read(&header, &mut reader, Some(len))?;
+            let (offset, _) = self.read(&header, &mut reader, Some(len))?;
             if offset != len {
                 let (rest, last) = (len - offset, self.last_seq);
                 let why = format!(
@@ -224,7 +228,7 @@ impl<'a, 'v> Chain<'a, 'v> {
                 );
                 return broken(why, offset);
             }
-            self.parts.push(Part { no, start, end, header: None });
+            self.parts.push(Part { no, start, end, header: None, places: Vec::new() });
             self.end = end;
         }
         if input.start < self.end {
@@ -296,17 +300,22 @@ impl<'a, 'v> Chain<'a, 'v> {
             return Err(Error::corruption("a journal segment vanished while it was read").in_file(&path));
         };
         self.watermark = self.watermark.max(header.durable);
-        let offset = self.read(header, &mut reader, None)?;
+        let (offset, places) = self.read(header, &mut reader, None)?;
         self.end = header.start.plus(offset);
-        self.parts.push(Part { no, start: header.start, end: self.end, header: Some(*header) });
+        self.parts.push(Part { no, start: header.start, end: self.end, header: Some(*header), places });
         Ok(())
     }
 
     /// Reads the records of one segment, up to `stop` if that is given; answers the offset where
-    /// the valid ones end.
-    fn read(&mut self, header: &SegmentHeader, reader: &mut Reader, stop: Option<u64>) -> Result<u64> {
+    /// the valid ones end, and those of some.
+    fn read(
+        &mut self,
+        header: &SegmentHeader,
+        reader: &mut Reader,
+        stop: Option<u64>,
+    ) -> Result<(u64, Vec<u64>)> {
         let path = reader.path().to_path_buf();
-        let mut offset = DATA_START;
+        let (mut offset, mut places) = (DATA_START, Vec::new());
         while stop != Some(offset) {
             let Some(record) = reader.record(header.salt, offset)? else { break };
             let next = offset + record.whole.len() as u64;
@@ -333,9 +342,12 @@ impl<'a, 'v> Chain<'a, 'v> {
             }
             self.watermark = self.watermark.max(Position(meta.watermark));
             self.bytes += next - offset;
+            if places.last().is_none_or(|last| last + PLACES <= offset) {
+                places.push(offset);
+            }
             offset = next;
         }
-        Ok(offset)
+        Ok((offset, places))
     }
 
     /// Looks at what stands behind the end of the last segment.
@@ -476,7 +488,8 @@ fn persist(input: &Recover, part: &Part, from: Position) -> Result<u64> {
     }
     // Read and checked a second time: a page that was evicted in between comes back from the
     // disk, and may not be what the first reading saw.
-    let mut offset = DATA_START;
+    let before = part.places.iter().rev().find(|&&place| part.start.plus(place) <= from);
+    let mut offset = before.copied().unwrap_or(DATA_START);
     while part.start.plus(offset) < part.end {
         let Some(record) = reader.record(header.salt, offset)? else { return Err(changed(offset)) };
         let next = offset + record.whole.len() as u64;

@@ -40,7 +40,7 @@ pub(crate) struct VersionSet {
 impl VersionSet {
     /// Begins a new manifest with a snapshot of `state`, whose `next_file` must be beyond every
     /// number in the directory, and removes the manifests `old`. When this returns, the new one is
-    /// durable.
+    /// durable; that the old ones are gone is so with the next sync of the directory.
     pub fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
@@ -167,6 +167,9 @@ impl VersionSet {
                 self.bytes_written += new.bytes();
                 self.manifest = new;
                 self.remove_old(&[old]);
+                if let Err(e) = self.fs.sync_dir(&self.dir) {
+                    log::warn!(target: "esker", "{}", Error::io("syncing the directory", &self.dir, e));
+                }
             }
             Err(e) => {
                 log::error!(target: "esker", "replacing the manifest failed: {e}");
@@ -175,8 +178,8 @@ impl VersionSet {
         }
     }
 
-    /// Removes manifests that no longer count, for good: should one come back after a power loss,
-    /// and the new one be destroyed, it must not be taken for the newest.
+    /// Removes manifests that no longer count. The directory is synced afterwards: should one come back after
+    /// a power loss, and the new one be destroyed, it must not be taken for the newest.
     fn remove_old(&self, old: &[FileNo]) {
         for &no in old {
             let path = Name::Manifest(no).path(&self.dir);
@@ -186,9 +189,6 @@ impl VersionSet {
                 }
                 _ => {}
             }
-        }
-        if let Err(e) = self.fs.sync_dir(&self.dir) {
-            log::warn!(target: "esker", "{}", Error::io("syncing the directory", &self.dir, e));
         }
     }
 }

@@ -134,6 +134,13 @@ impl State {
         self.change(counters, edit).map(|_done| ())
     }
 
+    /// What it is once `edit`, the next one, is made.
+    pub fn after(&self, edit: &Edit) -> Result<State> {
+        let mut state = self.clone();
+        state.apply(self.next_counters(), edit)?;
+        Ok(state)
+    }
+
     /// The counters as the edit after the last one will carry them.
     pub(super) fn next_counters(&self) -> Counters {
         Counters { number: self.edit + 1, ..self.counters() }
