@@ -202,6 +202,9 @@ impl File for OsFile {
     #[cfg(target_os = "linux")]
     fn data_end(&self) -> Option<u64> {
         use rustix::fs::{SeekFrom, seek};
+        if is_remote(&self.file) {
+            return None;
+        }
         // Every read and write here is by position, so the file's own does not matter.
         let mut end = 0;
         for _ in 0..SEEKS {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Bytes read at once, unless a record is larger: at first, since most of some files is never looked at, and
 /// when it goes on.
 const FIRST_WINDOW: u64 = 64 << 10;
-const WINDOW: u64 = 1 << 20;
+const WINDOW: u64 = 256 << 10;
 /// The scan for later records skips zero space in pieces of this size.
 const PIECE: usize = 4096;
 /// A piece, and what a header that begins in it may have behind it, if all is zero. Comparing with
