@@ -317,6 +317,13 @@ impl<C: Cursor> Cursor for Merge<C> {
         self.repeats
     }
 
+    /// As `newer`: only on the way back.
+    #[inline]
+    fn alone(&self) -> bool {
+        debug_assert!(self.direction == Direction::Backward);
+        self.order.get(1).is_none_or(|second| !second.same) && self.top().alone()
+    }
+
     /// Told without a look at other children only on the way back.
     #[inline]
     fn newer(&mut self) -> Result<Option<Trailer>> {
@@ -360,6 +367,11 @@ impl<C: Cursor> Cursor for Merge<C> {
     #[inline]
     fn value(&self) -> &[u8] {
         self.top().value()
+    }
+
+    #[inline]
+    fn entry(&self) -> (&[u8], &[u8]) {
+        self.top().entry()
     }
 
     fn owner(&self) -> Option<&SharedBytes> {
@@ -414,8 +426,11 @@ mod tests {
                     if stepped != 0 {
                         assert_eq!(merge.repeats(), before.as_deref() == Some(model.key()));
                     }
+                    assert_eq!(merge.entry(), model.entry());
                     if stepped < 0 {
-                        assert_eq!(merge.newer().unwrap(), model.newer().unwrap());
+                        let newer = model.newer().unwrap();
+                        assert!(!merge.alone() || newer.is_none());
+                        assert_eq!(merge.newer().unwrap(), newer);
                     }
                 }
             }

@@ -43,6 +43,10 @@ pub(crate) trait Cursor {
     /// The trailer of the entry before, if that is a newer version of the same key. Only while valid, and
     /// before the value is [fetched](Cursor::fetch).
     fn newer(&mut self) -> Result<Option<Trailer>>;
+    /// Whether it is known at once that [`newer`](Cursor::newer) has none to tell.
+    fn alone(&self) -> bool {
+        false
+    }
     /// The user key.
     fn key(&self) -> &[u8];
     fn trailer(&self) -> Trailer;
@@ -51,6 +55,10 @@ pub(crate) trait Cursor {
         Ok(())
     }
     fn value(&self) -> &[u8];
+    /// Key and value.
+    fn entry(&self) -> (&[u8], &[u8]) {
+        (self.key(), self.value())
+    }
     /// Whose bytes the value lies in, if they can be shared.
     fn owner(&self) -> Option<&SharedBytes> {
         None

@@ -64,6 +64,11 @@ impl Cursor for Sorted {
         self.repeats
     }
 
+    fn alone(&self) -> bool {
+        let at = self.at.unwrap();
+        at.checked_sub(1).is_none_or(|before| self.entries[before].0 != self.entries[at].0)
+    }
+
     fn newer(&mut self) -> Result<Option<Trailer>> {
         let at = self.at.unwrap();
         let before = at.checked_sub(1).map(|before| &self.entries[before]);
@@ -147,6 +152,10 @@ impl Cursor for Deletable {
 
     fn repeats(&self) -> bool {
         self.entries.repeats()
+    }
+
+    fn alone(&self) -> bool {
+        self.entries.alone()
     }
 
     fn newer(&mut self) -> Result<Option<Trailer>> {

@@ -68,6 +68,12 @@ impl<C: Layer> Visible<C> {
         self.merge.key()
     }
 
+    /// Key and value of the entry; only while valid.
+    #[inline]
+    pub fn entry(&self) -> (&[u8], &[u8]) {
+        self.merge.entry()
+    }
+
     /// The value of the entry; only while valid.
     #[inline]
     pub fn value(&self) -> &[u8] {
@@ -169,6 +175,15 @@ impl<C: Layer> Visible<C> {
         Ok(())
     }
 
+    /// On the way back: whether no newer version of the key is one that the read may see.
+    #[inline]
+    fn decides(&mut self) -> Result<bool> {
+        if self.merge.alone() {
+            return Ok(true);
+        }
+        Ok(self.merge.newer()?.is_none_or(|newer| newer.seq() > self.read))
+    }
+
     /// From where `merge` stands back to the first visible entry. Of the versions of a key, which come
     /// oldest first, the last one that the read may see decides: the one before which stands none, or one
     /// that is too new.
@@ -179,7 +194,7 @@ impl<C: Layer> Visible<C> {
                 break;
             }
             let trailer = self.merge.trailer();
-            if trailer.seq() <= self.read && self.merge.newer()?.is_none_or(|newer| newer.seq() > self.read) {
+            if trailer.seq() <= self.read && self.decides()? {
                 let hidden = self.covers.hide(&mut self.merge)?;
                 if trailer.kind() == Kind::Put && !hidden {
                     self.merge.fetch()?;

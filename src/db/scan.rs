@@ -195,8 +195,9 @@ impl Cursor {
         }
     }
 
+    #[inline]
     fn lend(&self) -> Option<(&[u8], &[u8])> {
-        self.entries.as_ref().map(|e| (e.key(), e.value()))
+        self.entries.as_ref().map(Entries::entry)
     }
 
     /// Goes to the gap before the first entry at or after `key`, within the range.

@@ -150,6 +150,12 @@ impl Layout {
         self.values
     }
 
+    /// Whether all rows have the same trailer.
+    #[inline]
+    pub fn one_trailer(&self) -> bool {
+        self.width == 0 && self.kind != MIXED
+    }
+
     #[inline]
     fn set(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -333,9 +339,12 @@ impl<'a> Block<'a> {
     /// Makes `key`, which starts as all keys of the block do, that of `row`, whose head is given.
     #[inline]
     pub fn change_key(&self, row: usize, head: u64, key: &mut KeyBuf) {
+        let (prefix, apart, rest) = (self.at.prefix_len, self.at.apart(), self.rest_span(row));
         // What of the head is not apart is overwritten by the rest.
-        key.put_head(self.at.prefix_len, head);
-        key.put(self.at.prefix_len + self.at.apart(), self.bytes, self.rest_span(row));
+        if !key.put_short(prefix, head, apart, self.bytes, &rest) {
+            key.put_head(prefix, head);
+            key.put(prefix + apart, self.bytes, rest);
+        }
     }
 
     /// The newest version of `key` with a sequence number of at most `read`.
@@ -417,7 +426,7 @@ impl<'a> Block<'a> {
 /// A key put together from its parts.
 #[derive(Default)]
 pub(crate) struct KeyBuf {
-    /// Longer than the key by `SLACK` at least, so that short parts are copied as a whole word
+    /// Longer than the key where that ends in short parts, so that these are copied as whole words
     /// without a look at their length.
     bytes: Vec<u8>,
     len: usize,
@@ -433,7 +442,7 @@ impl KeyBuf {
 
     #[inline]
     fn room(&mut self, len: usize) {
-        if self.bytes.len() < len + SLACK {
+        if self.bytes.len() < len + 8 + SLACK {
             self.grow(len);
         }
     }
@@ -459,6 +468,23 @@ impl KeyBuf {
         if let (Some(from), Some(to)) = (from.get(span), self.bytes.get_mut(at..at + len)) {
             to.copy_from_slice(from);
         }
+    }
+
+    /// Puts the bytes of a head at `at`, and `from[span]`, which ends the key, so many bytes behind: both at
+    /// once, if that is short and no room is to be made. Whether it did.
+    #[inline]
+    fn put_short(&mut self, at: usize, head: u64, apart: usize, from: &[u8], span: &Range<usize>) -> bool {
+        if span.len() <= SLACK
+            && let Some(word) = from.get(span.start..).and_then(|from| from.first_chunk::<SLACK>())
+            && let Some(to) = self.bytes.get_mut(at..).and_then(|to| to.first_chunk_mut::<{ 8 + SLACK }>())
+            && apart <= 8
+        {
+            to[..8].copy_from_slice(&head.to_be_bytes());
+            to[apart..apart + SLACK].copy_from_slice(word);
+            self.len = at + apart + span.len();
+            return true;
+        }
+        false
     }
 
     /// Puts the bytes of a head at `at`; more of the key follows.

@@ -174,7 +174,9 @@ impl TableCursor {
 
     /// Stands on `row` of the entered block.
     fn stand(&mut self, row: usize) {
-        Block::new(self.blocks.bytes(), &self.layout).read_prefix(&mut self.key);
+        let block = Block::new(self.blocks.bytes(), &self.layout);
+        block.read_prefix(&mut self.key);
+        self.trailer = block.trailer(row);
         self.step(row);
         self.repeats = false;
         self.valid = true;
@@ -201,7 +203,9 @@ impl TableCursor {
         };
         self.head = head;
         block.change_key(row, head, &mut self.key);
-        self.trailer = block.trailer(row);
+        if !self.layout.one_trailer() {
+            self.trailer = block.trailer(row);
+        }
         self.value = block.value_span(row);
         self.row = row;
     }
@@ -332,6 +336,11 @@ impl Cursor for TableCursor {
     #[inline]
     fn repeats(&self) -> bool {
         self.repeats
+    }
+
+    #[inline]
+    fn alone(&self) -> bool {
+        self.same_before == Some(false)
     }
 
     #[inline]

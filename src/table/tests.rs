@@ -210,6 +210,7 @@ fn assert_at(cursor: &mut TableCursor, entries: &Entries, at: Option<usize>) {
             assert_eq!((cursor.key(), cursor.trailer()), (&key[..], *trailer));
             let before = at.and_then(|at| at.checked_sub(1)).map(|i| &entries[i]);
             let newer = before.filter(|before| before.0 == *key).map(|before| before.1);
+            assert!(!cursor.alone() || newer.is_none());
             assert_eq!(cursor.newer().unwrap(), newer);
             assert_eq!((cursor.key(), cursor.trailer()), (&key[..], *trailer));
         }

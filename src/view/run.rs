@@ -289,6 +289,11 @@ impl Cursor for RunCursor {
     }
 
     #[inline]
+    fn alone(&self) -> bool {
+        self.table.as_ref().is_some_and(TableCursor::alone)
+    }
+
+    #[inline]
     fn newer(&mut self) -> Result<Option<Trailer>> {
         self.table.as_mut().map_or(Ok(None), TableCursor::newer)
     }
@@ -311,6 +316,11 @@ impl Cursor for RunCursor {
     #[inline]
     fn value(&self) -> &[u8] {
         self.current().value()
+    }
+
+    #[inline]
+    fn entry(&self) -> (&[u8], &[u8]) {
+        self.current().entry()
     }
 
     fn owner(&self) -> Option<&SharedBytes> {

@@ -81,6 +81,11 @@ impl Cursor for Source {
     }
 
     #[inline]
+    fn alone(&self) -> bool {
+        each!(self, c => c.alone())
+    }
+
+    #[inline]
     fn newer(&mut self) -> Result<Option<Trailer>> {
         each!(self, c => c.newer())
     }
@@ -103,6 +108,11 @@ impl Cursor for Source {
     #[inline]
     fn value(&self) -> &[u8] {
         each!(self, c => c.value())
+    }
+
+    #[inline]
+    fn entry(&self) -> (&[u8], &[u8]) {
+        each!(self, c => c.entry())
     }
 
     fn owner(&self) -> Option<&SharedBytes> {
