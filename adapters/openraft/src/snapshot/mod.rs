@@ -4,29 +4,109 @@
 //! # Format
 //!
 //! ```text
-//! "esksnap1"
-//! for each row, by ascending key: key length u32 (1..), value length u32 | key | value
-//! 0 u32, 0 u32 | rows u64
+//! "esksnap2"
+//! for each row, by ascending key: key length u32 (1..), value length u32, sum u32 | key | value
+//! 0 u32, 0 u32, sum u32
 //! ```
 //!
-//! Numbers are little-endian. A key has the byte before it that tells rows of the application.
+//! Numbers are little-endian. A key has the byte before it that tells rows of the application. A sum is the
+//! CRC-32 of everything before it but the other sums (behind one of its own sums, a CRC has forgotten what
+//! came before): no length is believed that was damaged, and damage ends a transfer at the next row.
 
-use crate::state::DATA;
-use esker::{Batch, Durability, Iter, Keyspace, KeyspaceView, MAX_KEY_LEN, MAX_VALUE_LEN, Prefix};
+mod receive;
+mod send;
+
+use crate::Transfer;
+use esker::{Keyspace, KeyspaceView};
+use receive::Receiver;
+use send::Sender;
 use std::io::{self, SeekFrom};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::{error, fmt};
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 
-const MAGIC: &[u8; 8] = b"esksnap1";
-/// Bytes before a row.
-const HEAD: usize = 8;
-/// Bytes made at a time.
-const CHUNK: usize = 64 << 10;
-/// Bytes between places from which reading can go on.
-const STRIDE: u64 = 4 << 20;
-/// Bytes of rows in a batch.
-const BATCH: usize = 1 << 20;
+const MAGIC: &[u8; 8] = b"esksnap2";
+/// Bytes before a row: its lengths, and a sum.
+const HEAD: usize = 12;
+
+/// The sum of a stream as far as it has come.
+#[derive(Clone, Copy, Default)]
+struct Sum(u32);
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(bytes);
+        self.0 = hasher.finalize();
+    }
+
+    /// What stands before a row of these lengths; two zeros are the end.
+    fn head(&mut self, key_len: u32, value_len: u32) -> [u8; HEAD] {
+        let mut head = [0; HEAD];
+        head[..4].copy_from_slice(&key_len.to_le_bytes());
+        head[4..8].copy_from_slice(&value_len.to_le_bytes());
+        self.add(&head[..8]);
+        head[8..].copy_from_slice(&self.0.to_le_bytes());
+        head
+    }
+}
+
+/// Why the bytes that were received are no snapshot. It is inside of the [`io::Error`] that writing them
+/// fails with, and shutting down behind the last of them; nothing of theirs reaches the state. Written
+/// again from their beginning they are looked at anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// They do not begin as snapshots of this version do.
+    Foreign,
+    /// They are not what was sent, up to `at` or there.
+    Damaged {
+        /// Where a row begins, or the end.
+        at: u64,
+    },
+    /// What is written begins behind `at`, where those before end.
+    Missing {
+        /// Where they go on.
+        at: u64,
+    },
+    /// They end before their end.
+    Truncated {
+        /// Where.
+        at: u64,
+    },
+    /// There are more behind their end.
+    Trailing {
+        /// Where that is.
+        at: u64,
+    },
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SnapshotError::Foreign => f.write_str("this is no snapshot that this version knows"),
+            SnapshotError::Damaged { at } => write!(f, "the snapshot is damaged at or before byte {at}"),
+            SnapshotError::Missing { at } => write!(f, "byte {at} of the snapshot is missing"),
+            SnapshotError::Truncated { at } => write!(f, "the snapshot ends early, at byte {at}"),
+            SnapshotError::Trailing { at } => {
+                write!(f, "bytes behind the end of the snapshot, which is at {at}")
+            }
+        }
+    }
+}
+
+impl error::Error for SnapshotError {}
+
+impl From<SnapshotError> for io::Error {
+    fn from(e: SnapshotError) -> io::Error {
+        let kind = match e {
+            SnapshotError::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, e)
+    }
+}
 
 /// A snapshot on its way: openraft's `SnapshotData`. What is sent is read from a view of the state, row
 /// by row; what is received goes to a keyspace of its own, row by row. Neither is in memory as a whole.
@@ -37,230 +117,37 @@ enum Inner {
     Receiving(Box<Receiver>),
 }
 
-/// Where the bytes of a row begin.
-struct Place {
-    at: u64,
-    rows: u64,
-    key: Vec<u8>,
-}
-
-struct Sender {
-    view: KeyspaceView,
-    /// Where the next byte is read.
-    pos: u64,
-    /// Made, and not let go of yet.
-    made: Vec<u8>,
-    made_at: u64,
-    rows: u64,
-    iter: Option<Iter>,
-    ended: bool,
-    places: Vec<Place>,
-    len: Option<u64>,
-}
-
-struct Receiver {
-    staging: Keyspace,
-    batch: Batch,
-    /// Where the next byte is written, and how many there are.
-    pos: u64,
-    len: u64,
-    /// Of a row that is not whole yet.
-    left: Vec<u8>,
-    begun: bool,
-    rows: u64,
-    whole: bool,
-}
-
 impl SnapshotData {
     pub(crate) fn sending(view: KeyspaceView) -> SnapshotData {
-        SnapshotData(Inner::Sending(Box::new(Sender {
-            view,
-            pos: 0,
-            made: Vec::new(),
-            made_at: 0,
-            rows: 0,
-            iter: None,
-            ended: false,
-            places: Vec::new(),
-            len: None,
-        })))
+        SnapshotData(Inner::Sending(Box::new(Sender::new(view))))
     }
 
-    pub(crate) fn receiving(staging: Keyspace) -> SnapshotData {
-        let batch = staging.db().batch();
-        SnapshotData(Inner::Receiving(Box::new(Receiver {
-            staging,
-            batch,
-            pos: 0,
-            len: 0,
-            left: Vec::new(),
-            begun: false,
-            rows: 0,
-            whole: false,
-        })))
+    pub(crate) fn receiving(staging: Keyspace, transfer: Transfer) -> SnapshotData {
+        SnapshotData(Inner::Receiving(Box::new(Receiver::new(staging, transfer))))
     }
 
     /// The keyspace with all rows; `fresh` makes it if this is a snapshot that was never sent.
-    pub(crate) fn finish(self, fresh: impl FnOnce() -> esker::Result<Keyspace>) -> io::Result<Keyspace> {
-        let mut receiver = match self.0 {
-            Inner::Receiving(receiver) => receiver,
+    pub(crate) fn finish(
+        self,
+        fresh: impl FnOnce() -> esker::Result<(Keyspace, Transfer)>,
+    ) -> io::Result<Keyspace> {
+        match self.0 {
+            Inner::Receiving(receiver) => receiver.finish(),
             Inner::Sending(mut sender) => {
-                let SnapshotData(Inner::Receiving(mut receiver)) = SnapshotData::receiving(fresh()?) else {
-                    return Err(io::ErrorKind::Other.into());
-                };
+                let (staging, transfer) = fresh()?;
+                let mut receiver = Receiver::new(staging, transfer);
                 sender.pos = 0;
                 loop {
                     let bytes = sender.bytes()?;
                     if bytes.is_empty() {
-                        break;
+                        return receiver.finish();
                     }
                     let n = bytes.len();
                     receiver.write(bytes)?;
                     sender.pos += n as u64;
                 }
-                receiver
-            }
-        };
-        if !receiver.whole {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the snapshot ends early"));
-        }
-        receiver.commit()?;
-        Ok(receiver.staging)
-    }
-}
-
-fn invalid(why: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.into())
-}
-
-impl Sender {
-    /// The bytes from `pos` on that are there now; makes some if there are none. Empty: the end.
-    fn bytes(&mut self) -> io::Result<&[u8]> {
-        if self.pos < self.made_at || self.pos > self.made_at + self.made.len() as u64 {
-            self.go_to(self.pos);
-        }
-        while self.pos >= self.made_at + self.made.len() as u64 && !self.ended {
-            self.make()?;
-        }
-        let from = usize::try_from(self.pos - self.made_at).unwrap_or(usize::MAX);
-        Ok(self.made.get(from..).unwrap_or_default())
-    }
-
-    /// Goes on from the last known place at or before `pos`.
-    fn go_to(&mut self, pos: u64) {
-        let place = self.places.iter().rfind(|place| place.at <= pos);
-        let (at, rows) = place.map_or((0, 0), |place| (place.at, place.rows));
-        self.iter = place.map(|place| self.view.range(place.key.clone()..vec![DATA + 1]));
-        (self.made_at, self.rows, self.ended) = (at, rows, false);
-        self.made.clear();
-    }
-
-    /// Makes some bytes in place of those that are there.
-    fn make(&mut self) -> io::Result<()> {
-        self.made_at += self.made.len() as u64;
-        self.made.clear();
-        if self.made_at == 0 {
-            self.made.extend_from_slice(MAGIC);
-            self.iter = None;
-        }
-        let iter = self.iter.get_or_insert_with(|| self.view.range(Prefix([DATA])));
-        while self.made.len() < CHUNK {
-            let Some(row) = iter.next() else {
-                self.made.extend_from_slice(&[0; HEAD]);
-                self.made.extend_from_slice(&self.rows.to_le_bytes());
-                self.ended = true;
-                self.len = Some(self.made_at + self.made.len() as u64);
-                return Ok(());
-            };
-            let row = row?;
-            let (key, value) = (row.key(), row.value());
-            let at = self.made_at + self.made.len() as u64;
-            if self.places.last().map_or(0, |place| place.at) + STRIDE <= at {
-                self.places.push(Place { at, rows: self.rows, key: key.to_vec() });
-            }
-            self.made.extend_from_slice(&(key.len() as u32).to_le_bytes());
-            self.made.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            self.made.extend_from_slice(key);
-            self.made.extend_from_slice(value);
-            self.rows += 1;
-        }
-        Ok(())
-    }
-
-    /// How many bytes there are: one walk over the view, if that is not known yet.
-    fn len(&mut self) -> io::Result<u64> {
-        while self.len.is_none() {
-            self.make()?;
-        }
-        Ok(self.len.unwrap_or_default())
-    }
-}
-
-impl Receiver {
-    /// Takes bytes at `pos`; those that were taken before are skipped.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let had =
-            self.len.checked_sub(self.pos).ok_or_else(|| invalid("a part of the snapshot is missing"))?;
-        let new = usize::try_from(had).ok().and_then(|had| bytes.get(had..)).unwrap_or_default();
-        self.pos += bytes.len() as u64;
-        self.len = self.len.max(self.pos);
-        if self.whole && !new.is_empty() {
-            return Err(invalid("bytes behind the end of the snapshot"));
-        }
-        self.left.extend_from_slice(new);
-        let mut left = std::mem::take(&mut self.left);
-        let mut rest = &left[..];
-        let taken = self.rows(&mut rest);
-        let used = left.len() - rest.len();
-        left.drain(..used);
-        self.left = left;
-        taken
-    }
-
-    /// Takes the whole rows off the front of `rest`.
-    fn rows(&mut self, rest: &mut &[u8]) -> io::Result<()> {
-        if !self.begun {
-            let Some((magic, behind)) = rest.split_first_chunk() else { return Ok(()) };
-            if magic != MAGIC {
-                return Err(invalid("this is no snapshot of Esker's"));
-            }
-            (self.begun, *rest) = (true, behind);
-        }
-        while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
-            let [k0, k1, k2, k3, v0, v1, v2, v3] = *head;
-            let key_len = u32::from_le_bytes([k0, k1, k2, k3]) as usize;
-            let value_len = u32::from_le_bytes([v0, v1, v2, v3]) as usize;
-            if key_len == 0 {
-                let Some((count, behind)) = behind.split_first_chunk() else { return Ok(()) };
-                if u64::from_le_bytes(*count) != self.rows || !behind.is_empty() || value_len != 0 {
-                    return Err(invalid("the snapshot does not end as it should"));
-                }
-                (self.whole, *rest) = (true, behind);
-                return Ok(());
-            }
-            if key_len > MAX_KEY_LEN || value_len > MAX_VALUE_LEN {
-                return Err(invalid(format!("a row of {key_len} and {value_len} bytes")));
-            }
-            let Some((key, behind)) = behind.split_at_checked(key_len) else { return Ok(()) };
-            let Some((value, behind)) = behind.split_at_checked(value_len) else { return Ok(()) };
-            if key.first() != Some(&DATA) {
-                return Err(invalid("a row that is none of the application"));
-            }
-            self.batch.put(&self.staging, key, value);
-            self.rows += 1;
-            *rest = behind;
-            if self.batch.bytes() >= BATCH {
-                self.commit()?;
             }
         }
-        Ok(())
-    }
-
-    fn commit(&mut self) -> io::Result<()> {
-        if !self.batch.is_empty() {
-            self.batch.commit_with(Durability::Buffered)?;
-        }
-        Ok(())
     }
 }
 
@@ -298,8 +185,13 @@ impl AsyncWrite for SnapshotData {
         Poll::Ready(Ok(()))
     }
 
+    /// Refuses to be the end if the bytes have none: openraft then answers the sender, where an install
+    /// that fails stops the node.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(match &self.0 {
+            Inner::Sending(_) => Ok(()),
+            Inner::Receiving(receiver) => receiver.whole().map_err(io::Error::from),
+        })
     }
 }
 
