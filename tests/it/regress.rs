@@ -540,12 +540,12 @@ fn no_flush_takes_the_place_of_a_sync_that_failed() {
     let fs = HookFs::new(faults.clone(), move |doing, path| {
         // A flush writes its table, and has not synced the journal: it stands alone.
         let flush = doing == Doing::Create && is(path, "table");
-        if flush && !synced(&disk, step.load(Ordering::Relaxed)) {
-            if let Some(db) = hook.lock().unwrap().take() {
-                let rule = Rule { op: Op::Sync, nth: 1, kind: Fault::Io, forever: false };
-                failing.fail_in(".journal", rule);
-                assert_eq!(kind(db.sync()), Some(ErrorKind::Io));
-            }
+        let alone = flush && !synced(&disk, step.load(Ordering::Relaxed));
+        let to_sync = if alone { hook.lock().unwrap().take() } else { None };
+        if let Some(db) = to_sync {
+            let rule = Rule { op: Op::Sync, nth: 1, kind: Fault::Io, forever: false };
+            failing.fail_in(".journal", rule);
+            assert_eq!(kind(db.sync()), Some(ErrorKind::Io));
         }
     });
     let db = open(&small(), &fs);
