@@ -42,6 +42,18 @@ use std::sync::Arc;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// **What survives** is as for every other operation of a batch: what was committed synced is there after a
+/// power loss, and of the rest a prefix, in the one order of all commits.
+///
+/// **Costs.** An entry, of at most [`MAX_VALUE_LEN`](crate::MAX_VALUE_LEN) bytes, is written once, to the journal,
+/// and again only when most of what was written beside it is gone. What tags, cuts or purges reads and writes no
+/// entry. In memory are where runs of entries lie, and the newest entries.
+///
+/// **Errors.** An entry that is not at the end, and a cut or purge out of bounds, are a
+/// [`Conflict`](ErrorKind::Conflict) of the commit, which then writes nothing. A damaged entry is a
+/// [`Corruption`](ErrorKind::Corruption) of its own read, with file and offset; one that is missing is
+/// one of opening the database. Neither makes a log shorter.
 #[derive(Clone)]
 pub struct Logs {
     pub(crate) db: Db,

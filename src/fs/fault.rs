@@ -434,10 +434,6 @@ impl File for FaultFile {
         fail(fault, Op::Sync, &self.path, || if forgetful { Ok(()) } else { self.inner.sync() })
     }
 
-    fn start_writeback(&self, offset: u64, len: u64) {
-        self.inner.start_writeback(offset, len);
-    }
-
     fn warm(&self, len: u64) {
         self.inner.warm(len);
     }

@@ -94,9 +94,6 @@ pub trait File: Send + Sync + Debug {
     /// Makes all data and the length survive power loss (`fdatasync`, `F_FULLFSYNC` on Apple's).
     fn sync(&self) -> io::Result<()>;
 
-    /// Starts writing out `len` bytes at `offset` without waiting and without promising anything.
-    fn start_writeback(&self, _offset: u64, _len: u64) {}
-
     /// Brings the first `len` bytes into memory, for who will write them through a window; promises nothing.
     fn warm(&self, _len: u64) {}
 

@@ -292,7 +292,6 @@ impl Writer {
         let bytes = self.out.get(..len).unwrap_or_default();
         fs::write_all_at(&*self.file, bytes, self.written)
             .map_err(|e| Error::io("writing a table", &self.path, e))?;
-        self.file.start_writeback(self.written, len as u64);
         self.written += len as u64;
         self.out.drain(..len);
         Ok(())
@@ -312,7 +311,7 @@ impl Writer {
         Ok(summary)
     }
 
-    /// As [`finish`](Writer::finish), but for the sync, which is only begun.
+    /// As [`finish`](Writer::finish), but for the sync.
     pub fn finish_unsynced(mut self, tombstones: &RangeTombstones) -> Result<(Summary, Unsynced)> {
         let last = self.block.last().map(|(last, _)| last.to_vec());
         self.cut_block(None)?;
@@ -331,7 +330,6 @@ impl Writer {
         self.out.extend_from_slice(&end);
         self.write_out(self.out.len())?;
         let unsynced = Unsynced { file: self.file.clone(), path: self.path.clone() };
-        unsynced.file.start_writeback(0, self.written);
         let summary = Summary {
             id: self.id,
             size: self.written,

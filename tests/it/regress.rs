@@ -524,3 +524,58 @@ fn what_a_death_leaves_half_written_is_not_damaged() {
     }
     assert!(headers > 1, "{:#?}", sim.log());
 }
+
+/// A flush took the place of a sync that had failed: it called durable what the failed sync had left
+/// unknown, and the segments that sync had taken were never given up.
+#[test]
+fn no_flush_takes_the_place_of_a_sync_that_failed() {
+    let sim = Arc::new(SimFs::new(1));
+    let faults = Arc::new(FaultFs::new(sim.clone()));
+    let synced = |sim: &SimFs, from: usize| {
+        sim.log()[from..].iter().any(|done| done.starts_with("sync /") && done.ends_with(".journal"))
+    };
+    let to_sync: Arc<Mutex<Option<Db>>> = Arc::default();
+    let began = Arc::new(AtomicUsize::new(0));
+    let (hook, disk, failing, step) = (to_sync.clone(), sim.clone(), faults.clone(), began.clone());
+    let fs = HookFs::new(faults.clone(), move |doing, path| {
+        // A flush writes its table, and has not synced the journal: it stands alone.
+        let flush = doing == Doing::Create && is(path, "table");
+        let alone = flush && !synced(&disk, step.load(Ordering::Relaxed));
+        let to_sync = if alone { hook.lock().unwrap().take() } else { None };
+        if let Some(db) = to_sync {
+            let rule = Rule { op: Op::Sync, nth: 1, kind: Fault::Io, forever: false };
+            failing.fail_in(".journal", rule);
+            assert_eq!(kind(db.sync()), Some(ErrorKind::Io));
+        }
+    });
+    let db = open(&small(), &fs);
+    let a = db.keyspace("a").unwrap();
+    let (mut n, mut alone, mut failed) = (0, 0, false);
+    while !failed && n < 2000 {
+        a.put(format!("{n:06}"), [n as u8; 500]).unwrap();
+        n += 1;
+        // First some that do take the place of syncs.
+        if alone == 3 {
+            *to_sync.lock().unwrap() = Some(db.clone());
+        }
+        began.store(sim.ops() as usize, Ordering::Relaxed);
+        let (durable, segments) = (db.durable_seq(), files(&sim, "journal"));
+        let done = db.step();
+        failed = alone == 3 && to_sync.lock().unwrap().is_none();
+        if failed {
+            assert_eq!((db.durable_seq(), files(&sim, "journal")), (durable, segments));
+            assert_eq!(kind(done), Some(ErrorKind::ReadOnly));
+        } else {
+            let without_sync = !synced(&sim, began.load(Ordering::Relaxed));
+            alone += u32::from(done.is_ok() && db.durable_seq() > durable && without_sync);
+        }
+    }
+    assert!(failed && alone == 3, "{alone} flushes stood alone: {:#?}", sim.log());
+    let durable = db.durable_seq().get() as usize;
+    for choice in 0..sim.states_at(sim.ops()) {
+        let db = open(&small(), &Arc::new(sim.crash(choice)));
+        let found = keys(&db.keyspace("a").unwrap());
+        assert!(found.iter().enumerate().all(|(i, key)| *key == format!("{i:06}")));
+        assert!(found.len() <= n && db.visible_seq().get() as usize >= durable);
+    }
+}

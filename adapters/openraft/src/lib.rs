@@ -59,6 +59,10 @@
 //! on with another leader. The current snapshot is always one of now. While one is held, the versions it
 //! shows are kept.
 //!
+//! A checksum runs along with the bytes. What was damaged, cut off or made up is refused where it is received,
+//! with a [`SnapshotError`], at the latest when its end is to be there: before openraft tries to install it,
+//! which would stop the node. The sender begins again. No more of it is in memory than a row.
+//!
 //! [openraft]: https://docs.rs/openraft/0.9
 
 mod log;
@@ -66,7 +70,7 @@ mod snapshot;
 mod state;
 
 pub use log::LogStore;
-pub use snapshot::SnapshotData;
+pub use snapshot::{SnapshotData, SnapshotError};
 pub use state::{App, AppResult, Builder, StateMachine, StateReader, Writes};
 
 use esker::raft_log::{RaftLog, RaftLogs};
@@ -75,6 +79,7 @@ use openraft::{AnyError, RaftTypeConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// One Raft group of a node. A cheap handle.
 #[derive(Clone)]
@@ -86,8 +91,32 @@ struct Shared {
     state: Keyspace,
     /// The name under which a snapshot is received.
     staging: String,
-    /// Whether a snapshot is being received, or was and is not installed yet.
-    receiving: tokio::sync::watch::Sender<bool>,
+    incoming: watch::Sender<Incoming>,
+}
+
+/// Snapshots on their way in.
+#[derive(Clone, Copy, Default)]
+struct Incoming {
+    /// How many are being received, or were and are not installed yet.
+    transfers: u64,
+    /// The last install came to nothing.
+    failed: bool,
+}
+
+/// One of [`Incoming::transfers`], until it is dropped.
+struct Transfer(Arc<Shared>);
+
+impl Transfer {
+    fn begin(shared: &Arc<Shared>) -> Transfer {
+        shared.incoming.send_modify(|incoming| incoming.transfers += 1);
+        Transfer(shared.clone())
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.0.incoming.send_modify(|incoming| incoming.transfers -= 1);
+    }
 }
 
 impl Group {
@@ -97,7 +126,7 @@ impl Group {
         let log = RaftLogs::open(db, name)?.group(id);
         let state = db.keyspace(&format!("{name} state {id}"))?;
         let staging = format!("{name} staging {id}");
-        let shared = Shared { log, state, staging, receiving: tokio::sync::watch::Sender::new(false) };
+        let shared = Shared { log, state, staging, incoming: watch::Sender::default() };
         shared.drop_staging()?;
         Ok(Group(Arc::new(shared)))
     }
@@ -109,6 +138,8 @@ impl Group {
         C::Entry: Serialize + DeserializeOwned,
         A: App<C>,
     {
+        // Whoever was stopped by an install that failed begins anew.
+        self.0.incoming.send_modify(|incoming| incoming.failed = false);
         Ok((LogStore::new(self.0.clone()), StateMachine::new(self.0.clone(), app)))
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 const READ_BYTES: usize = 1 << 20;
 
 /// Appends that are not durable yet, and whom to tell.
-type Pending<C> = mpsc::UnboundedSender<(Ticket, LogFlushed<C>)>;
+type Pending<C> = mpsc::UnboundedSender<(Option<Ticket>, LogFlushed<C>)>;
 
 /// The log of a group, for openraft. Clones are for reading.
 pub struct LogStore<C: RaftTypeConfig> {
@@ -49,14 +49,18 @@ impl<C: RaftTypeConfig> LogStore<C> {
         self
     }
 
-    /// Has `callback` told when `ticket` is done, after those before.
-    fn tell_later(&mut self, ticket: Ticket, callback: LogFlushed<C>) {
+    /// Has `callback` told when `ticket` is done, after those before; with none, right after them.
+    fn tell_later(&mut self, ticket: Option<Ticket>, callback: LogFlushed<C>) {
         let pending = self.pending.get_or_insert_with(|| {
-            let (sender, mut waiting) = mpsc::unbounded_channel::<(Ticket, LogFlushed<C>)>();
+            let (sender, mut waiting) = mpsc::unbounded_channel::<(Option<Ticket>, LogFlushed<C>)>();
             // Runs on when the handle is dropped.
             let _task = C::AsyncRuntime::spawn(async move {
                 while let Some((ticket, callback)) = waiting.recv().await {
-                    callback.log_io_completed(ticket.await.map(|_| ()).map_err(std::io::Error::from));
+                    let done = match ticket {
+                        Some(ticket) => ticket.await.map(|_| ()),
+                        None => Ok(()),
+                    };
+                    callback.log_io_completed(done.map_err(std::io::Error::from));
                 }
             });
             sender
@@ -237,9 +241,9 @@ where
             let fail = |e| StorageError::from(StorageIOError::write_log_entry(log_id.clone(), e));
             self.log().append(&mut batch, id(&log_id), encode(&entry).map_err(fail)?);
         }
-        if self.pipelined && !batch.is_empty() {
-            let ticket = batch.submit().map_err(|e| write_logs(any(&e)))?;
-            self.tell_later(ticket, callback);
+        if self.pipelined {
+            let ticket = if batch.is_empty() { Ok(None) } else { batch.submit().map(Some) };
+            self.tell_later(ticket.map_err(|e| write_logs(any(&e)))?, callback);
             return Ok(());
         }
         // Appended by one and synced: whoever came before has been answered.
@@ -283,20 +287,25 @@ where
             let applied = state::applied::<C>(&self.shared.state)?;
             Ok(applied.is_none_or(|applied| applied.index < index))
         };
-        if !behind()? {
-            return Ok(());
+        let mut incoming = self.shared.incoming.subscribe();
+        let mut waited = false;
+        loop {
+            let now = *incoming.borrow_and_update();
+            if !behind()? {
+                return Ok(());
+            }
+            if now.transfers == 0 && !now.failed && !waited {
+                return Ok(());
+            }
+            if now.transfers == 0 || now.failed {
+                break;
+            }
+            // Its sender is in `shared`.
+            _ = incoming.changed().await;
+            waited = true;
         }
-        let mut receiving = self.shared.receiving.subscribe();
-        if !*receiving.borrow_and_update() {
-            return Ok(());
-        }
-        // The sender is in `shared`.
-        _ = receiving.wait_for(|receiving| !receiving).await;
-        if behind()? {
-            return Err(AnyError::error(format!(
-                "entries up to {index} are to be purged, and the snapshot that holds them was not installed"
-            )));
-        }
-        Ok(())
+        Err(AnyError::error(format!(
+            "entries up to {index} are to be purged, and the snapshot that holds them was not installed"
+        )))
     }
 }

@@ -12,9 +12,9 @@
 
 use crate::log::{any, commit_synced, id, purge};
 use crate::snapshot::SnapshotData;
-use crate::{Shared, decode, encode};
+use crate::{Shared, Transfer, decode, encode};
 use esker::raft_log::Row;
-use esker::{Batch, Db, Durability, Iter, Keyspace, KeyspaceView, Prefix, Snapshot as View, Value};
+use esker::{Db, Durability, Iter, Keyspace, KeyspaceView, Prefix, Snapshot as View, Value};
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{
     AnyError, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, RaftTypeConfig, SnapshotMeta,
@@ -141,25 +141,28 @@ where
         self.shared.log.db()
     }
 
-    fn install(
+    /// Puts the snapshot in the place of the state, and of the log before it, in one commit.
+    async fn install(
         &self,
-        batch: &mut Batch,
         meta: &SnapshotMeta<C::NodeId, C::Node>,
-        staging: &Keyspace,
+        snapshot: SnapshotData,
     ) -> Result<(), AnyError> {
-        batch.put(staging, MEMBERS, encode(&meta.last_membership)?);
+        let fresh = || Ok((self.shared.fresh_staging()?, Transfer::begin(&self.shared)));
+        let staging = snapshot.finish(fresh).map_err(|e| any(&e))?;
+        let mut batch = self.db().batch();
+        batch.put(&staging, MEMBERS, encode(&meta.last_membership)?);
         if let Some(last) = &meta.last_log_id {
-            batch.put(staging, APPLIED, encode(last)?);
+            batch.put(&staging, APPLIED, encode(last)?);
             // Entries behind the snapshot stay if they follow it.
             let log = &self.shared.log;
             if log.term(last.index).is_ok_and(|term| term == id(last).term) {
-                purge(log, batch, last)?;
+                purge(log, &mut batch, last)?;
             } else {
-                log.reset(batch, id(last)).set(batch, Row::Purged, encode(last)?);
+                log.reset(&mut batch, id(last)).set(&mut batch, Row::Purged, encode(last)?);
             }
         }
-        batch.replace(&self.shared.state, staging);
-        Ok(())
+        batch.replace(&self.shared.state, &staging);
+        commit_synced(&mut batch).await.map_err(|e| any(&e))
     }
 }
 
@@ -202,15 +205,6 @@ where
             meta: SnapshotMeta::default(),
             snapshot: Box::new(SnapshotData::sending(self.shared.state.at(&view))),
         }))
-    }
-}
-
-/// Says that no snapshot is on its way any more, however that came.
-struct Received<'a>(&'a Shared);
-
-impl Drop for Received<'_> {
-    fn drop(&mut self) {
-        self.0.receiving.send_replace(false);
     }
 }
 
@@ -273,8 +267,7 @@ where
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotData>, StorageError<C::NodeId>> {
         let staging = self.shared.fresh_staging().map_err(|e| write(any(&e)))?;
-        self.shared.receiving.send_replace(true);
-        Ok(Box::new(SnapshotData::receiving(staging)))
+        Ok(Box::new(SnapshotData::receiving(staging, Transfer::begin(&self.shared))))
     }
 
     async fn install_snapshot(
@@ -282,14 +275,10 @@ where
         meta: &SnapshotMeta<C::NodeId, C::Node>,
         snapshot: Box<SnapshotData>,
     ) -> Result<(), StorageError<C::NodeId>> {
-        let fail = |e| StorageError::from(StorageIOError::write_snapshot(Some(meta.signature()), e));
-        let shared = self.shared.clone();
-        let _received = Received(&shared);
-        let fresh = || shared.fresh_staging();
-        let staging = snapshot.finish(fresh).map_err(|e| fail(any(&e)))?;
-        let mut batch = self.db().batch();
-        self.install(&mut batch, meta, &staging).map_err(fail)?;
-        commit_synced(&mut batch).await.map_err(|e| fail(any(&e)))
+        let _here = Transfer::begin(&self.shared);
+        let installed = self.install(meta, *snapshot).await;
+        self.shared.incoming.send_modify(|incoming| incoming.failed = installed.is_err());
+        installed.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), e).into())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<C>>, StorageError<C::NodeId>> {

@@ -59,9 +59,8 @@
 //!   its bytes. There are no renames, for there are none in [`Fs`].
 //!
 //! What is written through a [`Window`] is seen at once by every reader, and survives or not like
-//! any other write: the system writes mapped pages when it likes, also half of a store. Hints
-//! ([`File::start_writeback`]) promise nothing and do nothing. Killing only the process loses
-//! nothing: go on with the same `SimFs`.
+//! any other write: the system writes mapped pages when it likes, also half of a store. Killing only the
+//! process loses nothing: go on with the same `SimFs`.
 //!
 //! **A sync that fails** does so in [`fault`](crate::fs::fault): what it was to make durable stays in
 //! doubt here, and with [`Fault::Forget`](crate::fs::fault::Fault::Forget) every later sync of

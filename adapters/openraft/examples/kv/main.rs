@@ -1,13 +1,16 @@
 //! A replicated map on openraft and Esker: nodes on loopback sockets that speak lines of JSON.
 //!
 //! ```text
-//! kv cluster [--dir DIR]                      three nodes, until interrupted
-//! kv put ADDRESS KEY VALUE | get ADDRESS KEY  ask any of them
-//! kv status ADDRESS                           what a node knows
+//! kv cluster [--dir DIR] [--port 21001]       three nodes, until interrupted
+//! kv put ADDRESS KEY VALUE                    ask any of them: who leads is found
+//! kv get ADDRESS KEY
+//! kv status ADDRESS                           what that node knows
+//! kv node --id N --listen ADDRESS --dir DIR   one node; it does nothing before it is made a member
+//! kv add ADDRESS N ITS-ADDRESS                makes it one, once it has what there is
+//! kv remove ADDRESS N
 //! kv torture [--seconds 20] [--seed N] [--dir DIR]
 //!     kills, wipes, replaces and adds nodes under load, and checks that no acknowledged write was
 //!     lost and that the history is linearizable
-//! kv node --id N --listen ADDRESS --dir DIR   one node; it does nothing before it is made a member
 //! ```
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -15,16 +18,21 @@ mod check;
 mod node;
 mod torture;
 
-use node::{Reply, Request};
+use node::{Reply, Request, Status};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+/// How long a command waits for the cluster.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A running node; killed with SIGKILL, also when it is dropped.
+const USAGE: &str = "kv cluster | put | get | status | node | add | remove | torture: see the top of main.rs";
+
+/// A running node; killed with SIGKILL, also when it is dropped. It ends by itself when this process does.
 pub struct Process {
     child: Child,
 }
@@ -34,7 +42,8 @@ impl Process {
         let child = Command::new(std::env::current_exe()?)
             .args(["node", "--id", &id.to_string(), "--listen", address, "--dir"])
             .arg(dir)
-            .stdin(Stdio::null())
+            .arg("--attached")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;
         Ok(Process { child })
@@ -75,23 +84,91 @@ pub async fn insist(addresses: &[String], request: &Request, patience: Duration)
     Err(format!("no answer in {patience:?}: {said}").into())
 }
 
-async fn cluster(dir: &Path) -> Result<()> {
+/// Three nodes; those of a cluster that was in `dir` before, if there was one.
+async fn cluster(dir: &Path, port: u16) -> Result<()> {
+    let exe = std::env::current_exe()?;
     let mut nodes = Vec::new();
     let mut members = BTreeMap::new();
     for id in 1..=3 {
-        let address = free_address()?;
-        nodes.push(Process::start(id, &address, &dir.join(id.to_string()))?);
+        // Where its members found it before.
+        let address = format!("127.0.0.1:{}", port + (id as u16 - 1));
+        let dir = dir.join(id.to_string());
+        let node = Process::start(id, &address, &dir)?;
+        println!("node {id}: {address}, process {}; to start it again:", node.child.id());
+        println!("    {} node --id {id} --listen {address} --dir {}", exe.display(), dir.display());
+        nodes.push(node);
         members.insert(id, address);
     }
-    let first: Vec<String> = members.values().take(1).cloned().collect();
-    insist(&first, &Request::Init(members.clone()), Duration::from_secs(10)).await?;
-    for (id, address) in &members {
-        println!("node {id}: {address}");
+    let addresses: Vec<String> = members.values().cloned().collect();
+    let mut blank = true;
+    for address in &addresses {
+        let status = insist(std::slice::from_ref(address), &Request::Status, PATIENCE).await?;
+        blank &= matches!(status, Reply::Status(Status { last: None, .. }));
     }
-    let exe = std::env::current_exe()?;
-    println!("try: {} put {} fruit apple", exe.display(), first.concat());
+    // Not only the first: that may have been wiped, and must not begin another cluster.
+    if blank {
+        insist(&addresses[..1], &Request::Init(members), PATIENCE).await?;
+    }
+    until_led(&addresses).await?;
+    println!("try: {} put {} fruit apple", exe.display(), addresses[0]);
     println!("interrupt to stop");
     tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+/// Returns once one of the nodes knows who leads.
+async fn until_led(addresses: &[String]) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        for address in addresses {
+            let asked = node::ask(address, &Request::Status, PATIENCE).await;
+            if matches!(asked, Ok(Reply::Status(Status { leader: Some(_), .. }))) {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err("no leader was elected: do most of the members run?".into())
+}
+
+/// Asks whoever leads, which the node at `address` knows.
+async fn ask_leader(address: &str, request: &Request) -> Result<Reply> {
+    let end = Instant::now() + PATIENCE;
+    let mut to = address.to_owned();
+    loop {
+        let asked = node::ask(&to, request, PATIENCE).await;
+        let late = Instant::now() > end;
+        match asked {
+            Ok(Reply::Leader(Some(leader))) if !late => to = leader,
+            // Who led is gone, and another is being elected. It did not begin with the request.
+            Ok(Reply::Leader(_)) if !late => to = address.to_owned(),
+            Ok(Reply::Leader(_)) => return Err("there is no leader".into()),
+            Ok(Reply::Failed(why)) => return Err(why.into()),
+            Ok(reply) => return Ok(reply),
+            Err(e) if to == address || late => return Err(format!("{to}: {e}").into()),
+            Err(_) => to = address.to_owned(),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Who votes, besides or without `id`.
+async fn change(address: &str, id: u64, member: bool) -> Result<Reply> {
+    let Reply::Status(Status { mut members, .. }) = node::ask(address, &Request::Status, PATIENCE).await?
+    else {
+        return Err("no status".into());
+    };
+    if member {
+        members.insert(id)
+    } else {
+        members.remove(&id)
+    };
+    ask_leader(address, &Request::Members(members)).await
+}
+
+/// Replies are told as they come over the wire.
+fn say(reply: &Reply) -> Result<()> {
+    println!("{}", serde_json::to_string(reply)?);
     Ok(())
 }
 
@@ -108,9 +185,13 @@ async fn run(args: &[String]) -> Result<()> {
         ["node", ..] => {
             let id = option(args, "--id").ok_or("--id is missing")?.parse()?;
             let listen = option(args, "--listen").ok_or("--listen is missing")?;
-            node::serve(id, &listen, &dir).await
+            let attached = args.iter().any(|arg| arg == "--attached");
+            if option(args, "--dir").is_none() {
+                return Err("--dir is missing".into());
+            }
+            node::serve(id, &listen, &dir, attached).await
         }
-        ["cluster", ..] => cluster(&dir).await,
+        ["cluster", ..] => cluster(&dir, option(args, "--port").map_or(Ok(21001), |s| s.parse())?).await,
         ["torture", ..] => {
             let seconds = option(args, "--seconds").map_or(Ok(20), |s| s.parse())?;
             let seed = match option(args, "--seed") {
@@ -120,19 +201,17 @@ async fn run(args: &[String]) -> Result<()> {
             torture::run(Duration::from_secs(seconds), seed, &dir).await
         }
         ["put", address, key, value] => {
-            let request = Request::Put(key.into(), value.into());
-            println!("{:?}", node::ask(address, &request, Duration::from_secs(5)).await?);
-            Ok(())
+            say(&ask_leader(address, &Request::Put(key.into(), value.into())).await?)
         }
-        ["get", address, key] => {
-            println!("{:?}", node::ask(address, &Request::Get(key.into()), Duration::from_secs(5)).await?);
-            Ok(())
+        ["get", address, key] => say(&ask_leader(address, &Request::Get(key.into())).await?),
+        ["status", address] => say(&node::ask(address, &Request::Status, PATIENCE).await?),
+        ["add", address, id, new] => {
+            let id = id.parse()?;
+            ask_leader(address, &Request::Learner(id, new.into())).await?;
+            say(&change(address, id, true).await?)
         }
-        ["status", address] => {
-            println!("{:?}", node::ask(address, &Request::Status, Duration::from_secs(5)).await?);
-            Ok(())
-        }
-        _ => Err("kv cluster | put | get | status | torture | node: see the top of main.rs".into()),
+        ["remove", address, id] => say(&change(address, id.parse()?, false).await?),
+        _ => Err(USAGE.into()),
     }
 }
 

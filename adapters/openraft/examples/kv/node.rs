@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 openraft::declare_raft_types!(
@@ -88,6 +88,9 @@ pub struct Status {
     /// How far the log was purged.
     pub purged: Option<u64>,
 }
+
+/// Longer lines are not listened to.
+const MAX_LINE: u64 = 64 << 20;
 
 /// A connection that requests are sent by, one at a time.
 struct Line(BufReader<TcpStream>);
@@ -279,7 +282,10 @@ impl Node {
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
-        while stream.read_until(b'\n', &mut line).await? > 0 {
+        while (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line).await? > 0 {
+            if !line.ends_with(b"\n") {
+                return Err("a line that does not end".into());
+            }
             let reply = match serde_json::from_slice(&line) {
                 Ok(request) => self.answer(request).await,
                 Err(e) => Reply::Failed(format!("this is no request: {e}")),
@@ -293,7 +299,23 @@ impl Node {
     }
 }
 
-pub async fn serve(id: u64, listen: &str, dir: &Path) -> Result<()> {
+/// Runs a node. One that is attached ends with the process that started it, which holds the other end of
+/// its standard input.
+pub async fn serve(id: u64, listen: &str, dir: &Path, attached: bool) -> Result<()> {
+    let (held, gone) = tokio::sync::oneshot::channel::<()>();
+    if attached {
+        std::thread::spawn(move || {
+            _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            drop(held);
+        });
+    }
+    tokio::select! {
+        ended = run(id, listen, dir) => ended,
+        _ = gone, if attached => Ok(()),
+    }
+}
+
+async fn run(id: u64, listen: &str, dir: &Path) -> Result<()> {
     let config = Config {
         heartbeat_interval: 100,
         election_timeout_min: 400,

@@ -8,7 +8,9 @@ use crate::{Map, Types};
 use esker::fs::sim::SimFs;
 use esker::{Db, Options};
 use esker_openraft::{Builder, Group, LogStore, SnapshotData, StateMachine};
-use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine, Snapshot};
+use openraft::storage::{
+    LogFlushed, LogState, RaftLogStorage, RaftLogStorageExt, RaftStateMachine, Snapshot,
+};
 use openraft::testing::{StoreBuilder, Suite};
 use openraft::{
     Entry, LogId, OptionalSend, RaftLogReader, SnapshotMeta, StorageError, StoredMembership, Vote,
@@ -21,13 +23,23 @@ use tokio::sync::{Mutex, MutexGuard};
 
 type Result<T> = std::result::Result<T, StorageError<u64>>;
 
+/// A call whose answer says that something is durable.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Call {
+    Vote,
+    Append,
+    Install,
+}
+
 /// A machine, and what runs on it at the moment.
 struct Machine {
     disk: SimFs,
     db: Db,
     cuts: u64,
-    /// For the test of the test: what was done in the call itself is lost, however durable.
-    lossy: bool,
+    /// Entries are appended by a store that answers later.
+    pipelined: bool,
+    /// For the test of the test: what was done in such a call itself is lost, however durable.
+    lossy: Option<Call>,
     before: u64,
 }
 
@@ -39,21 +51,22 @@ fn open(disk: &SimFs) -> Db {
 }
 
 impl Machine {
-    fn new(lossy: bool) -> Machine {
+    fn new(pipelined: bool, lossy: Option<Call>) -> Machine {
         let disk = SimFs::new(7);
         let db = open(&disk);
         db.sync().unwrap();
         let before = disk.ops();
-        Machine { disk, db, cuts: 0, lossy, before }
+        Machine { disk, db, cuts: 0, pipelined, lossy, before }
     }
 
     fn stores(&self, group: u64) -> (LogStore<Types>, StateMachine<Types, Map>) {
-        Group::open(&self.db, "raft", group).unwrap().stores(Map).unwrap()
+        let (log, state) = Group::open(&self.db, "raft", group).unwrap().stores(Map).unwrap();
+        (if self.pipelined { log.pipelined() } else { log }, state)
     }
 
-    /// The power goes and comes back.
-    fn cut(&mut self) {
-        let op = if self.lossy { self.before } else { self.disk.ops() };
+    /// The power goes and comes back, after `call`.
+    fn cut(&mut self, call: Option<Call>) {
+        let op = if call.is_some() && call == self.lossy { self.before } else { self.disk.ops() };
         let states = self.disk.states_at(op);
         self.disk = self.disk.crash_at(op, self.cuts % states);
         self.cuts += 1;
@@ -104,7 +117,7 @@ impl RaftLogStorage<Types> for Cut {
     async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<()> {
         let (mut machine, mut log, _) = self.on().await;
         log.save_vote(vote).await?;
-        machine.cut();
+        machine.cut(Some(Call::Vote));
         Ok(())
     }
 
@@ -116,7 +129,7 @@ impl RaftLogStorage<Types> for Cut {
         let (mut machine, mut log, _) = self.on().await;
         log.save_committed(committed).await?;
         machine.db.sync().unwrap();
-        machine.cut();
+        machine.cut(None);
         Ok(())
     }
 
@@ -130,8 +143,10 @@ impl RaftLogStorage<Types> for Cut {
         I::IntoIter: OptionalSend,
     {
         let (mut machine, mut log, _) = self.on().await;
-        log.append(entries, callback).await?;
-        machine.cut();
+        // Once it is told, however that comes.
+        log.blocking_append(entries).await?;
+        machine.cut(Some(Call::Append));
+        callback.log_io_completed(Ok(()));
         Ok(())
     }
 
@@ -139,7 +154,7 @@ impl RaftLogStorage<Types> for Cut {
         let (mut machine, mut log, _) = self.on().await;
         log.truncate(log_id).await?;
         machine.db.sync().unwrap();
-        machine.cut();
+        machine.cut(None);
         Ok(())
     }
 
@@ -147,7 +162,7 @@ impl RaftLogStorage<Types> for Cut {
         let (mut machine, mut log, _) = self.on().await;
         log.purge(log_id).await?;
         machine.db.sync().unwrap();
-        machine.cut();
+        machine.cut(None);
         Ok(())
     }
 }
@@ -167,7 +182,7 @@ impl RaftStateMachine<Types> for Cut {
         let (mut machine, _, mut state) = self.on().await;
         let answers = state.apply(entries).await?;
         machine.db.sync().unwrap();
-        machine.cut();
+        machine.cut(None);
         Ok(answers)
     }
 
@@ -186,7 +201,7 @@ impl RaftStateMachine<Types> for Cut {
     ) -> Result<()> {
         let (mut machine, _, mut state) = self.on().await;
         state.install_snapshot(meta, data).await?;
-        machine.cut();
+        machine.cut(Some(Call::Install));
         Ok(())
     }
 
@@ -196,13 +211,14 @@ impl RaftStateMachine<Types> for Cut {
 }
 
 struct Fresh {
-    lossy: bool,
+    pipelined: bool,
+    lossy: Option<Call>,
     cuts: Mutex<Vec<Arc<Mutex<Machine>>>>,
 }
 
 impl StoreBuilder<Types, Cut, Cut> for &Fresh {
     async fn build(&self) -> Result<((), Cut, Cut)> {
-        let machine = Arc::new(Mutex::new(Machine::new(self.lossy)));
+        let machine = Arc::new(Mutex::new(Machine::new(self.pipelined, self.lossy)));
         self.cuts.lock().await.push(machine.clone());
         let cut = Cut { machine, group: 1 };
         Ok(((), cut.clone(), cut))
@@ -211,11 +227,13 @@ impl StoreBuilder<Types, Cut, Cut> for &Fresh {
 
 #[test]
 fn with_a_disk_for_each_case() {
-    let fresh = Fresh { lossy: false, cuts: Mutex::default() };
-    Suite::test_all(&fresh).unwrap();
-    let cuts: u64 = fresh.cuts.into_inner().iter().map(|machine| machine.blocking_lock().cuts).sum();
-    println!("the power was cut {cuts} times");
-    assert!(cuts > 200);
+    for pipelined in [false, true] {
+        let fresh = Fresh { pipelined, lossy: None, cuts: Mutex::default() };
+        Suite::test_all(&fresh).unwrap();
+        let cuts: u64 = fresh.cuts.into_inner().iter().map(|machine| machine.blocking_lock().cuts).sum();
+        println!("the power was cut {cuts} times");
+        assert!(cuts > 200);
+    }
 }
 
 struct Shared {
@@ -233,15 +251,17 @@ impl StoreBuilder<Types, Cut, Cut> for &Shared {
 
 #[test]
 fn with_all_cases_on_one_disk() {
-    let machine = Arc::new(Mutex::new(Machine::new(false)));
+    let machine = Arc::new(Mutex::new(Machine::new(false, None)));
     Suite::test_all(&Shared { machine: machine.clone(), groups: AtomicU64::new(0) }).unwrap();
     assert!(machine.blocking_lock().cuts > 200);
 }
 
-/// The suite notices when an answer was given too early.
+/// The suite notices when an answer was given too early, whichever.
 #[test]
 fn what_is_lost_is_noticed() {
-    let fresh = Fresh { lossy: true, cuts: Mutex::default() };
-    let run = std::panic::AssertUnwindSafe(|| Suite::test_all(&fresh).unwrap());
-    assert!(std::panic::catch_unwind(run).is_err());
+    for call in [Call::Vote, Call::Append, Call::Install] {
+        let fresh = Fresh { pipelined: false, lossy: Some(call), cuts: Mutex::default() };
+        let run = std::panic::AssertUnwindSafe(|| Suite::test_all(&fresh).unwrap());
+        assert!(std::panic::catch_unwind(run).is_err(), "{call:?}");
+    }
 }

@@ -4,12 +4,12 @@ use crate::{Map, Types};
 use esker::fs::sim::SimFs;
 use esker::raft_log::LogId as Id;
 use esker::{Db, Options};
-use esker_openraft::{Group, LogStore, SnapshotData, StateMachine};
+use esker_openraft::{Group, LogStore, SnapshotData, SnapshotError, StateMachine};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine, Snapshot};
 use openraft::testing::{blank_ent, log_id};
 use openraft::{Entry, EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 use std::collections::BTreeMap;
-use std::io::SeekFrom;
+use std::io::{self, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
@@ -180,34 +180,127 @@ async fn entries_behind_a_snapshot_stay_if_they_follow_it() {
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 0, 6)), Some(log_id(1, 0, 8))));
 }
 
-#[tokio::test]
-async fn what_is_no_snapshot_is_refused_and_changes_nothing() {
-    let mut source = source(40).await;
+/// Sends `bytes` from their beginning, `piece` at a time, to their end.
+async fn send(received: &mut SnapshotData, bytes: &[u8], piece: usize) -> Result<(), SnapshotError> {
+    let why = |e: io::Error| *e.get_ref().unwrap().downcast_ref::<SnapshotError>().unwrap();
+    received.seek(SeekFrom::Start(0)).await.unwrap();
+    for part in bytes.chunks(piece) {
+        received.write_all(part).await.map_err(why)?;
+    }
+    received.shutdown().await.map_err(why)
+}
+
+/// Three rows, one without a value.
+async fn small() -> (Snapshot<Types>, Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let mut source = node(&SimFs::new(1));
+    let requests = ["fruit=apple", "none=", "tree=an old one"];
+    source.state.apply((1..4).zip(requests).map(|(i, r)| put(3, i, r.into()))).await.unwrap();
     let mut snapshot = built(&mut source).await;
     let all = bytes(&mut snapshot.snapshot).await;
-    let disk = SimFs::new(2);
-    let mut target = target(&disk).await;
-    let old = rows(&target);
-    let mut bad: Vec<Vec<u8>> = (0..all.len()).step_by(97).map(|cut| all[..cut].to_vec()).collect();
-    bad.push([&all[..], b"x"].concat());
-    let flips = (0..16).chain(all.len() - 16..all.len());
-    bad.extend(flips.map(|at| {
-        let mut bad = all.clone();
-        bad[at] ^= 0x41;
-        bad
-    }));
-    for bad in bad {
-        let mut received = target.state.begin_receiving_snapshot().await.unwrap();
-        let written = received.write_all(&bad).await;
-        if written.is_ok() {
-            assert!(target.state.install_snapshot(&snapshot.meta, received).await.is_err());
-        }
-        assert!(rows(&target) == old);
-    }
+    (snapshot, all, rows(&source))
+}
+
+fn as_before(target: &Node) -> bool {
+    let old = (1..5).map(|i| (format!("stale {i}").into_bytes(), i.to_string().into_bytes())).collect();
+    rows(target) == old && target.group.log().bounds().unwrap() == (1..9)
+}
+
+#[tokio::test]
+async fn every_flipped_bit_is_refused_and_changes_nothing() {
+    let (snapshot, all, new) = small().await;
+    let mut target = target(&SimFs::new(2)).await;
     let mut received = target.state.begin_receiving_snapshot().await.unwrap();
-    received.seek(SeekFrom::Start(5)).await.unwrap();
-    assert!(received.write_all(&all[5..]).await.is_err());
-    assert_eq!(target.group.log().bounds().unwrap(), 1..9);
+    for piece in [1, 7, all.len()] {
+        for (at, bit) in (0..all.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut bad = all.clone();
+            bad[at] ^= 1 << bit;
+            let refused = send(&mut received, &bad, piece).await.unwrap_err();
+            match refused {
+                SnapshotError::Foreign => assert!(at < 8),
+                // No later than at the next row: none has as many bytes.
+                SnapshotError::Damaged { at: told } => {
+                    assert!(at >= 8 && told + 40 > at as u64 && told < at as u64 + 40)
+                }
+                other => panic!("bit {bit} of byte {at}: {other}"),
+            }
+            // And so is what is sent behind it.
+            assert!(received.write_all(&all[at..]).await.is_err() && received.shutdown().await.is_err());
+        }
+    }
+    assert!(as_before(&target));
+    // Sent again as it is, it is taken, and nothing of the others is left.
+    send(&mut received, &all, 5).await.unwrap();
+    target.state.install_snapshot(&snapshot.meta, received).await.unwrap();
+    assert!(rows(&target) == new);
+}
+
+#[tokio::test]
+async fn what_ends_early_or_late_is_refused_and_changes_nothing() {
+    let (snapshot, all, new) = small().await;
+    let mut target = target(&SimFs::new(2)).await;
+    for cut in 0..all.len() {
+        let mut received = target.state.begin_receiving_snapshot().await.unwrap();
+        let refused = send(&mut received, &all[..cut], 16).await;
+        assert_eq!(refused, Err(SnapshotError::Truncated { at: cut as u64 }));
+        // Also if the end is not asked about.
+        assert!(target.state.install_snapshot(&snapshot.meta, received).await.is_err());
+        assert!(as_before(&target));
+    }
+    let (end, mut received) = (all.len() as u64, target.state.begin_receiving_snapshot().await.unwrap());
+    for piece in [1, all.len(), all.len() + 1] {
+        let longer = [&all[..], b"x"].concat();
+        let refused = send(&mut received, &longer, piece).await;
+        assert_eq!(refused, Err(SnapshotError::Trailing { at: end }));
+    }
+    // A part that never came; then it does.
+    received.seek(SeekFrom::Start(0)).await.unwrap();
+    received.write_all(&all[..20]).await.unwrap();
+    received.seek(SeekFrom::Start(21)).await.unwrap();
+    assert!(received.write_all(&all[21..]).await.is_err());
+    assert!(as_before(&target));
+    send(&mut received, &all, all.len()).await.unwrap();
+    target.state.install_snapshot(&snapshot.meta, received).await.unwrap();
+    assert!(rows(&target) == new);
+}
+
+/// What somebody made up, with the right sums: nothing is waited for, or kept, that no row can have.
+#[tokio::test]
+async fn lengths_that_no_row_has_are_refused_at_once() {
+    let mut target = target(&SimFs::new(2)).await;
+    let mut received = target.state.begin_receiving_snapshot().await.unwrap();
+    for (key_len, value_len) in
+        [(0, 1), (1, u32::MAX), (u32::MAX, 0), (1, (256 << 20) + 1), ((64 << 10) + 1, 0)]
+    {
+        let lengths = [u32::to_le_bytes(key_len), u32::to_le_bytes(value_len)].concat();
+        let sum = crc32fast::hash(&[b"esksnap2", &lengths[..]].concat());
+        let row = [b"esksnap2", &lengths[..], &sum.to_le_bytes()].concat();
+        assert_eq!(send(&mut received, &row, 9).await, Err(SnapshotError::Damaged { at: 8 }));
+    }
+    assert!(as_before(&target));
+}
+
+#[tokio::test]
+async fn a_log_stays_after_an_install_that_failed() {
+    let (snapshot, all, new) = small().await;
+    let mut target = target(&SimFs::new(2)).await;
+    let last = log_id(3, 0, 7);
+    // Somebody went away in the middle: nobody waits for that for ever.
+    let received = target.state.begin_receiving_snapshot().await.unwrap();
+    let mut log = target.log.clone();
+    let purge = tokio::spawn(async move { log.purge(last).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    drop(received);
+    assert!(purge.await.unwrap().is_err());
+
+    let received = target.state.begin_receiving_snapshot().await.unwrap();
+    assert!(target.state.install_snapshot(&snapshot.meta, received).await.is_err());
+    assert!(target.log.purge(last).await.is_err());
+    assert!(as_before(&target));
+    let mut received = target.state.begin_receiving_snapshot().await.unwrap();
+    send(&mut received, &all, all.len()).await.unwrap();
+    target.state.install_snapshot(&snapshot.meta, received).await.unwrap();
+    target.log.purge(log_id(3, 0, 3)).await.unwrap();
+    assert!(rows(&target) == new && target.group.log().bounds().unwrap() == (4..4));
 }
 
 /// openraft orders the purge along with the install, and does not wait for that.
