@@ -187,49 +187,98 @@ impl Writers {
         first: Seq,
         position: Position,
         registry: &crate::sync::Mutex<Registry>,
+        skip: impl FnMut(&Tree, Seq) -> bool,
+    ) -> Result<()> {
+        let mut decoded = decode(ops);
+        let placed = std::iter::from_fn(|| {
+            let at = decoded.at();
+            let op = decoded.next()?;
+            Some(op.map(|(id, op)| (at..decoded.at(), id, op)))
+        });
+        self.apply_each(ops, placed, first, position, registry, skip)
+    }
+
+    /// [Applies](Writers::apply) a batch of one operation, an entry of a keyspace in `ops`, which need not be
+    /// decoded again.
+    #[inline]
+    pub fn apply_one(
+        &mut self,
+        ops: &[u8],
+        (id, op): (KeyspaceId, Op<'_>),
+        seq: Seq,
+        position: Position,
+        registry: &crate::sync::Mutex<Registry>,
+    ) -> Result<()> {
+        let op = std::iter::once(Ok((0..ops.len(), id, op)));
+        self.apply_each(ops, op, seq, position, registry, |_, _| false)
+    }
+
+    /// Applies operations, each with its place in the batch.
+    #[inline]
+    fn apply_each<'a>(
+        &mut self,
+        whole: &'a [u8],
+        mut ops: impl Iterator<Item = Result<(Range<usize>, KeyspaceId, Op<'a>)>>,
+        first: Seq,
+        position: Position,
+        registry: &crate::sync::Mutex<Registry>,
         mut skip: impl FnMut(&Tree, Seq) -> bool,
     ) -> Result<()> {
         self.touched.clear();
         self.largest = 0;
         let mut seq = first;
-        let mut decoded = decode(ops);
         // Operations on logs next to each other, for the tail cache.
         let mut on_logs = 0..0;
-        loop {
-            let at = decoded.at();
-            let Some(op) = decoded.next() else { break };
-            let (id, op) = op?;
+        let mut next = ops.next().transpose()?;
+        while let Some((at, id, op)) = next {
             if self.touched.last() != Some(&id) {
                 self.touched.push(id);
             }
             match self.by_id.get_mut(&id) {
-                Some(w) if matches!(op, Op::Log(_)) || w.kind != catalog::Kind::Keyspace => {
-                    let skip = skip(&w.tree, seq);
-                    let place = Place { id, seq, record: position, position: in_payload(position, at), skip };
-                    self.apply_log(op, place)?;
-                    let goes_on = on_logs.end == at && (1..KEEP_TOGETHER).contains(&on_logs.len());
-                    if goes_on {
-                        on_logs.end = decoded.at();
-                    } else if matches!(op, Op::Log(op) if op.code == APPEND) {
-                        self.keep(position, ops, &on_logs);
-                        on_logs = at..decoded.at();
+                Some(w) if w.takes(op) => {
+                    // What a run of operations on one keyspace has in common is done once.
+                    let (mut bytes, mut operations) = (0, 0);
+                    next = Some((at, id, op));
+                    while let Some((_, same, op)) = next
+                        && same == id
+                        && w.takes(op)
+                    {
+                        if !skip(&w.tree, seq) {
+                            w.pin_from(position);
+                            w.insert(op, seq);
+                            bytes += op.len() as u64;
+                            operations += 1;
+                        }
+                        seq = seq.plus(1);
+                        next = ops.next().transpose()?;
                     }
+                    if operations > 0 {
+                        self.largest = self.largest.max(w.memtable.memtable().bytes());
+                        w.count(bytes, operations);
+                        self.bytes_in += bytes;
+                        self.operations += operations;
+                    }
+                    continue;
                 }
                 Some(w) => {
-                    if !skip(&w.tree, seq) {
-                        if w.pin.load(Ordering::Relaxed) == u64::MAX {
-                            w.pin.store(position.0, Ordering::Relaxed);
-                        }
-                        w.insert(op, seq);
-                        self.largest = self.largest.max(w.memtable.memtable().bytes());
-                        if id == KeyspaceId::CATALOG {
-                            self.apply_row(op, seq, registry)?;
-                        } else {
-                            let bytes = op.len() as u64;
-                            w.tree.counters.bytes_in.add(bytes);
-                            w.tree.counters.operations.add(1);
-                            self.bytes_in += bytes;
-                            self.operations += 1;
+                    let skip = skip(&w.tree, seq);
+                    if id == KeyspaceId::CATALOG {
+                        self.apply_row(op, (seq, position), registry, skip)?;
+                    } else {
+                        let place = Place {
+                            id,
+                            seq,
+                            record: position,
+                            position: in_payload(position, at.start),
+                            skip,
+                        };
+                        self.apply_log(op, place)?;
+                        let goes_on = on_logs.end == at.start && (1..KEEP_TOGETHER).contains(&on_logs.len());
+                        if goes_on {
+                            on_logs.end = at.end;
+                        } else if matches!(op, Op::Log(op) if op.code == APPEND) {
+                            self.keep(position, whole, &on_logs);
+                            on_logs = at;
                         }
                     }
                 }
@@ -240,9 +289,10 @@ impl Writers {
                 }
             }
             seq = seq.plus(1);
+            next = ops.next().transpose()?;
         }
-        self.keep(position, ops, &on_logs);
-        self.unchecked += ops.len();
+        self.keep(position, whole, &on_logs);
+        self.unchecked += whole.len();
         Ok(())
     }
 
@@ -271,9 +321,7 @@ impl Writers {
             // Where its entries are is in no table.
             return self.put_entries(key, seq, &verb, position, None);
         }
-        if w.pin.load(Ordering::Relaxed) == u64::MAX {
-            w.pin.store(record.0, Ordering::Relaxed);
-        }
+        w.pin_from(record);
         let old = match self.logs.known(key).filter(|_| !replaying) {
             Some(known) => known.head,
             None => w.head(key.1)?,
@@ -283,8 +331,7 @@ impl Writers {
             w.put_head(key.1, new, seq, &mut self.row);
         }
         let bytes = op.payload() as u64;
-        w.tree.counters.bytes_in.add(bytes);
-        w.tree.counters.operations.add(1);
+        w.count(bytes, 1);
         self.bytes_in += bytes;
         self.operations += 1;
         self.largest = self.largest.max(w.memtable.memtable().bytes());
@@ -334,7 +381,21 @@ impl Writers {
         }
     }
 
-    fn apply_row(&mut self, op: Op<'_>, seq: Seq, registry: &crate::sync::Mutex<Registry>) -> Result<()> {
+    /// Applies an operation on the catalog: it is a row there, and takes effect.
+    #[inline(never)]
+    fn apply_row(
+        &mut self,
+        op: Op<'_>,
+        (seq, position): (Seq, Position),
+        registry: &crate::sync::Mutex<Registry>,
+        skip: bool,
+    ) -> Result<()> {
+        let Some(w) = self.by_id.get_mut(&KeyspaceId::CATALOG).filter(|_| !skip) else { return Ok(()) };
+        if !matches!(op, Op::Log(_)) {
+            w.pin_from(position);
+            w.insert(op, seq);
+            self.largest = self.largest.max(w.memtable.memtable().bytes());
+        }
         let mut registry = registry.lock();
         let before = registry.dropped.len();
         match op {
@@ -451,6 +512,28 @@ fn in_payload(record: Position, at: usize) -> Position {
 }
 
 impl TreeWriter {
+    /// Whether the operation is an entry or a range delete of an ordinary keyspace.
+    #[inline]
+    fn takes(&self, op: Op<'_>) -> bool {
+        self.kind == catalog::Kind::Keyspace
+            && self.tree.id != KeyspaceId::CATALOG
+            && !matches!(op, Op::Log(_))
+    }
+
+    /// The memtable needs the journal from this record on, if not from an earlier one.
+    #[inline]
+    fn pin_from(&self, record: Position) {
+        if self.pin.load(Ordering::Relaxed) == u64::MAX {
+            self.pin.store(record.0, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn count(&self, bytes: u64, operations: u64) {
+        self.tree.counters.bytes_in.add(bytes);
+        self.tree.counters.operations.add(operations);
+    }
+
     #[inline]
     fn insert(&mut self, op: Op<'_>, seq: Seq) {
         match op {

@@ -2,7 +2,7 @@
 //! after another under one lock. Nothing waits for the disk here but the write of a `Buffered`
 //! commit where the journal is not mapped; syncing is the sync stage's business.
 
-use crate::batch::Ops;
+use crate::batch::{Op, Ops};
 use crate::db::appender::{CommitState, Look};
 use crate::db::clock::{Deadline, no_room_in_time};
 use crate::db::core::Core;
@@ -43,12 +43,26 @@ impl Core {
         ops: &mut Ops,
         durability: Durability,
         deadline: Option<Deadline>,
+        check: impl FnMut(&CommitState, &mut Ops) -> Result<bool>,
+    ) -> Result<Option<Seq>> {
+        self.commit_known(ops, None, durability, deadline, check)
+    }
+
+    /// [`commit_ops`](Core::commit_ops), which need not decode `ops` if they are but `one` operation.
+    #[inline]
+    pub fn commit_known(
+        &self,
+        ops: &mut Ops,
+        one: Option<(KeyspaceId, Op<'_>)>,
+        durability: Durability,
+        deadline: Option<Deadline>,
         mut check: impl FnMut(&CommitState, &mut Ops) -> Result<bool>,
     ) -> Result<Option<Seq>> {
+        debug_assert!(one.is_none() || ops.count() == 1);
         ops.complete();
         loop {
             let mut commit = self.commit.lock();
-            let tried = self.try_commit(&mut commit, ops, durability, &mut check);
+            let tried = self.try_commit(&mut commit, ops, one, durability, &mut check);
             drop(commit);
             match tried {
                 Ok(Tried::Committed { last, full, parted, grown }) => {
@@ -92,6 +106,7 @@ impl Core {
         &self,
         commit: &mut CommitState,
         ops: &mut Ops,
+        one: Option<(KeyspaceId, Op<'_>)>,
         durability: Durability,
         check: &mut impl FnMut(&CommitState, &mut Ops) -> Result<bool>,
     ) -> Result<Tried> {
@@ -131,7 +146,11 @@ impl Core {
         if Mutant::VisibleBeforeApplied.on() {
             self.snapshots.publish(last);
         }
-        let applied = commit.writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false);
+        let writers = &mut commit.writers;
+        let applied = match one {
+            Some(one) => writers.apply_one(ops.bytes(), one, first, position, &self.registry),
+            None => writers.apply(ops.bytes(), first, position, &self.registry, |_, _| false),
+        };
         applied.map_err(|e| self.latch(e))?;
         commit.last_seq = last;
         commit.commits += 1;

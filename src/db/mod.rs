@@ -7,6 +7,7 @@ pub(crate) mod gather;
 pub(crate) mod salts;
 // == parts ==
 pub(crate) mod claims;
+pub(crate) mod part;
 pub(crate) mod range;
 pub(crate) mod reserve;
 pub(crate) mod snapshots;

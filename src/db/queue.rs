@@ -1,5 +1,6 @@
 //! What is waiting to be done in the background, most urgent first.
 
+use crate::db::part::Part;
 use crate::db::tree::Tree;
 use crate::error::{Error, Result};
 use crate::ids::{KeyspaceId, Seq};
@@ -21,6 +22,8 @@ pub(crate) enum Piece {
     Segment,
     /// Flush the frozen memtables of these trees.
     Flush(Vec<Arc<Tree>>),
+    /// Write part of what the flush under way writes.
+    Part(Arc<Part>),
     /// Tell the manifest of dropped keyspaces.
     Drop,
     /// See to the segments that log entries lie in.
@@ -61,6 +64,8 @@ struct Queue {
     failed: Wanted,
     /// At most one flush runs at a time: memtables of a tree must reach level 0 in order.
     flushing: bool,
+    /// What that flush has to offer to other threads.
+    parts: Vec<Arc<Part>>,
     /// Trees being compacted, and by how many.
     compacting: BTreeMap<KeyspaceId, usize>,
     /// Trees in which something waits for snapshots to go, and how far the oldest must be.
@@ -113,6 +118,16 @@ impl Work {
 
     pub fn want_flush(&self, trees: Vec<Arc<Tree>>) {
         self.add(|q| q.wanted.put(Piece::Flush(trees)));
+    }
+
+    /// Offers part of the flush that the caller is at.
+    pub fn offer(&self, part: &Arc<Part>) {
+        self.add(|q| q.parts.push(part.clone()));
+    }
+
+    /// It is offered no longer.
+    pub fn withdraw(&self, part: &Arc<Part>) {
+        self.queue.lock().parts.retain(|other| !Arc::ptr_eq(part, other));
     }
 
     pub fn want_segment(&self) {
@@ -294,7 +309,7 @@ impl Work {
                     }
                 }
                 Piece::Calm(tree) => _ = q.end_compact(tree.id),
-                Piece::Segment | Piece::Drop | Piece::Logs | Piece::Trim => {}
+                Piece::Segment | Piece::Part(_) | Piece::Drop | Piece::Logs | Piece::Trim => {}
             }
             match result {
                 // Nobody waits for it. Whatever changes the tree next asks again.
@@ -344,7 +359,7 @@ impl Wanted {
             Piece::Trim => self.trim = true,
             Piece::Flush(trees) => self.flush.extend(trees.into_iter().map(|t| (t.id, t))),
             Piece::Compact(tree) => _ = self.compact.insert(tree.id, tree),
-            Piece::Calm(_) => {}
+            Piece::Calm(_) | Piece::Part(_) => {}
         }
     }
 
@@ -391,6 +406,12 @@ impl Queue {
         if !self.stop && std::mem::take(&mut self.wanted.segment) {
             self.running += 1;
             return Some(Piece::Segment);
+        }
+        if !self.stop
+            && let Some(part) = self.parts.pop()
+        {
+            self.running += 1;
+            return Some(Piece::Part(part));
         }
         self.take_flush()
     }
@@ -471,6 +492,7 @@ mod tests {
         match piece {
             Piece::Segment => "segment".into(),
             Piece::Flush(trees) => format!("flush {}", trees.len()),
+            Piece::Part(_) => "part".into(),
             Piece::Drop => "drop".into(),
             Piece::Logs => "logs".into(),
             Piece::Trim => "trim".into(),

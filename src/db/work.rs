@@ -42,6 +42,10 @@ impl Core {
             // The others make space sooner or later.
             Piece::Drop => self.use_reserve(|| self.forget_dropped()),
             Piece::Flush(trees) => self.use_reserve(|| self.flush_trees(trees)),
+            Piece::Part(part) => {
+                self.write_part(part);
+                Ok(())
+            }
             Piece::Trim => {
                 self.trim_tables();
                 Ok(())

@@ -561,7 +561,7 @@ pub(crate) fn commit_one(core: &Core, slot: &Slot, op: Op<'_>) -> Result<Seq> {
             let asked = Asked { bytes, takes_away: ops.only_take_away(), deadline: None };
             core.await_room(std::slice::from_ref(tree), &asked)?;
             let current = |_: &CommitState, _: &mut Ops| Ok(slot.changes() == changes);
-            if let Some(seq) = core.commit_ops(ops, durability, None, current)? {
+            if let Some(seq) = core.commit_known(ops, Some((tree.id, op)), durability, None, current)? {
                 break seq;
             }
         };

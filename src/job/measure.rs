@@ -9,7 +9,7 @@ use crate::db::handle::Db;
 use crate::fs::os::OsFs;
 use crate::ids::{FileNo, Seq};
 use crate::job::compact::{Inputs, compact};
-use crate::job::flush::flush;
+use crate::job::flush::{Keys, flush};
 use crate::job::output::{Output, OutputOptions};
 use crate::job::retain::Horizon;
 use crate::key::{Kind, Trailer};
@@ -141,7 +141,14 @@ fn flushes() {
             let horizon = Horizon::new([], Seq::new(N + 1).unwrap());
             let mut new_table = || (FileNo(1), 1);
             report(&format!("flush {shape} {compression:?}"), N, || {
-                let made = flush(std::slice::from_ref(&table), &horizon, &store, options, &mut new_table);
+                let made = flush(
+                    std::slice::from_ref(&table),
+                    Keys::default(),
+                    &horizon,
+                    &store,
+                    options,
+                    &mut new_table,
+                );
                 black_box(made.unwrap());
             });
         }

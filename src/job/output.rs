@@ -42,6 +42,8 @@ pub(crate) struct Output<'a> {
     room: u64,
     /// Where the open table begins; `None` for the first.
     from: Option<Vec<u8>>,
+    /// Where the last one ends at the latest.
+    to: Option<Vec<u8>>,
     /// The tables of the level below the output, in key order; those up to `passed` begin before the
     /// next entry.
     below: &'a [Arc<TableMeta>],
@@ -60,7 +62,7 @@ impl<'a> Output<'a> {
         new_table: NewTable<'a>,
         tombstones: RangeTombstones,
     ) -> Output<'a> {
-        let (open, room, from, done, unsynced) = (None, 0, None, Vec::new(), None);
+        let (open, room, from, to, done, unsynced) = (None, 0, None, None, Vec::new(), None);
         let (below, passed, shared) = (&[][..], 0, 0);
         Output {
             store,
@@ -70,6 +72,7 @@ impl<'a> Output<'a> {
             open,
             room,
             from,
+            to,
             below,
             passed,
             shared,
@@ -81,6 +84,13 @@ impl<'a> Output<'a> {
     /// The level below the output holds these tables, in key order: outputs are cut with regard to them.
     pub fn above(mut self, below: &'a [Arc<TableMeta>]) -> Output<'a> {
         self.below = below;
+        self
+    }
+
+    /// Only keys `from..to` come, and range tombstones are cut off there: others write the rest.
+    pub fn within(mut self, from: Option<&[u8]>, to: Option<&[u8]>) -> Output<'a> {
+        self.from = from.map(<[u8]>::to_vec);
+        self.to = to.map(<[u8]>::to_vec);
         self
     }
 
@@ -180,7 +190,8 @@ impl<'a> Output<'a> {
 
     /// Also what is left to be [synced](Output::unsynced).
     pub fn finish_all(mut self) -> Result<(Vec<TableMeta>, Vec<Unsynced>)> {
-        self.cut(None)?;
+        let to = self.to.take();
+        self.cut(to.as_deref())?;
         Ok((std::mem::take(&mut self.done), self.unsynced.take().unwrap_or_default()))
     }
 }

@@ -189,6 +189,11 @@ impl Memtable {
         false
     }
 
+    /// A key with about as many entries before it as behind; `None` where there are too few to tell.
+    pub fn middle(&self) -> Option<&[u8]> {
+        self.tree.middle().map(|separator| self.tree.record(separator).key())
+    }
+
     /// The memory this memtable takes: what counts against the budget.
     pub fn bytes(&self) -> usize {
         self.stats.bytes.load(Ordering::Relaxed)

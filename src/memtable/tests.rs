@@ -525,3 +525,25 @@ fn readers_see_everything_announced() {
     });
     assert_eq!(mem.len() as u64, n);
 }
+
+#[test]
+fn the_middle_has_many_entries_on_both_sides() {
+    for ascending in [false, true] {
+        let (mut writer, memtable) = new();
+        assert!(memtable.middle().is_none());
+        let mut random = Random(3);
+        for i in 0..200_000u64 {
+            let key = if ascending { i } else { random.next() };
+            writer.insert(&key.to_be_bytes(), put(i + 1), b"");
+        }
+        let middle = memtable.middle().unwrap();
+        let mut cursor = MemCursor::new(memtable.clone());
+        cursor.seek_first().unwrap();
+        let mut before = 0;
+        while cursor.key() < middle {
+            before += 1;
+            cursor.next().unwrap();
+        }
+        assert!((50_000..150_000).contains(&before), "{before} of 200000 when ascending is {ascending}");
+    }
+}

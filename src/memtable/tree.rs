@@ -99,6 +99,14 @@ impl Tree {
         }
     }
 
+    /// The separator in the middle of the root, if that is an inner node.
+    pub fn middle(&self) -> Option<Ref> {
+        match self.node(self.root())? {
+            Node::Inner(inner) if inner.len() > 0 => Some(inner.separator(inner.len() / 2)),
+            _ => None,
+        }
+    }
+
     /// The leaf in whose range `key` lies. `None` while the tree is empty.
     #[inline]
     pub fn leaf(&self, key: &[u8]) -> Option<&Leaf> {
