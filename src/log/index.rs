@@ -12,7 +12,7 @@ use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::log::extent::{Extent, LogKey};
 use crate::log::footer::{Builder, Range, Run};
 use crate::log::head::Head;
-use crate::log::segment::{Access, LogSegment};
+use crate::log::segment::{Access, LogSegment, Wanted};
 use crate::log::tail::Tail;
 use crate::record::size;
 use crate::sync::Mutex;
@@ -35,13 +35,11 @@ pub(crate) struct LogIndex {
 }
 
 /// What is to be done, and whether somebody is at it.
-#[derive(Default)]
 struct LogWork {
     busy: AtomicBool,
     /// Somebody else wanted to meanwhile.
     again: AtomicBool,
-    /// A segment has lost so much that it is worth looking at.
-    wanted: Arc<AtomicBool>,
+    wanted: Arc<Wanted>,
 }
 
 #[derive(Default)]
@@ -217,9 +215,12 @@ fn find_in(extents: &VecDeque<Extent>, index: u64) -> Option<Extent> {
 }
 
 impl LogIndex {
-    pub fn new(access: Access, tail: Tail) -> LogIndex {
+    /// Segments are worth a look after each `look_after` bytes that die.
+    pub fn new(access: Access, tail: Tail, look_after: u64) -> LogIndex {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        LogIndex { shards, segments: Mutex::default(), access, tail, work: LogWork::default() }
+        let wanted = Arc::new(Wanted::new(look_after));
+        let work = LogWork { busy: AtomicBool::new(false), again: AtomicBool::new(false), wanted };
+        LogIndex { shards, segments: Mutex::default(), access, tail, work }
     }
 
     fn shard(&self, key: LogKey) -> &Mutex<Shard> {
@@ -272,9 +273,9 @@ impl LogIndex {
         self.segments.lock().get(&no).is_some_and(|segment| segment.has_footer())
     }
 
-    /// Whether a segment has lost so much since this was last asked that it is worth looking at.
+    /// Whether it has become worth looking at segments since this was last asked.
     pub fn take_wanted(&self) -> bool {
-        self.work.wanted.load(Ordering::Relaxed) && self.work.wanted.swap(false, Ordering::Relaxed)
+        self.work.wanted.take()
     }
 
     /// One at a time works on segments. `false`: somebody does, and will look again.
@@ -334,6 +335,10 @@ impl LogIndex {
             segment.logs.lock().push(key);
             let (first, next) = (entries.first, entries.first);
             let held = Held::Memory(VecDeque::new());
+            if state.parts.len() == state.parts.capacity() {
+                // Most logs have one or two: room for four would be most of what an idle one costs.
+                state.parts.reserve_exact(state.parts.len() / 8 + 1);
+            }
             state.parts.push_back(Part { segment: segment.clone(), first, next, bytes: 0, held });
         }
         let Some(part) = state.parts.back_mut() else { return };

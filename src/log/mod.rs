@@ -11,6 +11,9 @@ pub(crate) mod tail;
 // == what says where entries are in a file ==
 pub(crate) mod footer;
 
+// == how much of a disk they take ==
+pub(crate) mod space;
+
 // == a file with entries ==
 pub(crate) mod segment;
 
