@@ -436,6 +436,24 @@ fn footers_are_made_again() {
     assert_eq!(found.damage[0].file(), Some(path.as_path()));
 }
 
+/// A copy has the footers of the segments that it is not to replay, and what is in them.
+#[test]
+fn a_checkpoint_brings_its_footers() {
+    let (sim, options, models) = settled(200);
+    let db = Db::open(DIR, options.clone()).unwrap();
+    db.checkpoint("/data/copy").unwrap();
+    let footers = |dir: &str| -> BTreeMap<_, u64> {
+        let of_dir = sim.files().into_iter().filter(|f| f.0.starts_with(dir));
+        let footers = of_dir.filter(|f| f.0.extension().is_some_and(|e| e == "footer"));
+        footers.map(|f| (f.0.file_name().unwrap().to_owned(), f.1)).collect()
+    };
+    let (here, there) = (footers(DIR), footers("/data/copy"));
+    assert!(!there.is_empty() && there.iter().all(|(name, len)| here.get(name) == Some(len)), "{there:?}");
+    let copy = Db::open("/data/copy", options).unwrap();
+    agree(&copy, &models);
+    assert!(copy.verify().unwrap().is_ok());
+}
+
 /// A flipped bit anywhere in the segments and footers of logs: the right entries, or an error that says
 /// where; never others, never fewer.
 #[test]
