@@ -356,7 +356,7 @@ pub(crate) fn verify_footer(
     report: &mut dyn FnMut(Error),
 ) -> Result<u64> {
     let wanted = Arc::new(Wanted::new(u64::MAX));
-    let segment = LogSegment::new(&access.dir, (whole.no, whole.salt, None), &wanted);
+    let segment = LogSegment::new(access, (whole.no, whole.salt, None), &wanted);
     let path = Name::Footer(whole.no).path(&access.dir);
     let runs = segment.open_footer(access)?;
     let len = access.fs.open_read(&path).and_then(|file| file.len());

@@ -5,6 +5,9 @@
 pub(crate) mod extent;
 pub(crate) mod head;
 
+// == extents in memory ==
+pub(crate) mod extents;
+
 // == what was appended last ==
 pub(crate) mod tail;
 

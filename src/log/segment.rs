@@ -30,6 +30,8 @@ pub(crate) struct LogSegment {
     /// The journal position of its first byte; none if it is a cold one.
     pub start: Option<Position>,
     path: PathBuf,
+    /// What is known of its entries is counted in.
+    pub budget: Arc<Budget>,
     footer: ArcSwapOption<Footer>,
     /// It is being moved.
     moving: AtomicBool,
@@ -136,7 +138,7 @@ impl Op {
 impl LogSegment {
     /// `wanted` is set when it is worth looking at what is left in it.
     pub fn new(
-        dir: &Path,
+        access: &Access,
         (no, salt, start): (FileNo, u64, Option<Position>),
         wanted: &Arc<Wanted>,
     ) -> LogSegment {
@@ -144,7 +146,8 @@ impl LogSegment {
             no,
             salt,
             start,
-            path: Name::Journal(no).path(dir),
+            path: Name::Journal(no).path(&access.dir),
+            budget: access.budget.clone(),
             footer: ArcSwapOption::empty(),
             moving: AtomicBool::new(false),
             opened: ArcSwapOption::empty(),
