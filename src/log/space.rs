@@ -60,11 +60,11 @@ pub(crate) struct Plan {
 }
 
 /// What logs may take before something is done, of which so much is live: all of the bound up to a
-/// segment that is live, from one and a half on less than twice that.
+/// segment that is live, and less than twice that from nearly two on.
 fn room(live: u64, segment: u64) -> u64 {
     let bound = bound(live, segment);
-    let beyond = live.saturating_sub(segment).saturating_mul(5) / 2;
-    bound.saturating_sub(beyond.min(segment / 4 * 5))
+    let beyond = live.saturating_sub(segment).saturating_mul(2);
+    bound.saturating_sub(beyond.min(segment / 4 * 7))
 }
 
 /// What one log needs that is purged at its front.
@@ -165,7 +165,7 @@ mod tests {
         // Twice what is live is less than what is taken, by less than one of them gives back.
         assert_eq!(planned(&[rest[0], rest[1], rest[2], active]), (vec![2], None));
         let more = [held(4, LOGS, 1600, 100), held(5, LOGS, 1600, 100), held(6, LOGS, 1600, 790)];
-        assert_eq!(planned(&[&rest[..], &more].concat()), (vec![4, 5, 2], None));
+        assert_eq!(planned(&[&rest[..], &more].concat()), (vec![4, 5, 2, 1], None));
         // What is half live or more stays, whatever is taken.
         assert_eq!(planned(&[held(1, LOGS, 1600, 800), held(2, By::Others, 16_000, 0)]), (vec![], None));
         // One segment's worth at a time, but one in any case.
