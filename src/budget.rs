@@ -23,10 +23,12 @@ pub(crate) enum Use {
     Jobs,
     /// The newest entries of logs, and those that were evicted while a reader holds them.
     Logs,
+    /// The heads of logs, and where their entries are.
+    LogIndex,
 }
 
 impl Use {
-    pub const ALL: [Use; 5] = [Use::Memtables, Use::Blocks, Use::Tables, Use::Jobs, Use::Logs];
+    pub const ALL: [Use; 6] = [Use::Memtables, Use::Blocks, Use::Tables, Use::Jobs, Use::Logs, Use::LogIndex];
 }
 
 /// The limits, and what is held.

@@ -162,6 +162,8 @@ pub struct MemoryMetrics {
     pub jobs: u64,
     /// The newest entries of logs, and those that readers hold.
     pub logs: u64,
+    /// The bounds of logs, and where their entries are.
+    pub log_index: u64,
 }
 
 /// Logs, over all names.
@@ -179,7 +181,7 @@ pub struct LogMetrics {
 impl MemoryMetrics {
     /// All of it.
     pub fn used(&self) -> u64 {
-        self.memtables + self.blocks + self.tables + self.jobs + self.logs
+        self.memtables + self.blocks + self.tables + self.jobs + self.logs + self.log_index
     }
 }
 
@@ -506,7 +508,7 @@ impl Metrics {
             Bytes(memory.blocks),
             Bytes(memory.tables),
             Bytes(memory.jobs),
-            Bytes(memory.logs)
+            Bytes(memory.logs + memory.log_index)
         )?;
         writeln!(
             f,
@@ -683,6 +685,7 @@ snapshots   3, the oldest at 12345, for 1 min 1 s or more
                 tables: 3 << 20,
                 jobs: 1 << 19,
                 logs: 0,
+                log_index: 0,
             },
             tables: TableMetrics {
                 tables: 8,

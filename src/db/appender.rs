@@ -491,6 +491,19 @@ impl Writers {
         memtables.filter(|m| !m.is_empty()).map(|m| m.bytes()).sum()
     }
 
+    /// Freezes every memtable that needs the journal before `end`.
+    pub fn rotate_pinning(&mut self, end: Position) -> Vec<Arc<Tree>> {
+        let mut full = Vec::new();
+        for w in self.by_id.values_mut() {
+            if w.pin.load(Ordering::Relaxed) < end.0 && !w.memtable.memtable().is_empty() {
+                w.rotate(&self.pool);
+                full.push(w.tree.clone());
+            }
+        }
+        full.sort_by_key(|tree| tree.id);
+        full
+    }
+
     /// Freezes every memtable that holds something, of `only` or of all trees.
     pub fn rotate_all(&mut self, only: Option<KeyspaceId>) -> Vec<Arc<Tree>> {
         let mut full = Vec::new();

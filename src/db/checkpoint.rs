@@ -20,7 +20,7 @@ use crate::fs::{read_exact_at, write_all_at};
 use crate::ids::{FileNo, Seq};
 use crate::journal::Segment;
 use crate::mutant::Mutant;
-use crate::version::{self, State};
+use crate::version::{self, SegmentState, State};
 use crate::view::View;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -137,12 +137,16 @@ struct Moment {
     _views: Vec<Arc<View>>,
 }
 
-/// The files that `state` names, with so many bytes as it speaks of.
-fn files(state: &State) -> Vec<(Name, u64)> {
+/// The files that `state` names, with so many bytes as it speaks of; footers, of which it does not, whole.
+fn files(state: &State) -> Vec<(Name, Option<u64>)> {
     let tables = state.keyspaces.values().flat_map(|k| k.levels.tables());
-    let mut files: Vec<_> = tables.map(|(_, table)| (Name::Table(table.no), table.size)).collect();
-    // Footers are made again.
-    files.extend(state.segments.iter().filter_map(|(&no, s)| Some((Name::Journal(no), s.len()?))));
+    let mut files: Vec<_> = tables.map(|(_, table)| (Name::Table(table.no), Some(table.size))).collect();
+    for (&no, segment) in &state.segments {
+        files.extend(segment.len().map(|len| (Name::Journal(no), Some(len))));
+        if matches!(segment, SegmentState::ForLogs { .. } | SegmentState::Cold { .. }) {
+            files.push((Name::Footer(no), None));
+        }
+    }
     files
 }
 
@@ -155,20 +159,24 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// Gives a file that never changes a second name, or copies its first `len` bytes.
-    fn add(&mut self, name: Name, len: u64) -> Result<()> {
+    fn add(&mut self, name: Name, len: Option<u64>) -> Result<()> {
         self.core.open()?;
         let (from, to) = (name.path(&self.core.dir), name.path(self.dir));
         self.made.push(name);
         match self.core.fs.link(&from, &to) {
             Ok(()) => Ok(()),
+            // It could not be written when it was made again. Who opens the copy makes it once more.
+            Err(e) if e.kind() == ErrorKind::NotFound && matches!(name, Name::Footer(_)) => Ok(()),
             Err(e) if cannot_link(e.kind()) => self.copy(&from, &to, len),
             Err(e) => Err(Error::io("linking a file into the checkpoint", &to, e)),
         }
     }
 
-    fn copy(&self, from: &Path, to: &Path, len: u64) -> Result<()> {
+    fn copy(&self, from: &Path, to: &Path, len: Option<u64>) -> Result<()> {
         let fs = &*self.core.fs;
         let source = fs.open_read(from).map_err(|e| Error::io("opening a file to copy", from, e))?;
+        let len = len.map_or_else(|| source.len(), Ok);
+        let len = len.map_err(|e| Error::io("asking for the length of", from, e))?;
         let made = fs.create(to).map_err(|e| Error::io("creating a copy", to, e))?;
         let mut piece = vec![0; PIECE.min(usize::try_from(len).unwrap_or(PIECE))];
         let mut at = 0;

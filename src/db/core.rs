@@ -2,7 +2,7 @@
 //! the snapshots, and the one way to fail for good.
 //!
 //! Lock order, outermost first: `keeping`, `rotation`, `version`, `commit`, `registry`, a tree's
-//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims` and `kept` are leaves, taken last and
+//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims`, `kept` and `logs` are leaves, taken last and
 //! never held across a call.
 
 use crate::budget::Budget;

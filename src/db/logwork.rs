@@ -1,12 +1,13 @@
 //! Work on logs in the background: footers for segments that were sealed, survivors of mostly dead ones
 //! moved to cold segments, and the end of those that nothing in is live of.
 //!
-//! A segment with live entries goes through these states; each step is one edit, or none:
+//! What moves, and when, says [`space`](crate::log::space). A segment with live entries goes through these
+//! states; each step is one edit, or none:
 //!
 //! 1. written to, left, synced, sealed: like any other;
 //! 2. its footer is written and durable: the extents leave memory;
 //! 3. no memtable needs it any more: it is for logs only, and not replayed;
-//! 4. less than half of it is live, and of all of them together: what is moves, with its sequence numbers,
+//! 4. less than half of it is live, and logs take too much: what is live moves, with its sequence numbers,
 //!    into a cold segment, whose edit takes the old ones away; or nothing of it is, durably: it goes.
 
 use crate::batch::{Op, decode};
@@ -19,14 +20,12 @@ use crate::ids::{FileNo, Position, Seq};
 use crate::journal::{self, ActivationInfo, Mode, Segment, Writer};
 use crate::log::extent::{Extent, LogKey};
 use crate::log::footer::{Builder, Range, Run};
-use crate::log::segment::{Access, LogSegment};
+use crate::log::segment::{Access, LogSegment, Wanted};
+use crate::log::space::{self, By, Held, Plan};
 use crate::record::size;
 use crate::version::{Change, SegmentState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// So many small cold segments become one.
-const FEW: usize = 4;
 
 /// Bytes before an operation's log: code and keyspace.
 const BEFORE: usize = 5;
@@ -53,13 +52,21 @@ impl Core {
             // Whoever is at it looks again.
             return Ok(());
         }
-        let worked = self.make_footers().and_then(|()| self.release_segments());
-        let worked = worked.and_then(|()| self.move_survivors());
+        let worked = self.tell_sealed().and_then(|()| self.make_footers());
+        let worked = worked.and_then(|()| self.release_segments()).and_then(|()| self.keep_space());
         let again = self.logs.end_work();
         if matches!(worked, Ok(true)) || again {
             self.work.want_logs();
         }
         worked.map(drop)
+    }
+
+    /// Tells the manifest of segments with entries that are ready to be sealed: the next edit may be long in
+    /// coming.
+    fn tell_sealed(&self) -> Result<()> {
+        let is_of_logs = |no| self.logs.known_segment(no).is_some();
+        let sealed = self.sealed.lock().iter().any(|s| is_of_logs(s.0));
+        if sealed { self.install(Installed::default()).map(drop) } else { Ok(()) }
     }
 
     fn make_footers(&self) -> Result<()> {
@@ -107,10 +114,14 @@ impl Core {
         Ok(())
     }
 
-    /// Moves what is live of the segments that hold least, as much as fits one segment. Whether there may
-    /// be more.
-    fn move_survivors(&self) -> Result<bool> {
-        let victims = self.pick_victims();
+    /// Does what there is to be done for logs to take no more space than they may: has memtables flushed, or
+    /// moves survivors, as much as fits one segment. Whether there may be more.
+    fn keep_space(&self) -> Result<bool> {
+        let (victims, flushed) = self.plan_space();
+        if let Some(end) = flushed {
+            let full = self.commit.lock().writers.rotate_pinning(end);
+            self.work.want_flush(full);
+        }
         if victims.is_empty() {
             return Ok(false);
         }
@@ -130,57 +141,48 @@ impl Core {
         }
     }
 
-    /// Segments that are only for logs and mostly dead, those with the least live first, as many as make them
-    /// all together take twice what is live, or small cold ones if there are several; no more than fit one
-    /// segment. They are marked as moving.
-    fn pick_victims(&self) -> Vec<Arc<LogSegment>> {
+    /// The segments whose survivors are to move, which are marked as moving, and the end of the journal
+    /// that memtables shall not need any more.
+    fn plan_space(&self) -> (Vec<Arc<LogSegment>>, Option<Position>) {
         let version = self.version.lock();
-        let Some(set) = version.as_ref() else { return Vec::new() };
-        let (mut dead, mut small, mut total) = (Vec::new(), Vec::new(), 0);
-        for (&no, state) in &set.state().segments {
-            let cold = matches!(state, SegmentState::Cold { .. });
-            if !cold && !matches!(state, SegmentState::ForLogs { .. }) {
-                continue;
-            }
-            let Some(segment) = self.logs.known_segment(no) else { continue };
-            if segment.is_damaged() || !segment.has_footer() {
-                continue;
-            }
-            // As large as it is on disk, where one that was recovered takes more than it holds; without what
-            // every segment has.
-            let held = match *state {
-                SegmentState::Cold { len, .. } => len,
-                _ => segment.file_len(&self.logs.access).unwrap_or_default(),
-            };
-            let held = held.saturating_sub(Segment::capacity_for(0));
-            total += held;
-            if segment.live().saturating_mul(2) < held {
-                dead.push((segment, held));
-            } else if cold && held < self.options.segment_bytes / 8 {
-                small.push((segment, held));
-            }
-        }
-        // What dies by itself need not move: not before there is too much.
-        let live: u64 = self.logs.segments().iter().map(|segment| segment.live()).sum();
-        let mut excess = total.saturating_sub(live.saturating_mul(2));
-        if excess == 0 {
-            dead.clear();
-            excess = u64::MAX;
-        }
-        let few = dead.is_empty() && small.len() < FEW;
-        let mut victims = if dead.is_empty() && !few { small } else { dead };
-        victims.sort_by_key(|(s, _)| (s.live(), s.no));
-        let mut bytes = 0;
-        victims.retain(|(segment, held)| {
-            bytes += segment.live();
-            let fits = bytes <= self.options.segment_bytes || bytes == segment.live();
-            let wanted = fits && excess > 0;
-            excess = excess.saturating_sub(held.saturating_sub(segment.live()));
-            wanted
-        });
-        let victims: Vec<_> = victims.into_iter().map(|(segment, _)| segment).collect();
+        let Some(set) = version.as_ref() else { return (Vec::new(), None) };
+        let states = &set.state().segments;
+        // Those that the journal has left, by where they end: not synced yet, or sealed.
+        let retired = self.commit.lock().retired.iter().map(|r| (r.segment.no(), r.end)).collect::<Vec<_>>();
+        let end_of = |no: FileNo| match states.get(&no) {
+            Some(SegmentState::Sealed { end, .. }) => Some(*end),
+            _ => retired.iter().find(|r| r.0 == no).map(|r| r.1),
+        };
+        let known = self.logs.segments();
+        let held = |s: &Arc<LogSegment>| self.held(s, states.get(&s.no), end_of(s.no).is_some());
+        let held: Vec<Held> = known.iter().filter_map(held).collect();
+        let Plan { moved, flushed } = space::plan(&held, self.options.segment_bytes);
+        let victims: Vec<_> = known.into_iter().filter(|s| moved.contains(&s.no)).collect();
         victims.iter().for_each(|segment| segment.set_moving(true));
-        victims
+        (victims, flushed.and_then(end_of))
+    }
+
+    /// What the plan has to know of a segment, which memtables may need or not. `None`: it goes as it is.
+    fn held(&self, segment: &LogSegment, state: Option<&SegmentState>, needed: bool) -> Option<Held> {
+        let cold = matches!(state, Some(SegmentState::Cold { .. }));
+        // The file's size: one that was recovered takes more than it holds; without what every segment has.
+        let whole = match state {
+            Some(SegmentState::Cold { len, .. }) => Some(*len),
+            Some(SegmentState::ForLogs { .. }) => segment.file_len(&self.logs.access).ok(),
+            _ => None,
+        };
+        let whole = whole.map(|len| len.saturating_sub(Segment::capacity_for(0)));
+        let by = match whole {
+            _ if segment.is_damaged() => By::Others,
+            Some(_) if segment.has_footer() => By::Logs { cold },
+            _ if needed => By::Memtables,
+            _ => By::Others,
+        };
+        if segment.live_entries() == 0 && matches!(by, By::Logs { .. }) {
+            return None;
+        }
+        let bytes = whole.unwrap_or_else(|| segment.written());
+        Some(Held { no: segment.no, by, bytes, live: segment.live() })
     }
 
     fn move_from(&self, victims: &[Arc<LogSegment>]) -> Result<()> {
@@ -353,8 +355,8 @@ pub(crate) fn verify_footer(
     whole: &journal::Whole,
     report: &mut dyn FnMut(Error),
 ) -> Result<u64> {
-    let wanted = Arc::default();
-    let segment = LogSegment::new(&access.dir, (whole.no, whole.salt, None), &wanted);
+    let wanted = Arc::new(Wanted::new(u64::MAX));
+    let segment = LogSegment::new(access, (whole.no, whole.salt, None), &wanted);
     let path = Name::Footer(whole.no).path(&access.dir);
     let runs = segment.open_footer(access)?;
     let len = access.fs.open_read(&path).and_then(|file| file.len());

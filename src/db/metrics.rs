@@ -57,6 +57,7 @@ impl Core {
             tables: used(Use::Tables),
             jobs: used(Use::Jobs),
             logs: used(Use::Logs),
+            log_index: used(Use::LogIndex),
         };
         for segment in self.logs.segments().iter().filter(|s| s.live_entries() > 0) {
             metrics.logs.segments += 1;

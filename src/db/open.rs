@@ -53,6 +53,8 @@ use std::sync::Arc;
 
 /// At close, a journal that would take longer to replay than this is flushed.
 const CLOSE_REPLAY_BYTES: u64 = 1 << 20;
+/// Segments of logs are looked at as often as that part of one has died.
+const LOOKS: u64 = 16;
 
 /// What opening found and did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -241,7 +243,8 @@ fn places(dir: &Path, options: &Options) -> Places {
     let store = Store::new(options.fs.clone(), dir.into(), cache, read);
     let access =
         Access { fs: options.fs.clone(), dir: dir.into(), budget: budget.clone(), mapped: options.mapped };
-    let logs = Arc::new(LogIndex::new(access, Tail::new(options.log_cache(), &budget)));
+    let tail = Tail::new(options.log_cache(), &budget);
+    let logs = Arc::new(LogIndex::new(access, tail, options.segment_bytes / LOOKS));
     Places { pool: Pool::new(options.memtable_limit() * STOP, &budget), store, logs }
 }
 

@@ -195,6 +195,7 @@ impl Core {
         if let Some(hint) = &mut state.hint {
             hint.store(durable);
         }
+        let for_logs = sealed.iter().any(|s| self.logs.known_segment(s.0).is_some());
         self.sealed.lock().extend(sealed);
         let passed = state.wakers.take_passed(Durability::Sync, seq);
         let (next, awake) = state.sleepers.take_passed(seq);
@@ -206,6 +207,9 @@ impl Core {
         // First who starts the next sync: the others have time while the disk works.
         next.iter().chain(&awake).for_each(Thread::unpark);
         wake(passed);
+        if for_logs {
+            self.work.want_logs();
+        }
         Ok(())
     }
 

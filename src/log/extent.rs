@@ -5,7 +5,7 @@ use crate::ids::{KeyspaceId, Seq};
 /// Which log: the id of its logs, and its number among them.
 pub(crate) type LogKey = (KeyspaceId, u64);
 
-/// Entries of one tag within one operation: 32 bytes in memory.
+/// Entries of one tag within one operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Extent {
     /// The index of the first.

@@ -6,13 +6,15 @@
 //! dead long ago, and what came between may be gone; there can be gaps then. In the end everything is
 //! clipped to the bounds, and within those the newest copy of each index is the one that counts.
 
+use crate::budget::{Budget, Share, Use};
 use crate::entries::Entries;
 use crate::error::{Error, Result};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::log::extent::{Extent, LogKey};
+use crate::log::extents::Extents;
 use crate::log::footer::{Builder, Range, Run};
 use crate::log::head::Head;
-use crate::log::segment::{Access, LogSegment};
+use crate::log::segment::{Access, LogSegment, Wanted};
 use crate::log::tail::Tail;
 use crate::record::size;
 use crate::sync::Mutex;
@@ -35,20 +37,19 @@ pub(crate) struct LogIndex {
 }
 
 /// What is to be done, and whether somebody is at it.
-#[derive(Default)]
 struct LogWork {
     busy: AtomicBool,
     /// Somebody else wanted to meanwhile.
     again: AtomicBool,
-    /// A segment has lost so much that it is worth looking at.
-    wanted: Arc<AtomicBool>,
+    wanted: Arc<Wanted>,
 }
 
-#[derive(Default)]
 struct Shard {
     logs: HashMap<LogKey, LogState, BuildHasherDefault<KeyHasher>>,
     /// How often a log was forgotten: who read its head before that must read it again.
     forgotten: u64,
+    /// What the map of logs takes.
+    share: Share,
 }
 
 /// What is known of a log that was touched since opening, or has entries.
@@ -74,7 +75,7 @@ struct Part {
 
 /// What says where the entries of a part lie.
 enum Held {
-    Memory(VecDeque<Extent>),
+    Memory(Box<Extents>),
     /// These of the extents in the footer.
     Footer(Range),
 }
@@ -116,6 +117,23 @@ impl Hasher for KeyHasher {
     }
 }
 
+impl Shard {
+    fn new(budget: &Arc<Budget>) -> Shard {
+        Shard { logs: HashMap::default(), forgotten: 0, share: budget.share(Use::LogIndex) }
+    }
+
+    /// What is known of a log, made known if it is not.
+    fn entry(&mut self, key: LogKey, head: Option<Head>) -> &mut LogState {
+        // A byte of control for each place in the map.
+        let place = size_of::<(LogKey, LogState)>() + 1;
+        let capacity = self.logs.capacity();
+        if self.share.bytes() != capacity * place {
+            self.share.set(capacity * place);
+        }
+        self.logs.entry(key).or_insert_with(|| LogState { head, ..LogState::default() })
+    }
+}
+
 impl LogState {
     /// Takes away everything at `from` and behind it.
     fn cut_tail(&mut self, from: u64, seq: Seq) {
@@ -150,12 +168,11 @@ impl LogState {
         for (segment, run) in runs {
             segment.add(run.next - run.first, run.bytes);
             let held = Held::Footer(run.extents);
-            let part = Part { segment, first: run.first, next: run.next, bytes: run.bytes, held };
-            parts.push((run.min_seq, part));
+            parts.push((run.min_seq, Part::new(segment, (run.first, run.next), run.bytes, held)));
         }
         for part in self.parts.drain(..) {
             let seq = match &part.held {
-                Held::Memory(extents) => extents.front().map_or(Seq::ZERO, |e| e.seq),
+                Held::Memory(extents) => extents.min_seq().unwrap_or(Seq::ZERO),
                 Held::Footer(_) => Seq::ZERO,
             };
             parts.push((seq, part));
@@ -174,6 +191,11 @@ impl LogState {
 }
 
 impl Part {
+    fn new(segment: Arc<LogSegment>, (first, next): (u64, u64), bytes: u64, held: Held) -> Part {
+        segment.budget.grow(Use::LogIndex, size_of::<Part>());
+        Part { segment, first, next, bytes, held }
+    }
+
     /// Keeps what lies within `first..next`.
     fn clip(&mut self, first: u64, next: u64, seq: Seq) {
         let (first, next) = (self.first.max(first), self.next.min(next).max(self.first.max(first)));
@@ -187,22 +209,8 @@ impl Part {
         self.segment.take(had - has, bytes, seq);
         self.bytes -= bytes;
         (self.first, self.next) = (first, next);
-        let Held::Memory(extents) = &mut self.held else { return };
-        while extents.front().is_some_and(|e| e.next() <= first) {
-            extents.pop_front();
-        }
-        while extents.back().is_some_and(|e| e.first >= next) {
-            extents.pop_back();
-        }
-        if let Some(e) = extents.front_mut()
-            && let Some(left) = e.within(first, next)
-        {
-            *e = left;
-        }
-        if let Some(e) = extents.back_mut()
-            && let Some(left) = e.within(first, next)
-        {
-            *e = left;
+        if let Held::Memory(extents) = &mut self.held {
+            extents.clip(first, next);
         }
     }
 
@@ -211,15 +219,19 @@ impl Part {
     }
 }
 
-fn find_in(extents: &VecDeque<Extent>, index: u64) -> Option<Extent> {
-    let at = extents.partition_point(|e| e.next() <= index);
-    extents.get(at).filter(|e| e.first <= index).copied()
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.segment.budget.shrink(Use::LogIndex, size_of::<Part>());
+    }
 }
 
 impl LogIndex {
-    pub fn new(access: Access, tail: Tail) -> LogIndex {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        LogIndex { shards, segments: Mutex::default(), access, tail, work: LogWork::default() }
+    /// Segments are worth a look after each `look_after` bytes that die.
+    pub fn new(access: Access, tail: Tail, look_after: u64) -> LogIndex {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(&access.budget))).collect();
+        let wanted = Arc::new(Wanted::new(look_after));
+        let work = LogWork { busy: AtomicBool::new(false), again: AtomicBool::new(false), wanted };
+        LogIndex { shards, segments: Mutex::default(), access, tail, work }
     }
 
     fn shard(&self, key: LogKey) -> &Mutex<Shard> {
@@ -233,7 +245,7 @@ impl LogIndex {
     pub fn segment(&self, no: FileNo, salt: u64, start: Option<Position>) -> Arc<LogSegment> {
         let mut segments = self.segments.lock();
         let wanted = &self.work.wanted;
-        let new = || Arc::new(LogSegment::new(&self.access.dir, (no, salt, start), wanted));
+        let new = || Arc::new(LogSegment::new(&self.access, (no, salt, start), wanted));
         segments.entry(no).or_insert_with(new).clone()
     }
 
@@ -272,9 +284,9 @@ impl LogIndex {
         self.segments.lock().get(&no).is_some_and(|segment| segment.has_footer())
     }
 
-    /// Whether a segment has lost so much since this was last asked that it is worth looking at.
+    /// Whether it has become worth looking at segments since this was last asked.
     pub fn take_wanted(&self) -> bool {
-        self.work.wanted.load(Ordering::Relaxed) && self.work.wanted.swap(false, Ordering::Relaxed)
+        self.work.wanted.take()
     }
 
     /// One at a time works on segments. `false`: somebody does, and will look again.
@@ -308,7 +320,7 @@ impl LogIndex {
     pub fn offer(&self, key: LogKey, head: Option<Head>, stamp: u64) {
         let mut shard = self.shard(key).lock();
         if shard.forgotten == stamp {
-            shard.logs.entry(key).or_insert_with(|| LogState { head, ..LogState::default() });
+            shard.entry(key, head);
         }
     }
 
@@ -322,19 +334,25 @@ impl LogIndex {
         head: Option<Head>,
     ) {
         let mut shard = self.shard(key).lock();
-        let state = shard.logs.entry(key).or_default();
+        let state = shard.entry(key, head);
         state.head = head;
         state.cut_tail(entries.first, seq);
-        let goes_on = |part: &Part| {
-            part.segment.no == segment.no
-                && part.next == entries.first
-                && matches!(part.held, Held::Memory(_))
+        let goes_on = |part: &Part| match &part.held {
+            Held::Memory(extents) => {
+                let here = part.segment.no == segment.no && part.next == entries.first;
+                here && extents.takes(entries.next(), seq)
+            }
+            Held::Footer(_) => false,
         };
         if !state.parts.back().is_some_and(goes_on) {
             segment.logs.lock().push(key);
-            let (first, next) = (entries.first, entries.first);
-            let held = Held::Memory(VecDeque::new());
-            state.parts.push_back(Part { segment: segment.clone(), first, next, bytes: 0, held });
+            let first = entries.first;
+            let held = Held::Memory(Box::new(Extents::new(first, seq, &segment.budget)));
+            if state.parts.len() == state.parts.capacity() {
+                // Most logs have one or two: room for four would be most of what an idle one costs.
+                state.parts.reserve_exact(state.parts.len() / 8 + 1);
+            }
+            state.parts.push_back(Part::new(segment.clone(), (first, first), 0, held));
         }
         let Some(part) = state.parts.back_mut() else { return };
         // As a record of its own: so large it will be where it is moved to.
@@ -345,11 +363,7 @@ impl LogIndex {
         let mut first = entries.first;
         let Held::Memory(extents) = &mut part.held else { return };
         for (count, tag) in entries.runs() {
-            if extents.len() == extents.capacity() {
-                // In smaller steps than doubling: most of the memory that logs take is here.
-                extents.reserve_exact(extents.len() / 8 + 1);
-            }
-            extents.push_back(Extent { first, seq, tag, offset, count });
+            extents.push(Extent { first, seq, tag, offset, count });
             first = first.saturating_add(u64::from(count));
         }
     }
@@ -380,8 +394,7 @@ impl LogIndex {
             let (segment, epoch) = (part.segment.clone(), state.epoch);
             match &part.held {
                 Held::Memory(extents) => {
-                    let found = find_in(extents, index);
-                    return Ok(found.map(|extent| (Found { segment, extent }, epoch)));
+                    return Ok(extents.find(index).map(|extent| (Found { segment, extent }, epoch)));
                 }
                 Held::Footer(run) => (segment, *run, (part.first, part.next), epoch),
             }
@@ -417,7 +430,7 @@ impl LogIndex {
         if head.is_empty() && !shard.logs.contains_key(&key) {
             return Ok(());
         }
-        let state = shard.logs.entry(key).or_default();
+        let state = shard.entry(key, Some(head));
         if !runs.is_empty() {
             state.merge(runs);
         }
@@ -463,10 +476,10 @@ impl LogIndex {
             let Some(state) = shard.logs.get(&key) else { continue };
             for part in state.parts.iter().filter(|part| part.segment.no == segment.no) {
                 let Held::Memory(extents) = &part.held else { continue };
-                let min_seq = extents.front().map_or(Seq::ZERO, |e| e.seq);
+                let min_seq = extents.min_seq().unwrap_or(Seq::ZERO);
                 let Part { first, next, bytes, .. } = *part;
                 let run = Run { key, first, next, min_seq, bytes, extents: Range::default() };
-                builder.add(run, extents.iter().copied());
+                builder.add(run, extents.iter());
             }
         }
         builder

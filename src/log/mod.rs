@@ -5,11 +5,17 @@
 pub(crate) mod extent;
 pub(crate) mod head;
 
+// == extents in memory ==
+pub(crate) mod extents;
+
 // == what was appended last ==
 pub(crate) mod tail;
 
 // == what says where entries are in a file ==
 pub(crate) mod footer;
+
+// == how much of a disk they take ==
+pub(crate) mod space;
 
 // == a file with entries ==
 pub(crate) mod segment;

@@ -30,6 +30,8 @@ pub(crate) struct LogSegment {
     /// The journal position of its first byte; none if it is a cold one.
     pub start: Option<Position>,
     path: PathBuf,
+    /// What is known of its entries is counted in.
+    pub budget: Arc<Budget>,
     footer: ArcSwapOption<Footer>,
     /// It is being moved.
     moving: AtomicBool,
@@ -47,9 +49,44 @@ pub(crate) struct LogSegment {
     used: AtomicBool,
     /// Something in it cannot be read.
     damaged: AtomicBool,
-    /// The most bytes that were live in it since it was last worth a look.
-    most: AtomicU64,
-    wanted: Arc<AtomicBool>,
+    /// The bytes of all entries that ever came to lie here.
+    ever: AtomicU64,
+    /// How large its file is, once that is known and does not change any more; 0 until then.
+    size: AtomicU64,
+    wanted: Arc<Wanted>,
+}
+
+/// Whether it is worth looking at the segments: some have nothing live left, or so much has died in all of
+/// them.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    is_due: AtomicBool,
+    died: AtomicU64,
+    each: u64,
+}
+
+impl Wanted {
+    /// After each so many bytes that die.
+    pub fn new(each: u64) -> Wanted {
+        Wanted { is_due: AtomicBool::new(false), died: AtomicU64::new(0), each }
+    }
+
+    /// Whether it has become so since this was last asked.
+    pub fn take(&self) -> bool {
+        self.is_due.load(Ordering::Relaxed) && self.is_due.swap(false, Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.died.store(0, Ordering::Relaxed);
+        self.is_due.store(true, Ordering::Relaxed);
+    }
+
+    fn died(&self, bytes: u64) {
+        // Who is overtaken here by another is a look late, or early.
+        if self.died.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.each {
+            self.set();
+        }
+    }
 }
 
 struct Opened {
@@ -129,15 +166,16 @@ impl Op {
 impl LogSegment {
     /// `wanted` is set when it is worth looking at what is left in it.
     pub fn new(
-        dir: &Path,
+        access: &Access,
         (no, salt, start): (FileNo, u64, Option<Position>),
-        wanted: &Arc<AtomicBool>,
+        wanted: &Arc<Wanted>,
     ) -> LogSegment {
         LogSegment {
             no,
             salt,
             start,
-            path: Name::Journal(no).path(dir),
+            path: Name::Journal(no).path(&access.dir),
+            budget: access.budget.clone(),
             footer: ArcSwapOption::empty(),
             moving: AtomicBool::new(false),
             opened: ArcSwapOption::empty(),
@@ -148,7 +186,8 @@ impl LogSegment {
             logs: Mutex::default(),
             used: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
-            most: AtomicU64::new(0),
+            ever: AtomicU64::new(0),
+            size: AtomicU64::new(0),
             wanted: wanted.clone(),
         }
     }
@@ -191,8 +230,8 @@ impl LogSegment {
     /// Counts entries that came to lie here.
     pub fn add(&self, entries: u64, bytes: u64) {
         self.entries.fetch_add(entries, Ordering::Relaxed);
-        let had = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.most.fetch_max(had + bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.ever.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts entries that the operation of `seq` took away.
@@ -200,14 +239,10 @@ impl LogSegment {
         // The number first: who finds no entry left must find the operation that took the last.
         self.cut.fetch_max(seq.get(), Ordering::Release);
         let had = self.entries.fetch_sub(entries, Ordering::Release);
-        let left = self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
-        // Each time another eighth of it has gone.
-        let most = self.most.load(Ordering::Relaxed);
-        if had == entries || left < most - most / 8 {
-            self.most.store(left, Ordering::Relaxed);
-            if self.is_finished() {
-                self.wanted.store(true, Ordering::Relaxed);
-            }
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.wanted.died(bytes);
+        if had == entries && self.is_finished() {
+            self.wanted.set();
         }
     }
 
@@ -219,10 +254,16 @@ impl LogSegment {
         self.damaged.load(Ordering::Relaxed)
     }
 
-    /// How large its file is.
+    /// How large the file of a finished segment is.
     pub fn file_len(&self, access: &Access) -> Result<u64> {
+        let known = self.size.load(Ordering::Relaxed);
+        if known > 0 {
+            return Ok(known);
+        }
         let opened = self.opened(access)?;
-        self.left(&opened, 0)
+        let len = self.left(&opened, 0)?;
+        self.size.store(len, Ordering::Relaxed);
+        Ok(len)
     }
 
     /// The runs that its footer names.
@@ -306,6 +347,11 @@ impl LogSegment {
     /// The bytes that live entries take, about.
     pub fn live(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that entries took here when they came.
+    pub fn written(&self) -> u64 {
+        self.ever.load(Ordering::Relaxed)
     }
 
     pub fn live_entries(&self) -> u64 {

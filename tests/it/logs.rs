@@ -357,6 +357,58 @@ fn survivors_move_and_space_comes_back() {
     assert_eq!((db.metrics().logs.entries, files(&sim, "footer").0), (0, 0));
 }
 
+/// A random programme on logs of which each keeps another number of entries: at every commit, once what
+/// that wants done is done, they take less than twice what is live and two segments, whatever memtables need.
+fn stays_within_the_bound(seed: u64) {
+    const SEGMENT: u64 = 128 << 10;
+    // A sector of each segment is its header's.
+    const HEADER: u64 = 8 << 10;
+    let (mut rng, sim) = (Rng::new(seed), SimFs::new(seed));
+    // Left to itself, the journal would be needed much longer.
+    let options = Options::default().workers(0).segment_bytes(SEGMENT).journal_bytes(16 * SEGMENT);
+    let db = Db::open(DIR, options.fs(Arc::new(sim.clone()))).unwrap();
+    let (logs, meta) = (db.logs("raft").unwrap(), db.keyspace("meta").unwrap());
+    let keep: Vec<u64> = (0..8).map(|_| *rng.pick(&[1, 8, 64, 200])).collect();
+    let mut bounds = [(0, 0); 8];
+    for i in 0..800u64 {
+        let mut batch = db.batch();
+        for _ in 0..1 + rng.below(4) {
+            let id = rng.below(8);
+            let (log, (first, next)) = (logs.log(id as u64), &mut bounds[id]);
+            for _ in 0..1 + rng.below(4) {
+                batch.push(&log, 1, vec![i as u8; rng.below(1200)]);
+                *next += 1;
+            }
+            if *next - *first > keep[id] && rng.one_in(2) {
+                *first = *next - keep[id];
+                batch.purge(&log, *first);
+            } else if rng.one_in(100) {
+                *next = *first;
+                batch.truncate(&log, *next);
+            }
+        }
+        if rng.one_in(3) {
+            batch.put(&meta, "applied", i.to_string());
+        }
+        let durability = if rng.one_in(4) { Durability::Sync } else { Durability::Buffered };
+        batch.commit_with(durability).unwrap();
+        while db.step().unwrap() {}
+        let (live, (segments, bytes)) = (db.metrics().logs.bytes, files(&sim, "journal"));
+        // The next one is there already, and nobody's; and in some are rows, cuts and an end that is empty.
+        let bound = 2 * live + 3 * SEGMENT + segments as u64 * (HEADER + SEGMENT / 32);
+        assert!(bytes < bound, "seed {seed}, commit {i}: {bytes} of {bound} for {live} in {segments}");
+    }
+    for (id, (first, next)) in (0..).zip(bounds) {
+        assert_eq!(logs.log(id).bounds().unwrap(), first..next);
+        assert_eq!(logs.log(id).range(..).map(Result::unwrap).count() as u64, next - first);
+    }
+}
+
+#[test]
+fn logs_take_no_more_than_their_bound_at_every_commit() {
+    (0..8).for_each(stays_within_the_bound);
+}
+
 /// A footer that is missing or damaged is made again; a damaged one `verify` tells of.
 #[test]
 fn footers_are_made_again() {
@@ -382,6 +434,24 @@ fn footers_are_made_again() {
     let found = db.verify().unwrap();
     assert_eq!(found.damage.len(), 1, "{found}");
     assert_eq!(found.damage[0].file(), Some(path.as_path()));
+}
+
+/// A copy has the footers of the segments that it is not to replay, and what is in them.
+#[test]
+fn a_checkpoint_brings_its_footers() {
+    let (sim, options, models) = settled(200);
+    let db = Db::open(DIR, options.clone()).unwrap();
+    db.checkpoint("/data/copy").unwrap();
+    let footers = |dir: &str| -> BTreeMap<_, u64> {
+        let of_dir = sim.files().into_iter().filter(|f| f.0.starts_with(dir));
+        let footers = of_dir.filter(|f| f.0.extension().is_some_and(|e| e == "footer"));
+        footers.map(|f| (f.0.file_name().unwrap().to_owned(), f.1)).collect()
+    };
+    let (here, there) = (footers(DIR), footers("/data/copy"));
+    assert!(!there.is_empty() && there.iter().all(|(name, len)| here.get(name) == Some(len)), "{there:?}");
+    let copy = Db::open("/data/copy", options).unwrap();
+    agree(&copy, &models);
+    assert!(copy.verify().unwrap().is_ok());
 }
 
 /// A flipped bit anywhere in the segments and footers of logs: the right entries, or an error that says
