@@ -266,10 +266,10 @@ impl<'a> Entries<'a> {
 
     /// The bytes of the entry `index`, if they are what was written there.
     pub fn checked(&self, index: u64) -> Result<&'a [u8]> {
-        let i =
-            index.checked_sub(self.first).filter(|&i| i < u64::from(self.count)).ok_or_else(ends_early)?;
-        let (range, crc) = self.slot(i as u32).ok_or_else(ends_early)?;
-        let bytes = self.payloads.get(range).ok_or_else(malformed)?;
+        let i = index.checked_sub(self.first).filter(|&i| i < u64::from(self.count));
+        let slot = i.and_then(|i| self.slot(i as u32));
+        let found = slot.and_then(|(range, crc)| Some((self.payloads.get(range)?, crc)));
+        let (bytes, crc) = found.ok_or_else(|| misplaced(self.log, index))?;
         check(self.log, index, bytes, crc)?;
         Ok(bytes)
     }
@@ -407,6 +407,12 @@ pub(crate) fn dump(dump: &mut Dump<'_>, op: &LogOp<'_>) {
     for (n, tag) in e.runs() {
         dump.field(PER_RUN, format_args!("{n} entries of tag {tag}"));
     }
+}
+
+/// An entry is not where it should be.
+#[cold]
+pub(crate) fn misplaced(log: u64, index: u64) -> Error {
+    Error::corruption(format!("entry {index} of log {log} is not where it was written"))
 }
 
 #[cold]

@@ -242,16 +242,17 @@ impl State {
     /// Reads the operation that the entry is part of. It may move to another segment just now.
     fn load(&self, index: u64) -> Result<Loaded> {
         let found = self.find(index)?;
-        match self.load_op(&found) {
+        match self.load_op(&found, index) {
             Err(_) if self.find(index).map_or(true, |now| now.segment.no != found.segment.no) => {
                 let found = self.find(index)?;
-                self.load_op(&found).map(|op| Loaded { found, op })
+                self.load_op(&found, index).map(|op| Loaded { found, op })
             }
             loaded => loaded.map(|op| Loaded { found, op }),
         }
     }
 
-    fn load_op(&self, found: &Found) -> Result<Option<Op>> {
+    /// Reads the operation that stands where the entry was found.
+    fn load_op(&self, found: &Found, index: u64) -> Result<Option<Op>> {
         let Found { segment, extent } = found;
         let logs = &self.core.logs;
         let position = segment.start.map(|start| start.plus(extent.offset.into()));
@@ -262,6 +263,11 @@ impl State {
             self.core.write_gathered()?;
         }
         let op = self.core.reading(|| segment.op(&logs.access, extent.offset));
+        // What is wrong with an operation as a whole does not say whose it is.
+        let op = op.map_err(|e| match e.is_corruption() {
+            true => e.context(format_args!("entry {index} of log {}", self.key.1)),
+            false => e,
+        });
         let budget = &logs.access.budget;
         if budget.files() > budget.file_limit() {
             logs.close_unused();

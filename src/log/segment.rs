@@ -3,7 +3,7 @@
 
 use crate::budget::{Budget, OpenFile};
 use crate::coding::u32_at;
-use crate::entries::{APPEND_HEAD, AppendHead, Entries, PER_ENTRY, check};
+use crate::entries::{APPEND_HEAD, AppendHead, Entries, PER_ENTRY, check, misplaced};
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs, SharedBytes, read_exact_at};
@@ -89,7 +89,7 @@ impl Op {
 
     /// The bytes of an entry, if they are what was written.
     pub fn entry(&self, log: u64, index: u64) -> Result<Value> {
-        let entries = self.entries()?;
+        let entries = self.entries().map_err(|_| misplaced(log, index))?;
         if entries.log != log {
             return Err(misplaced(log, index));
         }
@@ -335,7 +335,7 @@ impl LogSegment {
         let at = u64::from(offset);
         let mut head = [0; APPEND_HEAD];
         self.read(&opened, &mut head, at)?;
-        let head = AppendHead::read(&head).map_err(|e| self.at(e, at))?;
+        let head = AppendHead::read(&head).map_err(|_| self.at(misplaced(log, index), at))?;
         let nth = index.checked_sub(head.first).filter(|&n| head.log == log && n < u64::from(head.count));
         let nth = nth.ok_or_else(|| self.at(misplaced(log, index), at))? as usize;
         // Where the one before ends, with that of the first being 0, and this one.
@@ -374,9 +374,4 @@ impl LogSegment {
     pub fn at(&self, e: Error, offset: u64) -> Error {
         e.at(&self.path, offset)
     }
-}
-
-#[cold]
-fn misplaced(log: u64, index: u64) -> Error {
-    Error::corruption(format!("entry {index} of log {log} is not where it was written"))
 }
