@@ -256,6 +256,19 @@ fn every_byte_of_logs_is_told_or_does_nothing() {
     bytes_of_all_logs(stride(1));
 }
 
+/// Where an operation says which is its first entry, and says one more or one less: each of its entries is
+/// whole, and would pass for the one beside it.
+#[test]
+fn no_entry_passes_for_its_neighbour() {
+    let base = logs(End::Killed);
+    let mut counts = Counts::default();
+    for append in base.anatomy.appends.iter().filter(|append| append.ends.len() > 1) {
+        let file = base.anatomy.files.iter().position(|f| f.path == append.path).unwrap();
+        base.judge(&Harm::Flip(file, (append.at + 8) * 8), &mut counts);
+    }
+    assert!(counts.of(Found::Read) > 3, "{counts}");
+}
+
 /// The control: entries lie in every kind of place there is, each in one.
 #[test]
 fn entries_lie_everywhere() {
