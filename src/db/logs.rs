@@ -14,6 +14,7 @@ use crate::log::extent::LogKey;
 use crate::log::head::{self, Head};
 use crate::log::index::Found;
 use crate::log::segment::Op;
+use crate::mutant::Mutant;
 use crate::value::Value;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -204,7 +205,8 @@ impl State {
     fn find(&self, index: u64) -> Result<Found> {
         let (found, _) = self.core.logs.find(self.key, index)?.ok_or_else(|| self.gone(index))?;
         // Appended anew since.
-        if found.extent.seq > self.seq { Err(self.gone(index)) } else { Ok(found) }
+        let newer = found.extent.seq > self.seq && !Mutant::SnapshotTakesNewer.on();
+        if newer { Err(self.gone(index)) } else { Ok(found) }
     }
 
     fn gone(&self, index: u64) -> Error {

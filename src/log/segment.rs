@@ -10,6 +10,7 @@ use crate::fs::{File, Fs, SharedBytes, read_exact_at};
 use crate::ids::{FileNo, Position, Seq};
 use crate::log::extent::{Extent, LogKey};
 use crate::log::footer::{Footer, Range, Run, Source};
+use crate::mutant::Mutant;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::value::Value;
@@ -205,7 +206,7 @@ impl LogSegment {
     /// Whether entries in it are live, or would be again if what is not durable were lost.
     pub fn is_needed(&self, durable: Seq) -> bool {
         self.entries.load(Ordering::Acquire) > 0
-            || self.cut.load(Ordering::Acquire) > durable.get()
+            || self.cut.load(Ordering::Acquire) > durable.get() && !Mutant::ReleaseLogSegmentEarly.on()
             || self.moving.load(Ordering::Acquire)
     }
 
