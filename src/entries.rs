@@ -23,6 +23,7 @@
 use crate::coding::{u32_at, u64_at};
 use crate::dump::{Dump, text};
 use crate::error::{Error, Result};
+use crate::mutant::Mutant;
 use std::ops::Range;
 
 pub(crate) const APPEND: u8 = 4;
@@ -79,6 +80,9 @@ pub(crate) struct Entries<'a> {
 /// What binds an entry's checksum to its place.
 #[inline]
 pub(crate) fn place(log: u64, index: u64) -> u32 {
+    if Mutant::EntryAnywhere.on() {
+        return 0;
+    }
     // Two rounds of splitmix64's mixer: neighbouring logs and indexes share no pattern.
     let mut x = log.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ index.wrapping_add(0x632b_e59b_d9b4_e019);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -260,11 +264,11 @@ impl<'a> Entries<'a> {
     ) -> Result<impl Iterator<Item = Result<(u64, Range<usize>)>> + use<'a>> {
         let Entries { log, first, payloads, table, .. } = *self;
         if indexes.start < first || indexes.end > self.next() {
-            return Err(ends_early());
+            return Err(misplaced(log, indexes.start));
         }
         let nth = (indexes.start - first) as usize;
         let mut start = match nth.checked_sub(1) {
-            Some(before) => self.end_of(before as u32).ok_or_else(ends_early)?,
+            Some(before) => self.end_of(before as u32).ok_or_else(|| misplaced(log, indexes.start))?,
             None => 0,
         };
         let slots = table.get(nth * PER_ENTRY..).unwrap_or_default().chunks_exact(PER_ENTRY);
@@ -272,10 +276,18 @@ impl<'a> Entries<'a> {
             let number = |at| u32_at(slot, at).unwrap_or_default();
             let (end, crc) = (number(0) as usize, number(4));
             let from = std::mem::replace(&mut start, end);
-            let bytes = payloads.get(from..end).ok_or_else(malformed)?;
+            let bytes = payloads.get(from..end).ok_or_else(|| misplaced(log, index))?;
             check(log, index, bytes, crc)?;
             Ok((index, APPEND_HEAD + from..APPEND_HEAD + end))
         }))
+    }
+
+    /// The bytes of the entry `index`, if they are what was written there.
+    #[cfg(any(test, fuzzing))]
+    pub fn checked(&self, index: u64) -> Result<&'a [u8]> {
+        let missing = || misplaced(self.log, index);
+        let (_, at) = self.walk(index..index.saturating_add(1))?.next().ok_or_else(missing)??;
+        self.payloads.get(at.start - APPEND_HEAD..at.end - APPEND_HEAD).ok_or_else(missing)
     }
 }
 
@@ -416,6 +428,12 @@ pub(crate) fn dump(dump: &mut Dump<'_>, op: &LogOp<'_>) {
     for (n, tag) in e.runs() {
         dump.field(PER_RUN, format_args!("{n} entries of tag {tag}"));
     }
+}
+
+/// An entry is not where it should be.
+#[cold]
+pub(crate) fn misplaced(log: u64, index: u64) -> Error {
+    Error::corruption(format!("entry {index} of log {log} is not where it was written"))
 }
 
 #[cold]

@@ -13,6 +13,7 @@ use crate::options::{Compression, KeyspaceOptions};
 use crate::{journal, record, table, version};
 use std::path::Path;
 
+pub use crate::log::fuzz::{entries, footer};
 pub use journal::fuzz::journal;
 pub use table::fuzz::{block, filter, index, table};
 pub use version::fuzz::manifest;
@@ -178,10 +179,12 @@ mod tests {
     use std::path::PathBuf;
 
     type Target = fn(&[u8]);
-    const TARGETS: [(&str, Target); 7] = [
+    const TARGETS: [(&str, Target); 9] = [
         ("batch", super::batch),
         ("block", super::block),
+        ("entries", super::entries),
         ("filter", super::filter),
+        ("footer", super::footer),
         ("index", super::index),
         ("journal", super::journal),
         ("manifest", super::manifest),

@@ -91,6 +91,18 @@ pub(crate) enum Mutant {
     CheckpointUnsynced,
     /// A keyspace that was dropped loses its tables while a snapshot sees them.
     DropIgnoresSnapshots,
+    /// The footer of a segment leaves out the last entry of a log.
+    FooterEndsEarly,
+    /// Log entries are moved without their tags.
+    MoveForgetsTags,
+    /// A purge that is replayed changes nothing.
+    PurgeNotReplayed,
+    /// A segment goes when no log entry in it is live, though what took the last may be lost.
+    ReleaseLogSegmentEarly,
+    /// Checksums of log entries do not say which log and index they belong to.
+    EntryAnywhere,
+    /// A snapshot takes an entry that was appended later for the one that was there.
+    SnapshotTakesNewer,
 }
 
 impl Mutant {

@@ -14,6 +14,7 @@ use crate::log::extent::{Extent, LogKey};
 use crate::log::head::{self, Head};
 use crate::log::index::Found;
 use crate::log::segment::Op;
+use crate::mutant::Mutant;
 use crate::value::Value;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -216,7 +217,8 @@ impl State {
     fn find(&self, index: u64) -> Result<Found> {
         let (found, _) = self.core.logs.find(self.key, index)?.ok_or_else(|| self.gone(index))?;
         // Appended anew since.
-        if found.extent.seq > self.seq { Err(self.gone(index)) } else { Ok(found) }
+        let newer = found.extent.seq > self.seq && !Mutant::SnapshotTakesNewer.on();
+        if newer { Err(self.gone(index)) } else { Ok(found) }
     }
 
     fn gone(&self, index: u64) -> Error {
@@ -254,16 +256,17 @@ impl State {
     /// Reads the operation that the entry is part of. It may move to another segment just now.
     fn load(&self, index: u64) -> Result<Loaded> {
         let found = self.find(index)?;
-        match self.load_op(&found) {
+        match self.load_op(&found, index) {
             Err(_) if self.find(index).map_or(true, |now| now.segment.no != found.segment.no) => {
                 let found = self.find(index)?;
-                self.load_op(&found).map(|op| Loaded { found, op })
+                self.load_op(&found, index).map(|op| Loaded { found, op })
             }
             loaded => loaded.map(|op| Loaded { found, op }),
         }
     }
 
-    fn load_op(&self, found: &Found) -> Result<Option<Op>> {
+    /// Reads the operation that stands where the entry was found.
+    fn load_op(&self, found: &Found, index: u64) -> Result<Option<Op>> {
         let Found { segment, extent } = found;
         let logs = &self.core.logs;
         let position = segment.start.map(|start| start.plus(extent.offset.into()));
@@ -275,6 +278,11 @@ impl State {
             self.core.write_gathered()?;
         }
         let op = self.core.reading(|| segment.op(&logs.access, extent.offset));
+        // What is wrong with an operation as a whole does not say whose it is.
+        let op = op.map_err(|e| match e.is_corruption() {
+            true => e.context(format_args!("entry {index} of log {}", self.key.1)),
+            false => e,
+        });
         let budget = &logs.access.budget;
         if budget.files() > budget.file_limit() {
             logs.close_unused();

@@ -22,6 +22,7 @@ use crate::log::extent::{Extent, LogKey};
 use crate::log::footer::{Builder, Range, Run};
 use crate::log::segment::{Access, LogSegment, Wanted};
 use crate::log::space::{self, By, Held, Plan};
+use crate::mutant::Mutant;
 use crate::record::size;
 use crate::version::{Change, SegmentState};
 use std::collections::BTreeMap;
@@ -93,7 +94,8 @@ impl Core {
     /// Tells the manifest of segments that only logs need from now on, and of those that nothing does.
     fn release_segments(&self) -> Result<()> {
         let cut = self.logs.segments().iter().filter(|s| s.live_entries() == 0).map(|s| s.last_cut()).max();
-        if let Some(cut) = cut.filter(|&cut| cut > self.snapshots.durable()) {
+        let sync = !Mutant::ReleaseLogSegmentEarly.on();
+        if let Some(cut) = cut.filter(|&cut| sync && cut > self.snapshots.durable()) {
             // Until then a crash could bring the entries back.
             self.sync_to(cut.min(self.snapshots.visible()))?;
         }
@@ -270,7 +272,8 @@ impl Core {
             let at = writer.append(piece.seq, 1, &payload, Position(0))?;
             let offset = at.plus((crate::record::HEADER_LEN + BEFORE) as u64).0;
             let offset = u32::try_from(offset).map_err(|_| Error::invalid("a cold segment beyond 4 GiB"))?;
-            extents[piece.run].extend(piece.extents.iter().map(|e| Extent { offset, ..*e }));
+            let tag = |e: &Extent| if Mutant::MoveForgetsTags.on() { 0 } else { e.tag };
+            extents[piece.run].extend(piece.extents.iter().map(|e| Extent { offset, tag: tag(e), ..*e }));
             held[piece.run] += size(payload.len()) as u64;
         }
         writer.flush()?;

@@ -51,19 +51,23 @@ use crate::error::{Error, Result};
 use crate::fs::{File, SharedBytes, read_exact_at};
 use crate::ids::{FileNo, KeyspaceId, Seq};
 use crate::log::extent::{Extent, LogKey};
+use crate::mutant::Mutant;
 use crate::record::checksum;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: [u8; 8] = *b"ESKRFOOT";
 const VERSION: u32 = 1;
-const HEAD: usize = 64;
+pub(super) const HEAD: usize = 64;
 const CHECKED: usize = 48;
-const RUN: usize = 56;
-const FENCE: usize = 16;
-const EXTENT: usize = 32;
+pub(super) const RUN: usize = 56;
+pub(super) const FENCE: usize = 16;
+pub(super) const EXTENT: usize = 32;
 /// So many extents have a fence.
-const BLOCK: u32 = 64;
+pub(super) const BLOCK: u32 = 64;
+/// No run can take more: offsets in a segment have 32 bits, and by itself no operation takes four times what
+/// it takes beside others. Sums of these do not overflow.
+const MAX_BYTES: u64 = 4 << 32;
 
 /// Entries of a log without a gap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +86,13 @@ pub(crate) struct Run {
 pub(crate) struct Range {
     pub start: u32,
     pub count: u32,
+}
+
+impl Range {
+    /// The number behind the last.
+    fn end(&self) -> u32 {
+        self.start.saturating_add(self.count)
+    }
 }
 
 /// A footer being built.
@@ -119,7 +130,8 @@ impl Builder {
         let start = self.extents.len() as u32;
         self.extents.extend(extents);
         let extents = Range { start, count: self.extents.len() as u32 - start };
-        self.runs.push(Run { extents, ..run });
+        let missing = u64::from(Mutant::FooterEndsEarly.on() && run.next - run.first > 1);
+        self.runs.push(Run { extents, next: run.next - missing, ..run });
     }
 
     pub fn runs(&self) -> &[Run] {
@@ -228,7 +240,12 @@ impl Footer {
         }
         let runs = bytes.as_ref().chunks_exact(RUN).map(|run| decode_run(run, self.extents));
         let runs = runs.collect::<Option<Vec<Run>>>();
-        runs.ok_or_else(|| broken("the footer's runs cannot be what they say"))
+        // Each extent is part of one run: who reads those of all runs reads no more than there are.
+        let in_turn = |runs: &Vec<Run>| {
+            let end = runs.iter().try_fold(0, |at, run| (run.extents.start == at).then(|| run.extents.end()));
+            end == Some(self.extents)
+        };
+        runs.filter(in_turn).ok_or_else(|| broken("the footer's runs cannot be what they say"))
     }
 
     /// The bytes of a block of extents, checked.
@@ -247,7 +264,7 @@ impl Footer {
 
     /// The extent of a run, given by its extents, that the entry `index` is in.
     pub fn find(&self, of: Range, index: u64) -> Result<Option<Extent>> {
-        let end = of.start.saturating_add(of.count);
+        let end = of.end();
         if of.count == 0 || end > self.extents {
             return Ok(None);
         }
@@ -273,7 +290,7 @@ impl Footer {
 
     /// All extents of a run.
     pub fn extents(&self, of: Range) -> Result<Vec<Extent>> {
-        let end = of.start.saturating_add(of.count).min(self.extents);
+        let end = of.end().min(self.extents);
         let mut found = Vec::with_capacity(of.count as usize);
         let mut at = of.start;
         while at < end {
@@ -345,7 +362,7 @@ fn decode_run(bytes: &[u8], extents: u32) -> Option<Run> {
         extents: Range { start: u32_at(bytes, 4)?, count: u32_at(bytes, 48)? },
     };
     let end = run.extents.start.checked_add(run.extents.count)?;
-    let possible = run.first < run.next && run.extents.count > 0 && end <= extents;
+    let possible = run.first < run.next && run.extents.count > 0 && end <= extents && run.bytes <= MAX_BYTES;
     (possible && bytes.get(52..) == Some(&[0; 4])).then_some(run)
 }
 
@@ -466,6 +483,26 @@ mod tests {
                 assert_eq!(found.offset, 8200 + (index as u32 - 100) / 3 * 40);
             }
             assert_eq!(footer.extents(run.extents).unwrap().len(), run.extents.count as usize);
+        }
+    }
+
+    /// Under checksums that hold. Runs that all had all extents made whoever reads those of each run read
+    /// without end; bytes that no segment holds overflowed where they were added up.
+    #[test]
+    fn runs_that_cannot_be_are_refused() {
+        let runs = [(3, 1, 5), (3, 2, 9)];
+        assert!(open(sample(&runs, 1).encode(NO, SALT)).is_ok());
+        let lies: [fn(&mut Run); 5] = [
+            |run| run.bytes = u64::MAX,
+            |run| run.extents = Range { start: 0, count: 14 },
+            |run| run.extents.count -= 1,
+            |run| run.extents.start = u32::MAX,
+            |run| run.next = run.first,
+        ];
+        for lie in lies {
+            let mut built = sample(&runs, 1);
+            lie(&mut built.runs[1]);
+            assert!(open(built.encode(NO, SALT)).map(drop).unwrap_err().is_corruption());
         }
     }
 

@@ -22,3 +22,7 @@ pub(crate) mod segment;
 
 // == which entries are where ==
 pub(crate) mod index;
+
+// == beside it ==
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;

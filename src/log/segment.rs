@@ -3,13 +3,14 @@
 
 use crate::budget::{Budget, OpenFile};
 use crate::coding::u32_at;
-use crate::entries::{APPEND_HEAD, AppendHead, Entries, PER_ENTRY, check};
+use crate::entries::{APPEND_HEAD, AppendHead, Entries, PER_ENTRY, check, misplaced};
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs, SharedBytes, read_exact_at};
 use crate::ids::{FileNo, Position, Seq};
 use crate::log::extent::{Extent, LogKey};
 use crate::log::footer::{Footer, Range, Run, Source};
+use crate::mutant::Mutant;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::value::Value;
@@ -143,7 +144,7 @@ impl Op {
         indexes: std::ops::Range<u64>,
         mut see: impl FnMut(u64, Value) -> bool,
     ) -> Result<()> {
-        let entries = self.entries()?;
+        let entries = self.entries().map_err(|_| misplaced(log, indexes.start))?;
         if entries.log != log {
             return Err(misplaced(log, indexes.start));
         }
@@ -274,7 +275,7 @@ impl LogSegment {
     /// Whether entries in it are live, or would be again if what is not durable were lost.
     pub fn is_needed(&self, durable: Seq) -> bool {
         self.entries.load(Ordering::Acquire) > 0
-            || self.cut.load(Ordering::Acquire) > durable.get()
+            || self.cut.load(Ordering::Acquire) > durable.get() && !Mutant::ReleaseLogSegmentEarly.on()
             || self.moving.load(Ordering::Acquire)
     }
 
@@ -409,7 +410,7 @@ impl LogSegment {
         let at = u64::from(offset);
         let mut head = [0; APPEND_HEAD];
         self.read(&opened, &mut head, at)?;
-        let head = AppendHead::read(&head).map_err(|e| self.at(e, at))?;
+        let head = AppendHead::read(&head).map_err(|_| self.at(misplaced(log, index), at))?;
         let nth = index.checked_sub(head.first).filter(|&n| head.log == log && n < u64::from(head.count));
         let nth = nth.ok_or_else(|| self.at(misplaced(log, index), at))? as usize;
         // Where the one before ends, with that of the first being 0, and this one.
@@ -448,9 +449,4 @@ impl LogSegment {
     pub fn at(&self, e: Error, offset: u64) -> Error {
         e.at(&self.path, offset)
     }
-}
-
-#[cold]
-fn misplaced(log: u64, index: u64) -> Error {
-    Error::corruption(format!("entry {index} of log {log} is not where it was written"))
 }

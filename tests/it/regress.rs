@@ -579,3 +579,31 @@ fn no_flush_takes_the_place_of_a_sync_that_failed() {
         assert!(found.len() <= n && db.visible_seq().get() as usize >= durable);
     }
 }
+
+/// What an operation says of itself was damaged where it says how many entries it holds: reading one of them
+/// failed with a word about the operation, which did not tell the log, nor the index.
+#[test]
+fn an_entry_whose_operation_is_damaged_is_named() {
+    let sim = Arc::new(SimFs::new(1));
+    let db = open(&small().memtable_bytes(1 << 10), &sim);
+    let logs = db.logs("logs").unwrap();
+    for n in 0..20u8 {
+        db.batch().push(&logs.log(7), 1, [b'x' + n % 2; 900]).commit().unwrap();
+    }
+    db.flush().unwrap();
+    while db.step().unwrap() {}
+    let first = sim.files().into_iter().map(|f| f.0).find(|path| is(path, "footer")).unwrap();
+    let segment = first.with_extension("journal");
+    drop((logs, db));
+    // Before the payloads: log, first index, how many entries, runs of tags, and bytes.
+    let at = sim.read(&segment).unwrap().windows(900).position(|bytes| bytes == [b'x'; 900]).unwrap() - 28;
+    sim.damage(&segment, |bytes| bytes[at + 16..at + 20].fill(0)).unwrap();
+    for mapped in [false, true] {
+        let db = open(&small().mapped(mapped).read_only(true), &sim);
+        let log = db.logs("logs").unwrap().log(7);
+        let e = log.get(0).unwrap_err();
+        assert!(e.is_corruption() && e.to_string().contains("entry 0 of log 7"), "{e}");
+        assert_eq!((e.file(), e.offset()), (Some(&*segment), Some(at as u64)));
+        assert_eq!(log.get(1).unwrap().unwrap().bytes(), [b'y'; 900]);
+    }
+}

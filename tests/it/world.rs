@@ -29,6 +29,8 @@ pub enum Write {
     /// The newest entries of a log go, so many. Nothing of the same batch is before it.
     CutLast(u64, u64),
     Remove(u64),
+    /// Emptied, to go on at an index, behind an entry of a tag.
+    Reset(u64, u64, u64),
 }
 
 /// What the logs are called.
@@ -94,14 +96,18 @@ fn apply(state: &mut State, step: &Step) -> u64 {
         Step::Commit(_, writes) => {
             writes.iter().for_each(|write| apply_write(state, write));
             let nothing = |w: &&Write| matches!(w, Write::DeleteRange(_, from, to) if from >= to);
-            return writes.iter().filter(|w| !nothing(w)).count() as u64;
+            // Entries of one log, one after another, are one operation.
+            let one =
+                |a: &&Write, b: &&Write| matches!((a, b), (Write::Push(a, ..), Write::Push(b, ..)) if a == b);
+            let writes: Vec<&Write> = writes.iter().filter(|w| !nothing(w)).collect();
+            return writes.chunk_by(one).count() as u64;
         }
         _ => return 0,
     }
     1
 }
 
-fn apply_write(state: &mut State, write: &Write) {
+pub fn apply_write(state: &mut State, write: &Write) {
     let rows = state.get_mut(write.name()).expect("a live keyspace");
     match write {
         Write::Put(_, key, value) => drop(rows.insert(key.clone(), value.clone())),
@@ -131,6 +137,10 @@ fn apply_write(state: &mut State, write: &Write) {
             }
         }
         Write::Remove(log) => rows.retain(|key, _| !key.starts_with(&bounds_key(*log))),
+        Write::Reset(log, first, tag) => {
+            rows.retain(|key, _| !key.starts_with(&bounds_key(*log)));
+            rows.insert(bounds_key(*log), bounds_row(*first, *first, Some(*tag).filter(|_| *first > 0)));
+        }
     }
 }
 
@@ -488,7 +498,7 @@ fn commit(db: &Db, how: How, writes: &[Write]) -> esker::Result<Option<Ticket>> 
     }
 }
 
-fn batch(db: &Db, writes: &[Write]) -> esker::Result<Batch> {
+pub fn batch(db: &Db, writes: &[Write]) -> esker::Result<Batch> {
     let mut batch = db.batch();
     for write in writes {
         let log = |log: u64| db.logs(LOGS).map(|logs| logs.log(log));
@@ -502,6 +512,7 @@ fn batch(db: &Db, writes: &[Write]) -> esker::Result<Batch> {
             Write::Keep(id, n) => batch.purge(&log(*id)?, at(*id, *n)?),
             Write::CutLast(id, n) => batch.truncate(&log(*id)?, at(*id, *n)?),
             Write::Remove(id) => batch.remove(&log(*id)?),
+            Write::Reset(id, first, tag) => batch.reset(&log(*id)?, *first, *tag),
             Write::Put(name, key, value) => batch.put(&db.keyspace(name)?, key, value),
             Write::Delete(name, key) => batch.delete(&db.keyspace(name)?, key),
             Write::DeleteRange(name, from, to) => {

@@ -1,6 +1,7 @@
 //! What the files of a database are made of, told by their dumps: pieces with names, for damage to be
 //! aimed at and counted by, and what journal and manifest say of each other.
 
+use super::logs::Append;
 use esker::fs::sim::SimFs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -40,6 +41,7 @@ pub fn kind(path: &Path) -> &'static str {
         Some("journal") => "journal",
         Some("manifest") => "manifest",
         Some("table") => "table",
+        Some("footer") => "footer",
         Some(other) => panic!("{other}"),
         None if path.ends_with("HINT") => "hint",
         None if path.ends_with("LOCK") => "lock",
@@ -48,7 +50,7 @@ pub fn kind(path: &Path) -> &'static str {
 }
 
 /// A line of a dump: where, and what it says; a title has no place.
-type Line = (Option<usize>, String);
+pub type Line = (Option<usize>, String);
 
 fn lines(disk: &SimFs, path: &Path) -> Vec<Line> {
     let text = esker::inspect::dump(disk, path).unwrap();
@@ -102,6 +104,10 @@ fn pieces_of(kind: &str, lines: &[Line], len: usize) -> Vec<Piece> {
                 (next, sections.into_iter().find(|s| *s == title).unwrap_or("data block"))
             }
             "hint" => (next, "slot"),
+            "footer" => {
+                let parts = ["run", "fence", "extent"];
+                (next, parts.into_iter().find(|s| s == title).unwrap_or("head"))
+            }
             other => panic!("{other}"),
         };
         starts.extend(at.map(|at| (at, what)));
@@ -159,14 +165,24 @@ impl Segment {
     }
 }
 
+/// A segment that is not replayed.
+#[derive(Clone, Debug)]
+pub struct LogOnly {
+    /// How many bytes of it count.
+    pub len: u64,
+    pub cold: bool,
+}
+
 /// What the manifest that counts says.
 #[derive(Clone, Default, Debug)]
 pub struct Named {
     pub durable: u64,
     /// Where the last sealed segment ended.
     pub sealed_end: u64,
-    /// Announced and, if it was sealed, from where to where.
+    /// Announced and, if it was sealed, from where to where; without those that only logs need.
     pub segments: BTreeMap<PathBuf, Option<(u64, u64)>>,
+    /// Those that only logs need.
+    pub log_only: BTreeMap<PathBuf, LogOnly>,
     pub tables: BTreeSet<PathBuf>,
 }
 
@@ -183,10 +199,21 @@ impl Named {
                 ["segment", no, "sealed", from, "to", to] => {
                     let range = (number(from), number(to));
                     named.segments.insert(dir.join(format!("{no}.journal")), Some(range));
-                    named.sealed_end = range.1;
+                    named.sealed_end = named.sealed_end.max(range.1);
                 }
                 ["segment", no, "gone"] => {
-                    named.segments.remove(&dir.join(format!("{no}.journal")));
+                    let path = dir.join(format!("{no}.journal"));
+                    named.segments.remove(&path);
+                    named.log_only.remove(&path);
+                }
+                ["segment", no, "is", "for", "logs", "only"] => {
+                    let path = dir.join(format!("{no}.journal"));
+                    let (from, to) = named.segments.remove(&path).flatten().expect("a sealed segment");
+                    named.log_only.insert(path, LogOnly { len: to - from, cold: false });
+                }
+                ["cold", "segment", no, "of", len, ..] => {
+                    let cold = LogOnly { len: number(len), cold: true };
+                    named.log_only.insert(dir.join(format!("{no}.journal")), cold);
                 }
                 ["durable", "position", "=", at] => named.durable = named.durable.max(number(at)),
                 ["next", "segment", "starts", "at", "=", at] => named.sealed_end = number(at),
@@ -210,17 +237,22 @@ pub struct Anatomy {
     pub named: Named,
     /// Those that were used and that the manifest names, in the order of the journal.
     pub journal: Vec<Segment>,
+    /// Appends to logs, wherever the manifest names the segment.
+    pub appends: Vec<Append>,
 }
 
 impl Anatomy {
     /// `manifest`: the one that counts.
     pub fn new(disk: &SimFs, dir: &Path, manifest: &Path) -> Anatomy {
         let named = Named::new(dir, &lines(disk, manifest));
-        let (mut files, mut journal) = (Vec::new(), Vec::new());
+        let (mut files, mut journal, mut appends) = (Vec::new(), Vec::new(), Vec::new());
         for (path, len) in disk.files().into_iter().filter(|f| f.0.starts_with(dir)) {
             let (kind, bytes) = (kind(&path), disk.read(&path).unwrap());
+            let log_only = named.log_only.contains_key(&path.with_extension("journal"));
+            let replayed = named.segments.contains_key(&path);
             let counts = path == manifest
-                || named.segments.contains_key(&path)
+                || replayed
+                || log_only && ["journal", "footer"].contains(&kind)
                 || named.tables.contains(&path)
                 || kind == "hint";
             let mut pieces = vec![Piece { range: 0..len as usize, what: "all of it" }];
@@ -229,11 +261,15 @@ impl Anatomy {
                 match kind {
                     "journal" => {
                         match Segment::new(&path, &bytes, &lines, &pieces_of(kind, &lines, len as usize)) {
-                            Some(segment) if counts => {
-                                journal.push(segment);
+                            Some(segment) => {
                                 pieces = pieces_of(kind, &lines, len as usize);
+                                if counts {
+                                    appends.extend(Append::all(&segment, &lines));
+                                }
+                                if replayed {
+                                    journal.push(segment);
+                                }
                             }
-                            Some(_) => pieces = pieces_of(kind, &lines, len as usize),
                             None => pieces[0].what = "never used",
                         }
                     }
@@ -243,7 +279,7 @@ impl Anatomy {
             files.push(FileAt { path, bytes, pieces, counts });
         }
         journal.sort_by_key(|s| s.start);
-        Anatomy { files, named, journal }
+        Anatomy { files, named, journal, appends }
     }
 
     pub fn file(&self, path: &Path) -> Option<&FileAt> {

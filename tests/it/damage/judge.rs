@@ -5,9 +5,11 @@ use super::anatomy::kind;
 use super::base::Base;
 use super::counts::{Counts, Found};
 use super::harm::{Change, Harm, is_read};
+use super::logs::{are_footers, writes_to_logs};
 use super::oracle::Expect;
 use crate::alloc::{Grown, grown};
 use crate::state::{State, try_state};
+use crate::world::{LOGS, apply_write, batch};
 use esker::fs::Fs;
 use esker::fs::sim::SimFs;
 use esker::{Db, Error, ErrorKind};
@@ -32,9 +34,11 @@ impl Base {
         let disk = self.disk.crash(1);
         make(&disk, &changes);
         let in_place = matches!(harm, Harm::Flip(..) | Harm::Byte(..) | Harm::Noise(..));
-        // Beside tables few reads meet what was damaged: most cases do with one way to read.
-        let tables = changes.iter().any(|(path, _)| kind(path) == "table");
-        let every_way = tables || counts.all().is_multiple_of(8);
+        // Beside tables, and where logs lie, few reads meet what was damaged: most cases do with one way to read.
+        let log_only =
+            |path: &Path| self.anatomy.named.log_only.contains_key(&path.with_extension("journal"));
+        let met = changes.iter().any(|(path, _)| kind(path) == "table" || log_only(path));
+        let every_way = met || counts.all().is_multiple_of(8);
         let case = Case { base: self, disk, changes, what, in_place, every_way, expect };
         let reading = case.open_and_use(true, counts);
         let writing = case.open_and_use(false, counts);
@@ -48,7 +52,7 @@ impl Base {
 
     /// What must come of it; for damage outside of the journal only that nothing is lost.
     fn expect(&self, changes: &[Change]) -> Option<Expect> {
-        let harmless = |path: &Path| path.extension().is_some_and(|e| e == "journal") || !is_read(path);
+        let harmless = |path: &Path| ["journal", "footer"].contains(&kind(path)) || !is_read(path);
         let hint = self.dir.join("HINT");
         if !changes.iter().all(|(path, _)| harmless(path) || *path == hint) {
             return None;
@@ -118,6 +122,9 @@ impl Case<'_> {
         verified.damage.iter().for_each(|e| self.names_a_place(e));
         assert!(read || !verified.is_ok(), "{}: reading fails, and verify does not tell", self.what);
         assert!(!verified.is_ok() || !self.harms_a_table(), "{}: verify reads all of a table", self.what);
+        if are_footers(&self.changes) {
+            assert!(read && (read_only || verified.is_ok()), "{}: a footer is not made again", self.what);
+        }
         let mut found = match (read, verified.is_ok()) {
             (false, _) => Found::Read,
             (true, false) => Found::Verify,
@@ -163,6 +170,9 @@ impl Case<'_> {
         {
             assert!(e.file() == Some(path) && e.offset().is_some(), "{}: {e:?}", self.what);
         }
+        if are_footers(&self.changes) {
+            assert!(self.changes.iter().any(|(path, _)| e.file() == Some(path)), "{}: {e:?}", self.what);
+        }
     }
 
     /// Nothing but the lock file may have come.
@@ -196,12 +206,18 @@ impl Case<'_> {
         match try_state(db) {
             Ok(found) => {
                 assert!(found == *expected, "{}: wrong data", self.what);
+                let harmed = |rows| self.base.harms_an_entry(&self.changes, rows);
+                assert!(!expected.get(LOGS).is_some_and(harmed), "{}: a damaged entry is shown", self.what);
                 return true;
             }
             Err(e) => self.names_a_place(&e),
         }
         // What can be read is right, key by key.
         for (name, rows) in expected {
+            if name == LOGS {
+                self.base.read_logs(db, &self.changes, rows, &|e| self.names_a_place(e));
+                continue;
+            }
             let keyspace = db.keyspace(name).unwrap();
             for (key, value) in rows {
                 match keyspace.get(key) {
@@ -226,14 +242,20 @@ impl Case<'_> {
                 false
             }
         };
-        for (name, rows) in &mut expected {
+        for write in writes_to_logs(&expected) {
+            let batch = batch(db, std::slice::from_ref(&write));
+            if did(batch.and_then(|mut batch| batch.commit().map(drop))) {
+                apply_write(&mut expected, &write);
+            }
+        }
+        for (name, rows) in expected.iter_mut().filter(|(name, _)| *name != LOGS) {
             if did(db.keyspace(name).unwrap().put("harm", "less").map(drop)) {
                 rows.insert(b"harm".to_vec(), b"less".to_vec());
             }
         }
         did(db.flush());
         while db.step().is_ok_and(|more| more) {}
-        for name in expected.keys() {
+        for name in expected.keys().filter(|name| *name != LOGS) {
             did(db.keyspace(name).unwrap().compact(..));
         }
         well & self.read(db, &expected)

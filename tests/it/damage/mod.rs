@@ -16,6 +16,7 @@ mod counts;
 mod harm;
 mod judge;
 mod lies;
+mod logs;
 mod lookalikes;
 mod oracle;
 mod shapes;

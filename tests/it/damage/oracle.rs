@@ -2,8 +2,8 @@
 //! damage") and from the bytes as they were written: nothing is trusted that is not, byte for byte,
 //! what was put there.
 
-use super::anatomy::{Anatomy, Segment};
-use std::path::Path;
+use super::anatomy::{Anatomy, LogOnly, Segment};
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expect {
@@ -36,6 +36,13 @@ fn hint(whole: &[u8], now: &[u8]) -> u64 {
 impl Anatomy {
     /// With the files as `now` shows them; the manifest and all tables are unharmed.
     pub fn expect<'b>(&self, now: &dyn Fn(&Path) -> Option<&'b [u8]>) -> Expect {
+        // What they hold is looked at when it is read, or when their footers are made again.
+        let cut = |(path, segment): (&PathBuf, &LogOnly)| {
+            now(path).is_none_or(|bytes| (bytes.len() as u64) < segment.len)
+        };
+        if self.named.log_only.iter().any(cut) {
+            return Expect::Refused;
+        }
         let Some(sealed_end) = self.sealed_is_whole(now) else { return Expect::Refused };
         let open = |path: &Path| self.named.segments.get(path) == Some(&None);
         for path in self.named.segments.keys().filter(|path| open(path)) {

@@ -4,14 +4,15 @@
 use super::anatomy::kind;
 use super::base::{Base, ENDS, End, Past};
 use crate::state::small;
-use crate::world::{How, Name, Step, World, Write, rows, value};
+use crate::world::{How, LOGS, Name, Step, World, Write, rows, value};
 use esker::fs::Fs;
 use esker::{Durability, Options};
 
 /// All of them, made one by one.
 pub fn shapes() -> impl Iterator<Item = Base> {
     let ends = ENDS.into_iter().flat_map(|end| {
-        let makers: [fn(End) -> Base; 5] = [journal, tables_and_journal, levels, mapped_levels, everything];
+        let makers: [fn(End) -> Base; 7] =
+            [journal, tables_and_journal, levels, mapped_levels, everything, logs, mapped_logs];
         makers.map(|make| make(end))
     });
     let last = || {
@@ -72,6 +73,62 @@ fn with_levels(options: Options) -> (World, Past) {
         past.note(&world);
     }
     (world, past)
+}
+
+pub fn logs(end: End) -> Base {
+    let (world, past) = with_logs(options());
+    Base::at_rest(format!("logs, {end:?}"), world, past, end)
+}
+
+pub fn mapped_logs(end: End) -> Base {
+    let (world, past) = with_logs(options().mapped(true));
+    Base::at_rest(format!("logs, mapped, {end:?}"), world, past, end)
+}
+
+/// Entries in segments that are not replayed, moved and not, and in others; heads in tables and in the
+/// journal; logs that were purged, truncated, reset and removed.
+fn with_logs(options: Options) -> (World, Past) {
+    let (mut world, mut past) = start(options);
+    world.run(&Step::Create(LOGS));
+    let push = |log, n: u64, len| Write::Push(log, n / 4, value(n << 8 | log, len));
+    for n in 0..36 {
+        let mut writes = vec![Write::Keep(2, 2)];
+        match n % 12 {
+            4 | 9 => writes.push(Write::CutLast(3, 2)),
+            10 => writes.push(Write::Remove(4)),
+            11 => writes.push(Write::Reset(5, n, n)),
+            _ => {}
+        }
+        writes.extend([push(2, n, 900), push(3, n, 150), push(3, 64 + n, 80), push(1, n, 60)]);
+        writes.extend([push(4, n, 10), push(5, n, 300), push(6, n, 0)]);
+        world.run(&Step::Commit(if n % 6 == 3 { How::Sync } else { How::Buffered }, writes));
+        if n % 8 == 5 {
+            fill(&mut world, n as usize);
+            world.run_all(&[Step::Flush, Step::Settle]);
+            past.note(&world);
+        }
+    }
+    world.run_all(&[Step::Flush, Step::Settle]);
+    world.run(&Step::Commit(How::Sync, vec![push(1, 99, 60), push(1, 100, 60), push(6, 99, 1)]));
+    (world, past)
+}
+
+/// Appends of more than is read at once, where nothing is mapped.
+pub fn large_appends(end: End) -> Base {
+    let (mut world, mut past) = start(options().journal_bytes(1 << 20));
+    world.run(&Step::Create(LOGS));
+    let push = |log, n: u64, len| Write::Push(log, n, value(n << 8 | log, len));
+    let large = [20_000, 30_000, 25_000, 0, 9].iter().enumerate();
+    let large = large.map(|(n, len)| push(1, 7 + n as u64 / 2, *len)).collect();
+    world.run(&Step::Commit(How::Buffered, large));
+    for n in 0..12 {
+        let writes = (2..5).map(|log| push(log, n, 500)).collect();
+        world.run(&Step::Commit(How::Buffered, writes));
+    }
+    world.run_all(&[Step::Flush, Step::Settle]);
+    past.note(&world);
+    world.run(&Step::Commit(How::Sync, vec![push(2, 99, 60)]));
+    Base::at_rest(format!("large appends, {end:?}"), world, past, end)
 }
 
 pub fn everything(end: End) -> Base {

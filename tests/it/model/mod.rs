@@ -1,9 +1,11 @@
 //! What the engine must do, in the simplest words: maps that remember every version, and the list
 //! of commits that made them.
 
+mod logs;
 mod random;
 mod script;
 
+pub use logs::{LOGS, LogChange, ModelLog, ModelLogs};
 pub use random::seeds;
 pub use script::fuzz;
 
@@ -28,6 +30,10 @@ pub enum Change {
     Drop(String),
     /// The contents of the first become those of the second, which is dropped.
     Replace(String, String),
+    /// What all logs are in is made, or dropped.
+    Logs(bool),
+    /// An operation on a log, which can be.
+    Log(u64, LogChange),
 }
 
 impl std::fmt::Debug for Change {
@@ -39,6 +45,8 @@ impl std::fmt::Debug for Change {
             Change::Create(name) => write!(f, "create {name}"),
             Change::Drop(name) => write!(f, "drop {name}"),
             Change::Replace(to, from) => write!(f, "replace {to} by {from}"),
+            Change::Logs(there) => write!(f, "{} logs", if *there { "create" } else { "drop" }),
+            Change::Log(id, change) => write!(f, "log {id}: {change:?}"),
         }
     }
 }
@@ -83,6 +91,7 @@ pub struct Model {
     commits: Vec<Commit>,
     spaces: Vec<Space>,
     names: BTreeMap<String, Vec<(usize, Option<usize>)>>,
+    logs: Vec<(usize, Option<ModelLogs>)>,
 }
 
 impl Model {
@@ -131,6 +140,12 @@ impl Model {
                 }
                 self.name(staging, at, None);
             }
+            Change::Logs(there) => self.logs.push((at, there.then(|| ModelLogs::new(at)))),
+            Change::Log(id, change) => {
+                let mut logs = self.logs(at).expect("live logs").clone();
+                assert!(logs.apply(*id, change, at), "log {id}: {change:?}");
+                self.logs.push((at, Some(logs)));
+            }
         }
     }
 
@@ -153,6 +168,11 @@ impl Model {
         live.collect()
     }
 
+    /// The logs at a point in time.
+    pub fn logs(&self, at: usize) -> Option<&ModelLogs> {
+        newest(&self.logs, at)?.as_ref()
+    }
+
     pub fn get(&self, space: usize, key: &[u8], at: usize) -> Option<Bytes> {
         newest(self.spaces[space].rows.get(key)?, at)?.clone()
     }
@@ -173,7 +193,12 @@ impl Model {
     /// All that can be seen at a point in time.
     pub fn state(&self, at: usize) -> State {
         let names = self.names(at).into_iter();
-        names.map(|(name, space)| (name, self.all(space, at).into_iter().collect())).collect()
+        let rows = |(name, space)| (name, self.all(space, at).into_iter().collect());
+        let mut state: State = names.map(rows).collect();
+        if let Some(logs) = self.logs(at) {
+            logs.show(&mut state);
+        }
+        state
     }
 
     /// The newest point in time, at or after `least`, at which the state was `state`.
@@ -189,7 +214,7 @@ impl Model {
                 Change::Put(s, key, _) | Change::Delete(s, key) => *s == space && meet(&one(key), range),
                 Change::DeleteRange(s, deleted) => *s == space && meet(deleted, range),
                 Change::Replace(target, _) => self.space(target, at) == Some(space),
-                Change::Create(_) | Change::Drop(_) => false,
+                Change::Create(_) | Change::Drop(_) | Change::Logs(_) | Change::Log(..) => false,
             },
         )
     }

@@ -16,7 +16,7 @@ impl Machine {
     ) -> Result<()> {
         let mut batch = self.db().batch();
         let mut changes = self.fill(&mut batch, writes);
-        let mut holds = true;
+        let mut holds = !changes.conflict;
         for require in requires {
             let known = self.live.contains_key(&require.name) && !reversed(&require.range);
             if known && let Some(so) = self.require(&mut batch, require) {

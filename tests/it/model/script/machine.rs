@@ -2,12 +2,12 @@
 //! other.
 
 use super::{End, Move, NAMES, Reader, SLOTS, Step, Write};
-use crate::model::{ALL, Change, Model, Range, empty};
+use crate::model::{ALL, Change, LOGS, Model, ModelLogs, Range, empty};
 use crate::rng::Rng;
 use crate::state::{Bytes, try_state};
 use esker::fs::sim::SimFs;
 use esker::{
-    Batch, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, KeyspaceView, Options, Seq, Snapshot,
+    Batch, Db, Durability, ErrorKind, Keyspace, KeyspaceOptions, KeyspaceView, Logs, Options, Seq, Snapshot,
     Ticket, Watch,
 };
 use std::collections::BTreeMap;
@@ -54,6 +54,7 @@ pub(super) struct Kept {
     pub snapshot: Snapshot,
     pub at: usize,
     live: Live,
+    pub logs: Option<Logs>,
 }
 
 /// What a batch does to the model.
@@ -64,6 +65,12 @@ pub(super) struct Changes {
     pub operations: u64,
     /// There is a reversed range.
     pub bad: bool,
+    /// Something cannot be done to a log.
+    pub conflict: bool,
+    /// The logs after what is in it so far.
+    pub logs: Option<ModelLogs>,
+    /// The indexes that entries get at its commit.
+    pub pushed: Vec<u64>,
 }
 
 /// A script that ran to its end.
@@ -87,6 +94,7 @@ pub struct Machine {
     db: Option<Db>,
     pub(super) model: Model,
     pub(super) live: Live,
+    pub(super) logs: Option<Logs>,
     pub(super) kept: [Option<Kept>; SLOTS],
     walkers: [Option<Walker>; SLOTS],
     pub(super) tickets: [Option<Ticket>; SLOTS],
@@ -156,6 +164,7 @@ impl Machine {
             db: None,
             model: Model::default(),
             live: Live::new(),
+            logs: None,
             kept: Default::default(),
             walkers: Default::default(),
             tickets: Default::default(),
@@ -196,9 +205,15 @@ impl Machine {
             [Durability::Buffered, Durability::Sync].map(|kind| (Some(self.db().watch(kind)), None));
         let at = self.point(self.db().visible_seq().get())?;
         self.model.cut(at);
-        let names: Vec<String> = self.db().names()?.into_iter().map(|(name, _)| name).collect();
-        let expected: Vec<String> = self.model.names(at).into_iter().map(|(name, _)| name).collect();
+        let mut names: Vec<String> = self.db().names()?.into_iter().map(|(name, _)| name).collect();
+        names.sort();
+        let mut expected: Vec<String> = self.model.names(at).into_iter().map(|(name, _)| name).collect();
+        expected.extend(self.model.logs(at).map(|_| LOGS.into()));
+        expected.sort();
         same(&names, &expected, "names")?;
+        if self.model.logs(at).is_some() {
+            self.logs = Some(self.db().logs(LOGS)?);
+        }
         for (number, name) in NAMES.iter().enumerate() {
             if self.model.space(name, at).is_some() {
                 self.live.insert(number, self.db().keyspace(name)?);
@@ -232,7 +247,7 @@ impl Machine {
                 same_rows(&found, &self.rows(*number, kept.at, &ALL), what)?;
             }
         }
-        Ok(())
+        self.check_logs()
     }
 
     pub(super) fn rows(&self, name: usize, at: usize, range: &Range) -> Vec<Row> {
@@ -305,6 +320,8 @@ impl Machine {
                 None => Ok(()),
             },
             Step::Walk(reader, range, moves) => self.walk(*reader, range, moves),
+            Step::Logs(there) => self.make_logs(*there),
+            Step::ReadLog(id, slot) => self.read_log(*id, *slot),
             Step::Work(pieces) => self.work(*pieces),
             Step::Settle => self.settle(),
             Step::Flush => Ok(self.db().flush()?),
@@ -392,8 +409,18 @@ impl Machine {
     pub(super) fn fill(&self, batch: &mut Batch, writes: &[Write]) -> Changes {
         let mut changes = Changes::default();
         for write in writes {
-            let Some(keyspace) = self.live.get(&write.name()) else { continue };
-            let space = self.space(write.name());
+            let name = match write {
+                Write::Put(name, ..)
+                | Write::Delete(name, _)
+                | Write::DeleteRange(name, _)
+                | Write::Clear(name) => *name,
+                Write::Log(id, write) => {
+                    self.fill_log(batch, &mut changes, *id, write);
+                    continue;
+                }
+            };
+            let Some(keyspace) = self.live.get(&name) else { continue };
+            let space = self.space(name);
             if let Write::DeleteRange(_, range) = write {
                 changes.bad |= reversed(range);
                 changes.operations += u64::from(!empty(range));
@@ -407,11 +434,15 @@ impl Machine {
 
     fn commit(&mut self, durability: Durability, writes: &[Write]) -> Result<()> {
         let mut batch = self.db().batch();
-        let Changes { list, operations, bad } = self.fill(&mut batch, writes);
+        let Changes { list, operations, bad, conflict, pushed, .. } = self.fill(&mut batch, writes);
         if bad {
             return refused(batch.commit_with(durability), "a reversed range");
         }
+        if conflict {
+            return self.conflicts(|| batch.commit_with(durability));
+        }
         let seq = batch.commit_with(durability)?.get();
+        same(&batch.pushed().to_vec(), &pushed, "indexes of pushed entries")?;
         // Not the number itself: tuning to what is so already takes none.
         operations.hash(&mut self.answers);
         self.committed(list, operations)?;
@@ -419,6 +450,14 @@ impl Machine {
             same(&self.db().durable_seq().get(), &seq, "durable")?;
         }
         Ok(())
+    }
+
+    /// Something that cannot be done to a log: nothing is.
+    pub(super) fn conflicts<T>(&self, commit: impl FnOnce() -> esker::Result<T>) -> Result<()> {
+        let before = self.db().visible_seq();
+        let answer = commit().err().map(|e| e.kind());
+        same(&answer, &Some(ErrorKind::Conflict), "what cannot be done to a log")?;
+        same(&self.db().visible_seq(), &before, "a conflict leaves no trace")
     }
 
     fn space(&self, name: usize) -> usize {
@@ -433,7 +472,9 @@ impl Machine {
         let was = |name: usize| self.model.space(NAMES[name], at) == Some(self.space(name));
         let live = self.live.iter().filter(|(name, _)| was(**name));
         let live = live.map(|(name, keyspace)| (*name, keyspace.clone())).collect();
-        self.kept[slot] = Some(Kept { snapshot, at, live });
+        let made = |at: usize| self.model.logs(at).map(|logs| logs.made);
+        let logs = self.logs.clone().filter(|_| made(at) == made(self.model.now()));
+        self.kept[slot] = Some(Kept { snapshot, at, live, logs });
         Ok(())
     }
 
@@ -557,6 +598,7 @@ impl Machine {
     /// Reads without writing, between two who write.
     fn look(&mut self, options: usize) -> Result<()> {
         self.live.clear();
+        self.logs = None;
         self.kept = Default::default();
         self.tickets = Default::default();
         self.watches = Default::default();
@@ -576,6 +618,7 @@ impl Machine {
     fn reopen(&mut self, end: End, options: usize) -> Result<()> {
         let durable = self.db().durable_seq().get();
         self.live.clear();
+        self.logs = None;
         self.kept = Default::default();
         self.tickets = Default::default();
         self.watches = Default::default();
@@ -646,5 +689,6 @@ fn apply(batch: &mut Batch, keyspace: &Keyspace, space: usize, write: &Write) ->
             batch.clear_keyspace(keyspace);
             Change::DeleteRange(space, ALL)
         }
+        Write::Log(..) => unreachable!("not of a keyspace"),
     }
 }

@@ -2,6 +2,7 @@
 //! at other moments, and a run that fails is cut down to the few calls that matter and printed.
 
 mod conditions;
+mod logs;
 mod machine;
 mod random;
 mod shrink;
@@ -25,16 +26,26 @@ enum Write {
     Delete(usize, Bytes),
     DeleteRange(usize, Range),
     Clear(usize),
+    /// On the log of this number.
+    Log(u64, LogWrite),
 }
 
-impl Write {
-    fn name(&self) -> usize {
-        let (Write::Put(name, ..)
-        | Write::Delete(name, _)
-        | Write::DeleteRange(name, _)
-        | Write::Clear(name)) = self;
-        *name
-    }
+/// One operation on a log, told from where the log begins or ends by then.
+#[derive(Clone)]
+enum LogWrite {
+    /// Tag and bytes.
+    Push(u64, Bytes),
+    /// At so far from its end, where only 0 can be.
+    Append(i64, u64, Bytes),
+    /// So many entries from the end.
+    Truncate(u64),
+    /// So many entries from the beginning.
+    Purge(u64),
+    /// Index and tag.
+    Reset(u64, u64),
+    Remove,
+    /// That it ends so far from its end, where only 0 holds.
+    RequireNext(i64),
 }
 
 /// What a batch may require of a key or a range.
@@ -106,6 +117,10 @@ enum Step {
     Begin(usize, Reader, Range),
     Advance(usize, Vec<bool>),
     Walk(Reader, Range, Vec<Move>),
+    /// What logs are in is made, or dropped.
+    Logs(bool),
+    /// Everything of a log, now or as the snapshot in a slot saw it.
+    ReadLog(u64, Option<usize>),
     /// So many pieces of background work.
     Work(usize),
     /// All of it.
@@ -146,6 +161,23 @@ impl fmt::Debug for Write {
             Write::Delete(name, key) => write!(f, "delete {} {}", NAMES[*name], show(key)),
             Write::DeleteRange(name, range) => write!(f, "delete {} {}", NAMES[*name], show_range(range)),
             Write::Clear(name) => write!(f, "clear {}", NAMES[*name]),
+            Write::Log(id, write) => write!(f, "log {id} {write:?}"),
+        }
+    }
+}
+
+impl fmt::Debug for LogWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LogWrite::Push(tag, bytes) => write!(f, "push tag {tag} ({} B)", bytes.len()),
+            LogWrite::Append(off, tag, bytes) => {
+                write!(f, "append at end {off:+} tag {tag} ({} B)", bytes.len())
+            }
+            LogWrite::Truncate(n) => write!(f, "truncate the last {n}"),
+            LogWrite::Purge(n) => write!(f, "purge the first {n}"),
+            LogWrite::Reset(to, tag) => write!(f, "reset to {to} tag {tag}"),
+            LogWrite::Remove => f.write_str("remove"),
+            LogWrite::RequireNext(off) => write!(f, "if it ends at end {off:+}"),
         }
     }
 }
@@ -202,6 +234,9 @@ impl fmt::Debug for Step {
             Step::Begin(slot, reader, range) => write!(f, "begin {slot}: {reader:?} {}", show_range(range)),
             Step::Advance(slot, w) => write!(f, "advance {slot} {}", ways(w)),
             Step::Walk(reader, range, moves) => write!(f, "walk {reader:?} {} {moves:?}", show_range(range)),
+            Step::Logs(there) => write!(f, "{} logs", if *there { "create" } else { "drop" }),
+            Step::ReadLog(id, None) => write!(f, "read log {id}"),
+            Step::ReadLog(id, Some(slot)) => write!(f, "read log {id} at snapshot {slot}"),
             Step::Work(pieces) => write!(f, "work {pieces}"),
             Step::Settle => f.write_str("settle"),
             Step::Flush => f.write_str("flush"),

@@ -1,7 +1,8 @@
 //! Scripts and setups drawn from a seed.
 
+use super::logs::NUMBERS;
 use super::machine::Setup;
-use super::{End, Is, Move, NAMES, Reader, Require, SLOTS, Step, Write};
+use super::{End, Is, LogWrite, Move, NAMES, Reader, Require, SLOTS, Step, Write};
 use crate::model::Range;
 use crate::rng::Rng;
 use crate::state::Bytes;
@@ -98,7 +99,7 @@ pub fn script(rng: &mut Rng, calls: usize, cuts: bool) -> Vec<Step> {
     let keys = keys(rng);
     let ranges = *rng.pick(&[2, 10, 25, 50]);
     let mut author = Author { rng: rng.part(), keys, live: [false; NAMES.len()], queue: 0..0, ranges, cuts };
-    let mut script = vec![Step::Create(0)];
+    let mut script = vec![Step::Create(0), Step::Logs(true)];
     author.live[0] = true;
     while script.len() < calls && !author.rng.is_over() {
         script.push(author.step());
@@ -115,7 +116,11 @@ impl Author {
             37 if self.rng.one_in(2) => Step::Await(self.rng.below(SLOTS)),
             37 => Step::Told(self.rng.one_in(2)),
             38..41 => self.queue(),
-            41..47 => Step::Get(self.reader(), (0..1 + self.rng.below(8)).map(|_| self.key()).collect()),
+            41..43 => {
+                let slot = self.rng.one_in(3).then(|| self.rng.below(SLOTS));
+                Step::ReadLog(self.rng.below(NUMBERS as usize) as u64, slot)
+            }
+            43..47 => Step::Get(self.reader(), (0..1 + self.rng.below(8)).map(|_| self.key()).collect()),
             47..57 => Step::Scan(self.reader(), self.range(), self.ways()),
             57..65 => Step::Walk(self.reader(), self.range(), self.moves()),
             65..68 => Step::Begin(self.rng.below(SLOTS), self.reader(), self.range()),
@@ -127,6 +132,7 @@ impl Author {
             89..92 => Step::Settle,
             92..96 => Step::Flush,
             96 => Step::Sync,
+            97 if self.rng.one_in(2) => Step::Logs(!self.rng.one_in(4)),
             97 => Step::Tune(self.rng.below(NAMES.len()), keyspace_options(&mut self.rng)),
             98 if self.rng.one_in(4) => Step::Verify,
             98 if self.rng.one_in(4) => Step::Look(self.rng.below(3)),
@@ -262,7 +268,29 @@ impl Author {
         Require { name: self.name(), range, is }
     }
 
+    /// Mostly entries; few things that cannot be.
+    fn log_write(&mut self) -> LogWrite {
+        let few = |rng: &mut Rng| if rng.one_in(8) { rng.below(40) as u64 } else { rng.below(4) as u64 };
+        let tag = self.rng.below(3) as u64;
+        match self.rng.below(24) {
+            0 => LogWrite::Truncate(few(&mut self.rng)),
+            1..4 => LogWrite::Purge(few(&mut self.rng)),
+            4 if self.rng.one_in(3) => LogWrite::Reset(self.rng.below(50) as u64, tag),
+            4 if self.rng.one_in(3) => LogWrite::Remove,
+            5 => LogWrite::RequireNext(if self.rng.one_in(6) { -1 } else { 0 }),
+            kind => {
+                let len = *self.rng.pick(&[0, 1, 20, 80, 200, 900]);
+                let bytes = self.value(len);
+                let off = if self.rng.one_in(50) { 1 - 2 * self.rng.below(2) as i64 } else { 0 };
+                if kind % 2 == 0 { LogWrite::Append(off, tag, bytes) } else { LogWrite::Push(tag, bytes) }
+            }
+        }
+    }
+
     fn write(&mut self) -> Write {
+        if self.rng.one_in(4) {
+            return Write::Log(self.rng.below(NUMBERS as usize) as u64, self.log_write());
+        }
         let name = self.name();
         if self.rng.below(100) < self.ranges {
             return match self.rng.below(20) {

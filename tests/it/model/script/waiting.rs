@@ -12,6 +12,9 @@ impl Machine {
         if changes.bad || changes.operations == 0 {
             return Ok(());
         }
+        if changes.conflict {
+            return self.conflicts(|| batch.submit());
+        }
         let ticket = batch.submit()?;
         self.committed(changes.list, changes.operations)?;
         same(&ticket.seq(), &self.db().visible_seq(), "a ticket's number")?;
