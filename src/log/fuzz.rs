@@ -239,7 +239,9 @@ fn heads(input: &mut Choices<'_>) {
         }
         if let Some(head) = head {
             assert!(head.first <= head.next);
-            any_head(&head.encode());
+            let mut row = Vec::new();
+            head.encode(&mut row);
+            any_head(&row);
         }
     }
 }
