@@ -315,8 +315,9 @@ impl<'a> Cuts<'a> {
         if recovery == 0 || place.depth == 3 || !rng.one_in(self.effort.nested) {
             return at;
         }
-        // Cut again, in the middle of recovering. Everything that was left is durable by now, so
-        // the same commits must be found.
+        // Cut again, in the middle of recovering. From when the new manifest counts the same commits must be
+        // found; until then nobody was promised any, and what was never synced may look otherwise this time.
+        let counts_from = disk.log().iter().position(|done| done.starts_with("sync_dir"));
         let ops: Vec<u64> = match self.effort.budget {
             None if place.depth == 1 => (1..=recovery).collect(),
             _ => vec![1 + rng.below(recovery as usize) as u64],
@@ -328,15 +329,17 @@ impl<'a> Cuts<'a> {
             self.counts.deeper += u64::from(place.depth > 1);
             let left = disk.crash_at(op, choice);
             let what = format!("{}, then at {op} of {recovery}, choice {choice}", place.what);
+            let counts = counts_from.is_some_and(|from| op > from as u64);
+            let (least, most) = if counts { (at, at) } else { (least, most) };
             let digest = self.digest(&left);
             if let Some(found) = digest.and_then(|digest| self.seen.0.get(&digest)) {
-                self.prefix(found.seq, at, at, &what);
+                let at = self.prefix(found.seq, least, most, &what);
                 assert_eq!(found.state, self.hashes[at], "{}: {what}: not the state seen before", self.name);
                 continue;
             }
             self.counts.distinct += 1;
             let (place, whole) = (place.then(op, choice, what), place.whole);
-            self.check(&left, at, at, &place);
+            let at = self.check(&left, least, most, &place);
             let found = Found { seq: self.world.seqs[at], state: self.hashes[at], whole };
             self.seen.0.extend(digest.map(|digest| (digest, found)));
         }
