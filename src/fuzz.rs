@@ -128,7 +128,7 @@ fn made_row(input: &mut Choices<'_>) {
 /// Of two slots that may be damaged, the one that reaches further counts.
 fn hint(input: &mut Choices<'_>) {
     let (fs, dir) = (SimFs::new(1), Path::new("/"));
-    let mut hint = journal::Hint::open(&fs, dir, 7).expect("an empty disk");
+    let mut hint = journal::Hint::open(&fs, dir, 7, false).expect("an empty disk");
     let mut furthest = Vec::new();
     for _ in 0..input.below(4) {
         let to = crate::ids::Position(input.number());
@@ -146,7 +146,7 @@ fn hint(input: &mut Choices<'_>) {
     write_all_at(&*file, &flipped[..flipped.len().min(had)], at).expect("a good disk");
     let found = journal::read_hint(&fs, dir, 7);
     assert!(found.is_none_or(|to| furthest.contains(&to)), "{found:?}");
-    let _ = journal::Hint::open(&fs, dir, 7).expect("any hint");
+    let _ = journal::Hint::open(&fs, dir, 7, true).expect("any hint");
 }
 
 fn framing(input: &mut Choices<'_>) {

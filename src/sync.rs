@@ -10,10 +10,13 @@ pub(crate) use loom::{sync::Arc, sync::atomic, thread};
 #[cfg(not(loom))]
 pub(crate) use std::{sync::Arc, sync::atomic, thread};
 
+use atomic::AtomicUsize;
+use atomic::Ordering::Relaxed;
 #[cfg(loom)]
 use loom::sync as imp;
 #[cfg(not(loom))]
 use std::sync as imp;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 pub(crate) use imp::MutexGuard;
@@ -43,28 +46,30 @@ impl<T> Mutex<T> {
     }
 }
 
-/// `std`'s condition variable without poisoning.
+/// `std`'s condition variable without poisoning, and without a system call where nobody waits: what is told
+/// of must have been changed under the lock that who waits holds.
 #[derive(Default, Debug)]
-pub(crate) struct Condvar(imp::Condvar);
+pub(crate) struct Condvar {
+    imp: imp::Condvar,
+    /// Who waits, or is about to, or has just been woken. Raised under the lock.
+    waiting: AtomicUsize,
+}
 
 impl Condvar {
     pub fn new() -> Condvar {
-        Condvar(imp::Condvar::new())
+        Condvar::default()
     }
 
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        match self.0.wait(guard) {
-            Ok(guard) => guard,
-            Err(poisoned) => poisoned.into_inner(),
-        }
+        self.waiting.fetch_add(1, Relaxed);
+        let guard = self.imp.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Relaxed);
+        guard
     }
 
     /// Waits, at most for `timeout`; wakes may be spurious.
     pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, timeout: Duration) -> MutexGuard<'a, T> {
-        match self.0.wait_timeout(guard, timeout) {
-            Ok((guard, _)) => guard,
-            Err(poisoned) => poisoned.into_inner().0,
-        }
+        self.wait_until(guard, timeout).0
     }
 
     /// Like [`wait_timeout`](Condvar::wait_timeout); also whether it was woken in time.
@@ -73,18 +78,22 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> (MutexGuard<'a, T>, bool) {
-        let (guard, result) = match self.0.wait_timeout(guard, timeout) {
-            Ok(woken) => woken,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+        self.waiting.fetch_add(1, Relaxed);
+        let woken = self.imp.wait_timeout(guard, timeout);
+        self.waiting.fetch_sub(1, Relaxed);
+        let (guard, result) = woken.unwrap_or_else(PoisonError::into_inner);
         (guard, !result.timed_out())
     }
 
     pub fn notify_one(&self) {
-        self.0.notify_one();
+        if self.waiting.load(Relaxed) > 0 {
+            self.imp.notify_one();
+        }
     }
 
     pub fn notify_all(&self) {
-        self.0.notify_all();
+        if self.waiting.load(Relaxed) > 0 {
+            self.imp.notify_all();
+        }
     }
 }

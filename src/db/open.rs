@@ -201,7 +201,8 @@ pub(crate) fn open(dir: &Path, options: Options) -> Result<(Arc<Core>, Recovery)
         let edit = Edit { durable: report.end, last_seq, changes };
         let begun = if edit.changes.is_empty() { state.clone() } else { state.after(&edit)? };
         version = Some(open_versions(&fs, dir, &begun, &listing, counts, &reserve, &mut salts)?);
-        hint = Some(reserve.use_for(&*fs, dir, When::Opening, || Hint::open(&*fs, dir, state.db))?);
+        let open = || Hint::open(&*fs, dir, state.db, options.mapped);
+        hint = Some(reserve.use_for(&*fs, dir, When::Opening, open)?);
     }
     let core = Arc::new(Core::new(crate::db::core::Parts {
         fs,

@@ -23,7 +23,7 @@ use crate::coding::{u32_at, u64_at};
 use crate::dump::Dump;
 use crate::error::{Error, Result};
 use crate::fs::names::Name;
-use crate::fs::{File, Fs, read_exact_at, write_all_at};
+use crate::fs::{File, Fs, Window, read_exact_at, write_all_at};
 use crate::ids::Position;
 use crate::record;
 use std::io;
@@ -33,6 +33,8 @@ use std::sync::Arc;
 const MAGIC: [u8; 4] = *b"EHNT";
 const SLOT_LEN: usize = 32;
 const SLOTS: [u64; 2] = [0, 512];
+/// The file, once both were written.
+const LEN: u64 = SLOTS[1] + SLOT_LEN as u64;
 
 #[derive(Clone, Copy)]
 struct Slot {
@@ -81,12 +83,14 @@ pub(crate) fn read_hint(fs: &dyn Fs, dir: &Path, db: u64) -> Option<Position> {
 /// The open hint file.
 pub(crate) struct Hint {
     file: Arc<dyn File>,
+    /// Where it is stored through, if it can be: without a system call beside each sync.
+    window: Option<Box<dyn Window>>,
     last: Slot,
 }
 
 impl Hint {
-    /// Opens the hint file of database `db`, or creates it.
-    pub fn open(fs: &dyn Fs, dir: &Path, db: u64) -> Result<Hint> {
+    /// Opens the hint file of database `db`, or creates it. `mapped`: it may be stored through a window.
+    pub fn open(fs: &dyn Fs, dir: &Path, db: u64, mapped: bool) -> Result<Hint> {
         let path = Name::Hint.path(dir);
         let opened = match fs.open_write(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => fs.create(&path),
@@ -94,7 +98,8 @@ impl Hint {
         };
         let file = opened.map_err(|e| Error::io("opening the hint file", &path, e))?;
         let last = newest(&*file, db).unwrap_or(Slot { db, counter: 0, durable: Position(0) });
-        Ok(Hint { file, last })
+        let window = if mapped { window(&*file).ok().flatten() } else { None };
+        Ok(Hint { file, window, last })
     }
 
     /// Stores that everything below `durable` is durable. Best effort: a failure is not reported,
@@ -105,10 +110,22 @@ impl Hint {
         }
         let slot = Slot { counter: self.last.counter.wrapping_add(1), durable, ..self.last };
         let offset = SLOTS[(slot.counter % 2) as usize];
-        if write_all_at(&*self.file, &slot.encode(offset), offset).is_ok() {
+        let stored = match &mut self.window {
+            Some(window) => window.write(offset, &slot.encode(offset)),
+            None => write_all_at(&*self.file, &slot.encode(offset), offset),
+        };
+        if stored.is_ok() {
             self.last = slot;
         }
     }
+}
+
+/// The whole file, ready to be stored to, if there is space for it and the file system has windows.
+fn window(file: &dyn File) -> io::Result<Option<Box<dyn Window>>> {
+    file.allocate(LEN)?;
+    let Some(mut window) = file.window(LEN)? else { return Ok(None) };
+    window.populate(0, LEN)?;
+    Ok(Some(window))
 }
 
 /// The annotated bytes of a hint file.
@@ -145,7 +162,7 @@ mod tests {
         assert_eq!((hint(&fs), fs.files().len()), (None, 0));
         for round in 0..3 {
             // An open hint goes on where the last one stopped.
-            let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+            let mut open = Hint::open(&fs, Path::new(DIR), DB, round == 1).unwrap();
             for n in 1..=3 {
                 open.store(Position(round * 10 + n));
                 assert_eq!(hint(&fs), Some(round * 10 + n));
@@ -155,7 +172,7 @@ mod tests {
         }
         assert_eq!(read_hint(&fs, Path::new(DIR), DB + 1), None);
         // Another database in this place starts from nothing.
-        let mut other = Hint::open(&fs, Path::new(DIR), DB + 1).unwrap();
+        let mut other = Hint::open(&fs, Path::new(DIR), DB + 1, true).unwrap();
         other.store(Position(1));
         assert_eq!(read_hint(&fs, Path::new(DIR), DB + 1), Some(Position(1)));
     }
@@ -163,7 +180,7 @@ mod tests {
     #[test]
     fn damage_leaves_the_other_slot_or_nothing() {
         let fs = SimFs::new(1);
-        let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+        let mut open = Hint::open(&fs, Path::new(DIR), DB, false).unwrap();
         open.store(Position(100));
         open.store(Position(200));
         let path = Name::Hint.path(Path::new(DIR));
@@ -185,22 +202,24 @@ mod tests {
         fs.damage(&path, |b| b[..32].fill(0)).unwrap();
         assert_eq!(hint(&fs), None);
         // And it can be used again.
-        let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
+        let mut open = Hint::open(&fs, Path::new(DIR), DB, false).unwrap();
         open.store(Position(50));
         assert_eq!(hint(&fs), Some(50));
     }
 
     #[test]
     fn whatever_a_crash_leaves_was_true() {
-        let fs = SimFs::new(1);
-        let mut open = Hint::open(&fs, Path::new(DIR), DB).unwrap();
-        fs.sync_dir(Path::new(DIR)).unwrap();
-        for n in 1..=4 {
-            open.store(Position(n * 1000));
-        }
-        for choice in 0..fs.states_at(fs.ops()) {
-            let found = hint(&fs.crash(choice));
-            assert!(found.is_none_or(|p| p % 1000 == 0 && p <= 4000), "{choice}: {found:?}");
+        for mapped in [false, true] {
+            let fs = SimFs::new(1);
+            let mut open = Hint::open(&fs, Path::new(DIR), DB, mapped).unwrap();
+            fs.sync_dir(Path::new(DIR)).unwrap();
+            for n in 1..=4 {
+                open.store(Position(n * 1000));
+            }
+            for choice in 0..fs.states_at(fs.ops()) {
+                let found = hint(&fs.crash(choice));
+                assert!(found.is_none_or(|p| p % 1000 == 0 && p <= 4000), "{choice}: {found:?}");
+            }
         }
     }
 }

@@ -38,15 +38,23 @@ pub fn handed_bytes() -> Outcome<u64> {
 }
 
 /// Files below `dir` that are mapped so that a store into memory changes them: what is written that way,
-/// [`handed_bytes`] does not know.
+/// [`handed_bytes`] does not know. Those of one page do not count: what is written there over and over reaches the
+/// device once in a while.
 pub fn written_by_map(dir: &Path) -> Outcome<usize> {
     let (maps, dir) = (fs::read_to_string("/proc/self/maps")?, fs::canonicalize(dir)?);
     let dir = dir.to_string_lossy();
     let shared = |line: &&str| {
         let mode = line.split_whitespace().nth(1).unwrap_or("");
-        mode.get(1..2) == Some("w") && mode.ends_with('s') && line.contains(&*dir)
+        mode.get(1..2) == Some("w") && mode.ends_with('s') && line.contains(&*dir) && !is_one_page(line)
     };
     Ok(maps.lines().filter(shared).count())
+}
+
+fn is_one_page(line: &str) -> bool {
+    let (start, end) =
+        line.split_whitespace().next().and_then(|range| range.split_once('-')).unwrap_or_default();
+    let at = |hex| u64::from_str_radix(hex, 16).unwrap_or_default();
+    at(end).saturating_sub(at(start)) <= 4096
 }
 
 /// Processor time of all threads, the ended ones too, in user and kernel.

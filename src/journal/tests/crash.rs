@@ -64,7 +64,7 @@ fn disk(seed: u64) -> SimFs {
 fn rig(fs: &SimFs, mode: Mode) -> Rig<'_> {
     let mut rig = Rig::new(fs, Path::new(DIR), mode, 8192 + 1000);
     rig.sim = Some(fs);
-    rig.hint = Some(Hint::open(fs, Path::new(DIR), DB).unwrap());
+    rig.hint = Some(Hint::open(fs, Path::new(DIR), DB, true).unwrap());
     rig
 }
 

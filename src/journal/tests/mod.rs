@@ -252,7 +252,7 @@ fn the_format_is_the_golden_one() {
     golden("journal.txt", &dumps[0]);
 
     let dir = tempfile::tempdir().unwrap();
-    let mut hint = Hint::open(&OsFs, dir.path(), DB).unwrap();
+    let mut hint = Hint::open(&OsFs, dir.path(), DB, true).unwrap();
     for n in 1..=3 {
         hint.store(Position(n << 20));
     }
