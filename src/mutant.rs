@@ -93,12 +93,18 @@ pub(crate) enum Mutant {
     DropIgnoresSnapshots,
     /// The footer of a segment leaves out the last entry of a log.
     FooterEndsEarly,
+    /// A footer leaves out entries although what took them away may be lost.
+    FooterAheadOfJournal,
     /// Log entries are moved without their tags.
     MoveForgetsTags,
     /// A purge that is replayed changes nothing.
     PurgeNotReplayed,
     /// A segment goes when no log entry in it is live, though what took the last may be lost.
     ReleaseLogSegmentEarly,
+    /// A segment is written to again though a checkpoint has it.
+    ReuseLinkedSegment,
+    /// A segment is written to again though somebody reads its old entries.
+    ReuseReadSegment,
     /// Checksums of log entries do not say which log and index they belong to.
     EntryAnywhere,
     /// A snapshot takes an entry that was appended later for the one that was there.

@@ -133,7 +133,8 @@ impl Options {
     }
 
     /// Bytes of a journal segment, preallocated, at least 16 KiB. A larger batch gets a larger
-    /// segment of its own. Default: 64 MiB.
+    /// segment of its own. Beside those in use, one lies ready and one that was is kept to be used again.
+    /// Default: 64 MiB.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;

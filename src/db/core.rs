@@ -2,7 +2,7 @@
 //! the snapshots, and the one way to fail for good.
 //!
 //! Lock order, outermost first: `keeping`, `rotation`, `version`, `commit`, `registry`, a tree's
-//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims`, `kept` and `logs` are leaves, taken last and
+//! `swap`; the locks of `snapshots`, `sync`, `work`, `claims`, `kept`, `left_segments` and `logs` are leaves, taken last and
 //! never held across a call.
 
 use crate::budget::Budget;
@@ -61,6 +61,8 @@ pub(crate) struct Core {
     pub rotation: Turn,
     /// The next segment: created, announced, not yet used.
     pub next_segment: Mutex<Option<Arc<Segment>>>,
+    /// Segments that nothing needs any more, for those after that.
+    pub left_segments: Mutex<Vec<FileNo>>,
     /// `None` in a read-only database.
     pub version: Mutex<Option<VersionSet>>,
     /// The last durable edit, for who must not wait for the next: the lock on versions is held while that is
@@ -175,6 +177,7 @@ impl Core {
             salts: Mutex::new(parts.salts),
             rotation: Turn::default(),
             next_segment: Mutex::new(None),
+            left_segments: Mutex::default(),
             last_edit: AtomicU64::new(parts.version.as_ref().map_or(0, VersionSet::last_edit)),
             version: Mutex::new(parts.version),
             commit: Mutex::new(parts.commit),
@@ -253,7 +256,12 @@ impl Core {
     }
 
     /// Does what may not fail for want of space if that can be helped.
-    pub fn use_reserve<T>(&self, what: impl FnMut() -> Result<T>) -> Result<T> {
+    pub fn use_reserve<T>(&self, mut what: impl FnMut() -> Result<T>) -> Result<T> {
+        // Before the reserve: what is merely there to be quick.
+        let what = || match what() {
+            Err(e) if e.kind() == ErrorKind::DiskFull && self.drop_left_segments() => what(),
+            done => done,
+        };
         self.reserve.use_for(&*self.fs, &self.dir, When::Running, what)
     }
 
@@ -371,14 +379,7 @@ impl Core {
             }
             log::debug!(target: "esker", "sealed journal segment {no}: from {start} to {end}");
         }
-        for no in gone {
-            if self.logs.forget_segment(no) {
-                self.remove_file(Name::Footer(no));
-            }
-            if self.remove_file(Name::Journal(no)) {
-                log::debug!(target: "esker", "removed journal segment {no}");
-            }
-        }
+        gone.into_iter().for_each(|no| self.let_go(no));
         Ok(edit)
     }
 

@@ -76,6 +76,11 @@ impl Core {
             if segment.is_finished() && !segment.has_footer() && segment.is_needed(durable) {
                 self.writable()?;
                 let built = self.logs.of_segment(&segment);
+                if !self.have_cuts_durable(&segment)? {
+                    // One is being applied right now.
+                    self.work.want_logs();
+                    continue;
+                }
                 self.write_footer(&segment, &built)?;
                 let runs = segment.open_footer(&self.logs.access)?;
                 self.logs.let_go(&segment, &runs);
@@ -83,6 +88,17 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Makes what took entries away from the segment until now durable, after its live ones were listed: the
+    /// list leaves those out, and will be all that is known of them. Otherwise a crash could bring bounds back
+    /// without entries. `false`: some of it is not visible yet, and it is to be tried again.
+    fn have_cuts_durable(&self, segment: &LogSegment) -> Result<bool> {
+        let cut = segment.last_cut();
+        if cut > self.snapshots.durable() && !Mutant::FooterAheadOfJournal.on() {
+            self.sync_to(cut.min(self.snapshots.visible()))?;
+        }
+        Ok(cut <= self.snapshots.durable() || Mutant::FooterAheadOfJournal.on())
     }
 
     /// Writes the footer, and makes it and its name durable.
@@ -188,13 +204,18 @@ impl Core {
     }
 
     fn move_from(&self, victims: &[Arc<LogSegment>]) -> Result<()> {
-        // What is not live any more must not become so again by a crash.
-        self.sync_to(self.snapshots.visible())?;
         let mut sources: Vec<Source> = Vec::new();
         for segment in victims {
             let runs = segment.runs()?;
             for (run, extents) in self.logs.live_runs(segment, &runs)? {
                 sources.push(Source { segment: segment.clone(), run, extents });
+            }
+        }
+        // What is not live any more must not become so again by a crash.
+        self.sync_to(self.snapshots.visible())?;
+        for segment in victims {
+            if !self.have_cuts_durable(segment)? {
+                return Ok(());
             }
         }
         sources.sort_by_key(|s| (s.run.key, s.run.first));

@@ -45,7 +45,13 @@ impl Core {
         let capacity = bytes.max(Segment::capacity_for(len)).next_multiple_of(4096);
         let no = self.new_file();
         let salt = self.salts.lock().next();
-        let created = Segment::create(&*self.fs, &self.dir, no, capacity, salt);
+        let left = self.left_segments.lock().pop();
+        let reused = left.and_then(|old| Segment::reuse(&*self.fs, &self.dir, old, (no, capacity, salt)));
+        if let Some(old) = left.filter(|_| reused.is_none()) {
+            self.remove_file(Name::Journal(old));
+        }
+        let create = || Segment::create(&*self.fs, &self.dir, no, capacity, salt);
+        let created = reused.map_or_else(create, Ok);
         let segment = created.inspect_err(|e| self.note_failure(e)).map_err(|e| match e.kind() {
             ErrorKind::DiskFull if Mutant::FullDiskIsFinal.on() => self.latch(e),
             _ => e,
@@ -55,9 +61,14 @@ impl Core {
         let changes = vec![Change::SegmentAnnounced { no, salt }];
         let announced =
             synced.and_then(|()| self.install(Installed { changes, ..Installed::default() }).map(drop));
+        if let Some(old) = left.filter(|_| segment.is_reused()) {
+            // Not before the new name is durable: its space would be free for others with the next crash.
+            self.remove_file(Name::Journal(old));
+        }
         match announced {
             Ok(()) => {
-                log::debug!(target: "esker", "created journal segment {no} of {capacity} bytes");
+                let how = if segment.is_reused() { "reused" } else { "created" };
+                log::debug!(target: "esker", "{how} journal segment {no} of {capacity} bytes");
                 Ok(Arc::new(segment))
             }
             Err(e) => {
@@ -72,12 +83,48 @@ impl Core {
         }
     }
 
+    /// Removes the files of a segment that the manifest has forgotten, or keeps it to be reused.
+    pub fn let_go(&self, no: FileNo) {
+        let of_logs = self.logs.forget_segment(no);
+        if of_logs.is_some() {
+            self.remove_file(Name::Footer(no));
+        }
+        let is_left = of_logs.is_none_or(|segment| segment.is_left());
+        if is_left && !self.is_short_of_space() && self.keep_for_reuse(no, 1) {
+            log::debug!(target: "esker", "journal segment {no} is kept to be reused");
+        } else if self.remove_file(Name::Journal(no)) {
+            log::debug!(target: "esker", "removed journal segment {no}");
+        }
+    }
+
+    /// Keeps the file of a segment that nothing needs any more for one that is to be created. `false`: there are
+    /// `most` already, or files are being linked, or the database closes.
+    pub fn keep_for_reuse(&self, no: FileNo, most: usize) -> bool {
+        if self.kept.lock().is_some() || self.closed.load(Ordering::SeqCst) {
+            return false;
+        }
+        let mut left = self.left_segments.lock();
+        let keep = left.len() < most;
+        if keep {
+            left.push(no);
+        }
+        keep
+    }
+
+    /// Gives the space back that is kept for the next segments. Whether there was any.
+    pub fn drop_left_segments(&self) -> bool {
+        let left = std::mem::take(&mut *self.left_segments.lock());
+        let removed = left.into_iter().filter(|&no| self.remove_file(Name::Journal(no))).count();
+        // The sync makes file systems hand the space out that keep it until the removal is durable.
+        removed > 0 && self.fs.sync_dir(&self.dir).is_ok()
+    }
+
     /// Creates the segment after the active one, unless it is there.
     pub fn prepare_segment(&self) -> Result<()> {
         let _guard = self.rotation.lock();
         if self.next_segment.lock().is_none() {
             let segment = self.create_segment(0)?;
-            if self.mode() == Mode::Mapped {
+            if self.mode() == Mode::Mapped || segment.is_reused() {
                 segment.warm();
             }
             *self.next_segment.lock() = Some(segment);
@@ -263,6 +310,7 @@ impl Core {
             (journal.segment().no(), commit.segment_start, journal.is_empty())
         };
         let end = self.sync.durable_position().0;
+        self.drop_left_segments();
         self.sealed.lock().push((no, start, end));
         let prepared = self.next_segment.lock().take().map(|s| s.no());
         let gone: Vec<FileNo> = prepared.into_iter().chain(idle.then_some(no)).collect();

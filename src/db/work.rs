@@ -65,6 +65,9 @@ impl Core {
             self.reserve.make(&*self.fs, &self.dir);
         }
         let calm = matches!(piece, Piece::Calm(_));
+        if self.is_short_of_space() {
+            self.drop_left_segments();
+        }
         self.work.done(piece, &result);
         self.trim_pool(calm);
         self.trim_memory();

@@ -434,6 +434,10 @@ impl File for FaultFile {
         fail(fault, Op::Sync, &self.path, || if forgetful { Ok(()) } else { self.inner.sync() })
     }
 
+    fn names(&self) -> Option<u64> {
+        self.inner.names()
+    }
+
     fn warm(&self, len: u64) {
         self.inner.warm(len);
     }

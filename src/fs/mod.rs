@@ -91,10 +91,15 @@ pub trait File: Send + Sync + Debug {
         None
     }
 
+    /// How many names the file has, if that is known: one that has others is somebody else's, too.
+    fn names(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes all data and the length survive power loss (`fdatasync`, `F_FULLFSYNC` on Apple's).
     fn sync(&self) -> io::Result<()>;
 
-    /// Brings the first `len` bytes into memory, for who will write them through a window; promises nothing.
+    /// Brings the first `len` bytes into memory, for who will write parts of their pages; promises nothing.
     fn warm(&self, _len: u64) {}
 
     /// The whole file as memory, for files that no longer change. `None` where mapping is not

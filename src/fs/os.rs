@@ -217,6 +217,11 @@ impl File for OsFile {
         None
     }
 
+    #[cfg(unix)]
+    fn names(&self) -> Option<u64> {
+        Some(std::os::unix::fs::MetadataExt::nlink(&self.file.metadata().ok()?))
+    }
+
     #[cfg(target_os = "linux")]
     fn warm(&self, len: u64) {
         // What cannot be had now is had when it is stored to.

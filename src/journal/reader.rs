@@ -43,8 +43,8 @@ pub(super) struct Record<'a> {
 pub(super) struct Remains {
     /// The highest watermark of any record header.
     pub watermark: Position,
-    /// Whether there was any record header.
-    pub records: bool,
+    /// The place of the last record header, if there was any.
+    pub last: Option<u64>,
     /// The offset behind the last byte that is not zero; 0 if all are.
     pub end: u64,
 }
@@ -133,11 +133,11 @@ impl Reader {
             let blank = ZEROS.get(..bytes.len()) == Some(bytes);
             if !blank && let Some(last) = bytes.iter().rposition(|&b| b != 0) {
                 seen.end = offset + last as u64 + 1;
-                for from in (0..PIECE.min(last + 1)).step_by(ALIGN) {
+                for from in record::candidates(bytes, start.plus(offset + PIECE as u64).0) {
                     let place = offset + from as u64;
                     let found = record::decode_header(salt, place, &bytes[from..]);
                     if let Some(found) = found.filter(|r| allows(start.plus(place), r)) {
-                        seen.records = true;
+                        seen.last = Some(place);
                         seen.watermark = seen.watermark.max(Position(found.meta.watermark));
                     }
                 }
@@ -169,7 +169,7 @@ mod tests {
             write_all_at(&*file, &record::encode_header(3, place, meta, &[]), place).unwrap();
             let mut reader = Reader::new(file, &path).unwrap();
             let seen = reader.scan(3, Position(0), DATA_START).unwrap();
-            assert_eq!((seen.records, seen.watermark), (true, Position(watermark)));
+            assert_eq!((seen.last, seen.watermark), (Some(place), Position(watermark)));
             assert!(place < seen.end && seen.end <= place + HEADER_LEN as u64);
         }
     }

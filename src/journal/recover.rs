@@ -20,7 +20,7 @@ use crate::ids::{FileNo, Position, Seq};
 use crate::journal::reader::{Reader, Remains};
 use crate::journal::segment::{DATA_START, HEADERS, SegmentHeader};
 use crate::mutant::Mutant;
-use crate::record::RecordKind;
+use crate::record::{HEADER_LEN, RecordKind};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -166,7 +166,7 @@ struct Chain<'a, 'v> {
 struct Tail {
     segment: Option<FileNo>,
     offset: u64,
-    /// The first bytes look never written.
+    /// Nothing looks as if it was written there in this life of the segment.
     blank: bool,
     seen: Remains,
 }
@@ -184,7 +184,7 @@ struct Loose {
 struct Blank {
     no: FileNo,
     salt: u64,
-    /// Bytes stand where the header should.
+    /// Bytes stand where the header should, and are not that of an earlier life.
     dirty: bool,
 }
 
@@ -258,9 +258,9 @@ impl<'a, 'v> Chain<'a, 'v> {
             match found {
                 Some(header) => headers.push((no, header)),
                 None => {
-                    let mut dirty = false;
+                    let (mut dirty, old) = (false, reader.headers()?);
                     for at in HEADERS {
-                        dirty |= !reader.is_blank(at)?;
+                        dirty |= !reader.is_blank(at)? && old.iter().all(|(of, _)| *of != at);
                     }
                     blank.push(Blank { no, salt, dirty });
                 }
@@ -357,8 +357,13 @@ impl<'a, 'v> Chain<'a, 'v> {
         };
         let Some(mut reader) = open(self.input, part.no)? else { return Ok(Tail::default()) };
         let offset = part.end.0.saturating_sub(part.start.0);
-        let blank = reader.is_blank(offset)?;
-        let seen = reader.scan(header.salt, header.start, offset)?;
+        let mut blank = reader.is_blank(offset)?;
+        let mut seen = reader.scan(header.salt, header.start, offset)?;
+        if header.reused {
+            // Whatever else stands there may be from its earlier life.
+            blank = seen.last.is_none();
+            seen.end = seen.last.map_or(0, |last| last + HEADER_LEN as u64);
+        }
         Ok(Tail { segment: Some(part.no), offset, blank, seen })
     }
 }
@@ -372,7 +377,8 @@ impl Loose {
             let Some(mut reader) = open(input, *no)? else { continue };
             let seen = reader.scan(header.salt, header.start, DATA_START)?;
             vouched = vouched.max(header.durable).max(seen.watermark);
-            bytes = bytes.saturating_add(seen.end.max(DATA_START));
+            let end = if header.reused { seen.last.unwrap_or_default() } else { seen.end };
+            bytes = bytes.saturating_add(end.max(DATA_START));
         }
         // One that was in use and has lost both headers; its records still know the salt.
         for Blank { no, salt, .. } in &self.blank {
@@ -447,7 +453,7 @@ fn damage(
     let next = loose.blank.iter().map(|b| b.no).find(|no| tail.segment.is_none_or(|segment| segment < *no));
     let (no, offset) = match (tail.segment, next) {
         (Some(segment), None) => (segment, tail.offset),
-        (Some(segment), _) if !tail.blank || tail.seen.records => (segment, tail.offset),
+        (Some(segment), _) if !tail.blank || tail.seen.last.is_some() => (segment, tail.offset),
         (_, Some(next)) => (next, 0),
         (None, None) => return Error::corruption(why).in_file(input.dir),
     };
@@ -460,7 +466,7 @@ fn torn(input: &Recover, tail: &Tail, loose: &Loose, later: u64) -> Result<Optio
     let lost = loose.lost.first().map(|(no, _)| *no);
     let dirty = loose.blank.iter().find(|b| b.dirty).map(|b| b.no);
     let (segment, offset) = match tail.segment {
-        Some(segment) if !tail.blank || tail.seen.records || lost.is_some() => (segment, tail.offset),
+        Some(segment) if !tail.blank || tail.seen.last.is_some() || lost.is_some() => (segment, tail.offset),
         _ => match lost.into_iter().chain(dirty).min() {
             Some(no) => (no, 0),
             None => return Ok(None),

@@ -5,7 +5,8 @@
 //! A segment is a file of fixed size, preallocated when it is created and otherwise unwritten
 //! until its first use (activation), which writes the header. What was never written may read as
 //! anything, but the length is durable before the manifest announces the segment: one whose file
-//! is shorter was cut. All numbers are little-endian.
+//! is shorter was cut. Or it is *reused*: a segment that nothing needs any more under a new name, with its
+//! old headers and records until they are overwritten. All numbers are little-endian.
 //!
 //! ```text
 //! offset  size  what
@@ -25,7 +26,7 @@
 //! offset  size  field of the header
 //!      0     8  magic "ESKRJRNL"
 //!      8     4  format version: 1
-//!     12     4  zero
+//!     12     4  1 if it is reused, else 0
 //!     16     8  database id
 //!     24     8  number of this segment
 //!     32     8  salt: random, as announced; seeds the checksums of this segment's records
@@ -57,6 +58,7 @@ use crate::error::{Error, Result};
 use crate::fs::names::Name;
 use crate::fs::{File, Fs};
 use crate::ids::{FileNo, Position};
+use crate::mutant::Mutant;
 use crate::record::{self, HEADER_LEN, RecordKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,6 +85,8 @@ pub(super) struct SegmentHeader {
     pub durable: Position,
     pub last_edit: u64,
     pub capacity: u64,
+    /// Records of its earlier life may stand behind its own.
+    pub reused: bool,
 }
 
 impl SegmentHeader {
@@ -90,7 +94,8 @@ impl SegmentHeader {
         let mut h = [0; SEGMENT_HEADER_LEN];
         h[..8].copy_from_slice(&MAGIC);
         h[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        let SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity } = *self;
+        let SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity, reused } = *self;
+        h[12..16].copy_from_slice(&u32::from(reused).to_le_bytes());
         let fields = [db, no.0, salt, start.0, previous.0, durable.0, last_edit, capacity];
         for (to, n) in h[16..CHECKED].chunks_exact_mut(8).zip(fields) {
             to.copy_from_slice(&n.to_le_bytes());
@@ -123,6 +128,7 @@ impl SegmentHeader {
             durable: Position(u64_at(bytes, 56)?),
             last_edit: u64_at(bytes, 64)?,
             capacity: u64_at(bytes, 72)?,
+            reused: u32_at(bytes, 12)? == 1,
         };
         Some((u32_at(bytes, 8)?, header))
     }
@@ -151,6 +157,7 @@ pub(crate) struct Segment {
     file: Arc<dyn File>,
     capacity: u64,
     salt: u64,
+    reused: bool,
 }
 
 impl Segment {
@@ -167,10 +174,30 @@ impl Segment {
             let _ = fs.remove(&path);
             return Err(Error::io("reserving space for a journal segment", &path, e));
         }
-        Ok(Segment { no, path, file, capacity, salt })
+        Ok(Segment { no, path, file, capacity, salt, reused: false })
     }
 
-    /// Has its pages in memory before they are stored to through a window.
+    /// As [`create`](Segment::create), in the file of the segment `old`, which nothing needs any more: blocks that were
+    /// written before are written again faster, and synced much faster, than those that are new. It gets the new name
+    /// beside the old one, which the caller removes when the new one is durable. Nothing is written: its length
+    /// is durable since it was made. `None`: it has another length, or names elsewhere, or the system has
+    /// something against it, which is no reason to do without a new one.
+    pub fn reuse(
+        fs: &dyn Fs,
+        dir: &Path,
+        old: FileNo,
+        (no, capacity, salt): (FileNo, u64, u64),
+    ) -> Option<Segment> {
+        let (from, path) = (Name::Journal(old).path(dir), Name::Journal(no).path(dir));
+        let file = fs.open_write(&from).ok()?;
+        if file.len().ok()? != capacity || (file.names()? != 1 && !Mutant::ReuseLinkedSegment.on()) {
+            return None;
+        }
+        fs.link(&from, &path).ok()?;
+        Some(Segment { no, path, file, capacity, salt, reused: true })
+    }
+
+    /// Has its pages in memory before parts of them are written.
     pub fn warm(&self) {
         self.file.warm(self.capacity);
     }
@@ -183,7 +210,8 @@ impl Segment {
         let mut bytes = [0; SEGMENT_HEADER_LEN];
         file.read_at(&mut bytes, 0).map_err(|e| Error::io("reading a journal segment", &path, e))?;
         let header = SegmentHeader::decode(&bytes)?.ok_or_else(|| Error::invalid("no header"))?;
-        Ok((Segment { no, path, file, capacity: header.capacity, salt: header.salt }, header))
+        let SegmentHeader { capacity, salt, reused, .. } = header;
+        Ok((Segment { no, path, file, capacity, salt, reused }, header))
     }
 
     /// The least capacity that a batch with a payload of `len` bytes fits.
@@ -209,6 +237,11 @@ impl Segment {
         self.capacity
     }
 
+    /// Whether its file was another segment's before.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
     /// What seeds the checksums of its records.
     pub fn salt(&self) -> u64 {
         self.salt
@@ -229,7 +262,7 @@ pub(crate) fn dump(bytes: &[u8]) -> String {
         }
         d.field(8, "magic");
         d.number(4, "format version");
-        d.field(4, "zero");
+        d.number(4, "reused");
         d.number(8, "database id");
         d.number(8, "segment number");
         d.number(8, "salt");

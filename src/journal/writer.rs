@@ -78,7 +78,8 @@ impl Writer {
         }
         let durable = durable.min(start);
         let (no, capacity, salt) = (segment.no(), segment.capacity(), segment.salt());
-        let header = SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity };
+        let reused = segment.is_reused();
+        let header = SegmentHeader { db, no, salt, start, previous, durable, last_edit, capacity, reused };
         let mut first = [0; DATA_START as usize];
         let header = header.encode();
         for at in HEADERS.map(|at| at as usize) {

@@ -257,11 +257,10 @@ impl LogIndex {
         self.segments.lock().values().cloned().collect()
     }
 
-    /// The segment's file is about to go.
-    /// Answers whether it was one with log entries.
-    pub fn forget_segment(&self, no: FileNo) -> bool {
+    /// The segment's file is about to go. Answers it if it was one with log entries.
+    pub fn forget_segment(&self, no: FileNo) -> Option<Arc<LogSegment>> {
         let segment = self.segments.lock().remove(&no);
-        segment.inspect(|segment| segment.close()).is_some()
+        segment.inspect(|segment| segment.close())
     }
 
     /// Whether the segment holds entries that are live, or could become so again by the loss of what is

@@ -52,6 +52,8 @@ pub(crate) struct LogSegment {
     damaged: AtomicBool,
     /// The bytes of all entries that ever came to lie here.
     ever: AtomicU64,
+    /// It was mapped: values that somebody holds may lie in it for ever.
+    mapped: AtomicBool,
     /// How large its file is, once that is known and does not change any more; 0 until then.
     size: AtomicU64,
     wanted: Arc<Wanted>,
@@ -188,6 +190,7 @@ impl LogSegment {
             used: AtomicBool::new(false),
             damaged: AtomicBool::new(false),
             ever: AtomicU64::new(0),
+            mapped: AtomicBool::new(false),
             size: AtomicU64::new(0),
             wanted: wanted.clone(),
         }
@@ -217,6 +220,12 @@ impl LogSegment {
     /// Lets go of the file; who reads goes on.
     pub fn close(&self) {
         drop(self.opened.swap(None));
+    }
+
+    /// Whether nobody reads it any more, and nobody holds what he has read there: it can be written to again.
+    pub fn is_left(self: Arc<LogSegment>) -> bool {
+        let left = Arc::into_inner(self).is_some_and(|segment| !segment.mapped.into_inner());
+        left || Mutant::ReuseReadSegment.on()
     }
 
     pub fn is_open(&self) -> bool {
@@ -369,6 +378,9 @@ impl LogSegment {
         let file = access.fs.open_read(&self.path).map_err(failed)?;
         // Whatever a map fails for, reads by position tell what is truly wrong.
         let map = if finished && access.mapped { file.map().ok().flatten() } else { None };
+        if map.is_some() {
+            self.mapped.store(true, Ordering::Relaxed);
+        }
         let opened = Arc::new(Opened { file, map, _count: access.budget.open_file() });
         self.opened.store(Some(opened.clone()));
         Ok(opened)

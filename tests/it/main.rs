@@ -22,6 +22,7 @@ mod pairs;
 mod process;
 mod ranges;
 mod regress;
+mod reuse;
 mod rng;
 mod soak;
 mod state;

@@ -167,6 +167,12 @@ impl Disk {
         names.into_iter().flatten().filter_map(|(name, versions)| Some((name, (*versions.last()?)?)))
     }
 
+    /// How many names the file has now.
+    pub fn names_of(&self, id: u64) -> u64 {
+        let nodes = self.dirs.keys().flat_map(|dir| self.names(dir)).map(|(_, node)| node);
+        nodes.filter(|node| *node == Node::File(id)).count() as u64
+    }
+
     /// The files that any version of any name stands for.
     pub fn reachable(&self) -> BTreeSet<u64> {
         let versions = self.dirs.values().flat_map(|dir| dir.names.values().flatten());

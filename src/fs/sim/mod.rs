@@ -555,6 +555,10 @@ impl File for SimFile {
         Ok(())
     }
 
+    fn names(&self) -> Option<u64> {
+        Some(self.fs.state().disk.names_of(self.id))
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.fs.state().run(Op::Sync { id: self.id });
         Ok(())

@@ -15,6 +15,8 @@ pub enum Path {
     SegmentGone,
     /// A segment that had been written to went without a sync: a flush took the place of it.
     Unsynced,
+    /// A segment that nothing needed any more became the next one.
+    Reused,
     /// Stores into a mapped segment.
     Mapped,
     Flush,
@@ -78,7 +80,7 @@ pub fn taken(world: &World) -> BTreeSet<Path> {
                 }
                 _ => {}
             }
-            if rest.starts_with("(window)") {
+            if rest.starts_with("(window)") && file.ends_with(".journal") {
                 out.insert(Path::Mapped);
             }
             // An opening does these in its own way.
@@ -141,8 +143,8 @@ fn done(told: &Told, verb: &str, file: &str, new: bool, rest: &str) -> Option<Pa
         ("remove", "table") if worked && !flushed && !merged => Some(Path::Dropped),
         ("create", "manifest") => Some(Path::ManifestRoll),
         ("create", "footer") => Some(Path::Footer),
-
         ("link", _) if matches!(told.step, Step::Checkpoint) => Some(Path::Checkpoint),
+        ("link", "journal") => Some(Path::Reused),
         ("remove", name) if name.ends_with("SPARE") => Some(Path::Spare),
         _ => None,
     }

@@ -23,7 +23,7 @@ const fn workload(
 
 pub const WORKLOADS: &[Workload] = &[
     workload("first commits", 120, first_commits, &[Path::Create]),
-    workload("rotation", 110, rotation, &[Path::Rotation, Path::Flush, Path::SegmentGone]),
+    workload("rotation", 110, rotation, &[Path::Rotation, Path::Flush, Path::Reused]),
     workload("flushes in place of syncs", 130, flushes_in_place_of_syncs, &[Path::Flush, Path::Rotation]),
     workload("large batches", 70, large_batches, &[Path::LargeSegment, Path::Rotation, Path::Flush]),
     workload("flush and merge", 150, flush_and_merge, &[Path::Flush, Path::Merge]),
@@ -39,6 +39,7 @@ pub const WORKLOADS: &[Workload] = &[
     workload("replaced again and again", 60, replaced_again_and_again, &[Path::Replace, Path::Dropped]),
     workload("checkpoints", 150, checkpoints, &[Path::Checkpoint, Path::Merge, Path::Dropped]),
     workload("logs", 250, logs, &[Path::Rotation, Path::Footer, Path::Cold, Path::SegmentGone]),
+    workload("a log in its place", 150, a_log_in_its_place, &[Path::Rotation, Path::Reused]),
     workload("full disk", 100, full_disk, &[Path::Spare, Path::Rotation, Path::Flush]),
 ];
 
@@ -332,6 +333,25 @@ fn logs(w: &mut World) {
     w.run_all(&[Step::Flush, Step::Settle]);
 }
 
+/// A log that is purged as it grows, so that its segments come back, beside rows that are flushed now and then.
+fn a_log_in_its_place(w: &mut World) {
+    w.run_all(&[Step::Create("a"), Step::Create(LOGS)]);
+    for i in 0..24u64 {
+        let mut writes = vec![Write::Keep(1, 4)];
+        writes.extend((0..3).map(|n| Write::Push(1, i, value(i << 8 | n, 900))));
+        if i % 3 == 0 {
+            writes.extend(rows(&["a"], i as usize % 5..i as usize % 5 + 2, 200, i));
+        }
+        w.run(&Step::Commit(if i % 4 == 1 { How::Buffered } else { How::Sync }, writes));
+        match i % 8 {
+            3 => w.run_all(&[Step::Flush, Step::Settle]),
+            7 if i == 15 => w.run_all(&[Step::Checkpoint, Step::Reopen]),
+            _ => w.run(&Step::Work),
+        }
+    }
+    w.run_all(&[Step::Flush, Step::Settle]);
+}
+
 /// There is no space for a while, twice; what frees some goes on.
 fn full_disk(w: &mut World) {
     w.run(&Step::Create("a"));
@@ -341,7 +361,7 @@ fn full_disk(w: &mut World) {
         let used: u64 = w.sim.files().iter().map(|file| file.1).sum();
         w.sim.set_capacity(Some(used + 100));
         let mut full = false;
-        for i in 0..30 {
+        for i in 0..60 {
             let big = rows(&["a"], i..i + 4, 300, 100 * round + i as u64);
             let refused = w.try_run(&Step::Commit(How::Buffered, big));
             full |= refused.is_err_and(|e| e.kind() == ErrorKind::DiskFull);

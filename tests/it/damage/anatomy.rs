@@ -149,6 +149,10 @@ impl Segment {
             let value = value.unwrap_or_else(|| panic!("{name} in {path:?} at {within:?}"));
             value.split(',').next().unwrap().parse().unwrap()
         };
+        // One that is to be reused has the header of its earlier life until it is.
+        if path.file_stem().unwrap().to_str().unwrap().parse() != Ok(field(&(0..84), "segment number")) {
+            return None;
+        }
         let records = pieces.iter().filter(|p| p.what == "record").map(|p| Record {
             range: p.range.clone(),
             watermark: field(&p.range, "watermark"),
