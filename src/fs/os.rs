@@ -4,8 +4,8 @@
 //! of a file is never followed, and only regular files are opened: a FIFO or a device with the name
 //! of a table is an error, not a hang.
 //!
-//! The two uses of `unsafe` here are both memory maps. An I/O error under a map kills the process
-//! (SIGBUS), so nothing is mapped on network and FUSE file systems, and the writable window
+//! The uses of `unsafe` here are memory maps, and the few calls that std has not. An I/O error under a map
+//! kills the process (SIGBUS), so nothing is mapped on network and FUSE file systems, and the writable window
 //! exists only on Linux, on file systems known to overwrite allocated space in place.
 
 use crate::fs::{File, Fs, Lock, SharedBytes, Window};
@@ -33,7 +33,7 @@ pub(crate) fn give_precedence() {
     // Two fifths of the share of a thread that was left alone. On Linux, other than POSIX has it, this is the
     // calling thread's own.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(4);
+    sys::nice(4);
 }
 
 /// The file system of the operating system.
@@ -101,10 +101,9 @@ impl Fs for OsFs {
     #[cfg(unix)]
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::DIRECTORY.bits() as i32;
         // What is above the first part of a relative path.
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        std_fs::OpenOptions::new().read(true).custom_flags(flags).open(dir)?.sync_all()
+        std_fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(dir)?.sync_all()
     }
 
     #[cfg(not(unix))]
@@ -122,11 +121,9 @@ impl Fs for OsFs {
 fn open_regular(path: &Path, options: &mut std_fs::OpenOptions) -> io::Result<std_fs::File> {
     #[cfg(unix)]
     {
-        use rustix::fs::OFlags;
         use std::os::unix::fs::OpenOptionsExt;
         // NONBLOCK means nothing for a regular file, and keeps a FIFO from blocking the open.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        options.mode(0o600).custom_flags(flags.bits() as i32);
+        options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
     }
     let not_regular =
         || io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", path.display()));
@@ -188,12 +185,11 @@ impl File for OsFile {
         }
         #[cfg(any(target_os = "linux", target_os = "android"))]
         loop {
-            use rustix::io::Errno;
-            match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
-                Ok(()) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                Err(e) => return Err(e.into()),
+            let Err(e) = sys::fallocate(&self.file, len) else { return Ok(()) };
+            match e.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => break,
+                _ => return Err(e),
             }
         }
         write_zeros(self, len)
@@ -201,16 +197,15 @@ impl File for OsFile {
 
     #[cfg(target_os = "linux")]
     fn data_end(&self) -> Option<u64> {
-        use rustix::fs::{SeekFrom, seek};
         if is_remote(&self.file) {
             return None;
         }
         // Every read and write here is by position, so the file's own does not matter.
         let mut end = 0;
         for _ in 0..SEEKS {
-            match seek(&self.file, SeekFrom::Data(end)) {
-                Ok(data) => end = seek(&self.file, SeekFrom::Hole(data)).ok()?,
-                Err(rustix::io::Errno::NXIO) => return Some(end),
+            match sys::seek(&self.file, end, libc::SEEK_DATA) {
+                Ok(data) => end = sys::seek(&self.file, data, libc::SEEK_HOLE).ok()?,
+                Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Some(end),
                 Err(_) => return None,
             }
         }
@@ -225,8 +220,7 @@ impl File for OsFile {
     #[cfg(target_os = "linux")]
     fn warm(&self, len: u64) {
         // What cannot be had now is had when it is stored to.
-        let _ =
-            rustix::fs::fadvise(&self.file, 0, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+        sys::will_need(&self.file, len);
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -296,7 +290,7 @@ fn is_remote(file: &std_fs::File) -> bool {
         0x7375_7245, // Coda
         0x0bd0_0bd0, // Lustre
     ];
-    magic(file).is_none_or(|magic| REMOTE.contains(&magic))
+    sys::magic(file).is_none_or(|magic| REMOTE.contains(&magic))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -304,17 +298,66 @@ fn is_remote(_file: &std_fs::File) -> bool {
     false
 }
 
-/// The kind of the file system under `file`, as statfs names it.
-#[cfg(target_os = "linux")]
-fn magic(file: &std_fs::File) -> Option<u32> {
-    // Magic numbers have 32 bits; the field is wider, and sign-extended, on some machines.
-    rustix::fs::fstatfs(file).ok().map(|stat| stat.f_type as u32)
+/// The calls that std has not.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sys {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+
+    /// An offset as the system takes it: not wider than 31 bits on some machines.
+    fn offset(offset: u64) -> io::Result<libc::off_t> {
+        libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))
+    }
+
+    pub(super) fn fallocate(file: &File, len: u64) -> io::Result<()> {
+        let len = offset(len)?;
+        // SAFETY: numbers only, and the descriptor is open.
+        match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn seek(file: &File, from: u64, whence: i32) -> io::Result<u64> {
+        let from = offset(from)?;
+        // SAFETY: numbers only, and the descriptor is open.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), from, whence) };
+        u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn will_need(file: &File, len: u64) {
+        if let Ok(len) = offset(len) {
+            // SAFETY: numbers only, and the descriptor is open.
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, len, libc::POSIX_FADV_WILLNEED) };
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn nice(by: i32) {
+        // SAFETY: a number only.
+        unsafe { libc::nice(by) };
+    }
+
+    /// The kind of the file system under `file`, as statfs names it.
+    #[cfg(target_os = "linux")]
+    pub(super) fn magic(file: &File) -> Option<u32> {
+        let mut stat = std::mem::MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: there is room for what is written, and the descriptor is open.
+        let done = unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } == 0;
+        // SAFETY: written by the call, which has succeeded.
+        let stat = done.then(|| unsafe { stat.assume_init() })?;
+        // Magic numbers have 32 bits; the field is wider, and sign-extended, on some machines.
+        Some(stat.f_type as u32)
+    }
 }
 
 /// Writing through a map.
 #[cfg(target_os = "linux")]
 mod window {
-    use super::magic;
+    use super::sys::magic;
     use crate::fs::Window;
     use memmap2::{Advice, MmapOptions, MmapRaw};
     use std::io;
