@@ -35,9 +35,12 @@ impl<'a> Dump<'a> {
 
     /// The next `len` bytes (or what is left) and what they mean; returns them.
     pub fn field(&mut self, len: usize, meaning: impl Display) -> &'a [u8] {
+        self.lines(len, meaning.to_string())
+    }
+
+    fn lines(&mut self, len: usize, mut meaning: String) -> &'a [u8] {
         let end = self.at.saturating_add(len).min(self.bytes.len());
         let field = &self.bytes[self.at..end];
-        let mut meaning = meaning.to_string();
         if field.len() < len {
             let _ = write!(meaning, " (cut: {} of {len} bytes)", field.len());
         }

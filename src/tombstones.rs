@@ -83,6 +83,9 @@ impl Active {
     }
 }
 
+/// Where a delete begins (`true`) or ends; an end of `None` stands behind all.
+type Border<'a> = (&'a [u8], bool, Seq);
+
 impl Fragment {
     /// The newest delete at or below `read`.
     pub fn newest(&self, read: Seq) -> Option<Seq> {
@@ -115,12 +118,19 @@ impl RangeTombstones {
         deletes: impl IntoIterator<Item = RangeDelete<'a>>,
         mut choose: impl FnMut(&Active, &mut Vec<Seq>),
     ) -> RangeTombstones {
-        // Where deletes begin and end; an end of `None` stands behind all.
-        let mut borders: Vec<(&[u8], bool, Seq)> = Vec::new();
+        let mut borders: Vec<Border<'_>> = Vec::new();
         for d in deletes.into_iter().filter(|d| d.end.is_none_or(|end| d.start < end)) {
             borders.push((d.start, true, d.seq));
             borders.extend(d.end.map(|end| (end, false, d.seq)));
         }
+        RangeTombstones::between(borders, &mut choose)
+    }
+
+    /// What of [`cut`](RangeTombstones::cut) is the same for all its callers.
+    fn between(
+        mut borders: Vec<Border<'_>>,
+        choose: &mut dyn FnMut(&Active, &mut Vec<Seq>),
+    ) -> RangeTombstones {
         borders.sort_unstable_by(|a, b| a.0.cmp(b.0));
         let mut fragments: Vec<Fragment> = Vec::new();
         let mut active = Active::default();
