@@ -6,7 +6,7 @@ use crate::catalog;
 use crate::db::registry::{Made, Registry};
 use crate::db::stage::Retired;
 use crate::db::throttle::Throttle;
-use crate::db::tree::Tree;
+use crate::db::tree::{Tree, put_in_order};
 use crate::entries::{APPEND, Verb};
 use crate::error::{Error, Result, closed};
 use crate::fs::File;
@@ -21,7 +21,7 @@ use crate::memtable::{self, Pool};
 use crate::mutant::Mutant;
 use crate::record::HEADER_LEN;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::view::{Lookup, Mem};
+use crate::view::Mem;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
@@ -501,7 +501,7 @@ impl Writers {
                 full.push(w.tree.clone());
             }
         }
-        full.sort_by_key(|tree| tree.id);
+        put_in_order(&mut full);
         full
     }
 
@@ -514,7 +514,7 @@ impl Writers {
                 full.push(w.tree.clone());
             }
         }
-        full.sort_by_key(|tree| tree.id);
+        put_in_order(&mut full);
         full
     }
 }
@@ -560,8 +560,7 @@ impl TreeWriter {
 
     /// The row of a log as of the newest operation applied.
     fn head(&self, log: u64) -> Result<Option<Head>> {
-        let row = |found: Lookup<'_>| found.value().map(|found| Head::decode(found.value)).transpose();
-        self.tree.view.load().get(&head::key(log), Seq::MAX, row)?
+        self.tree.view.load().log_head(log, Seq::MAX)
     }
 
     /// `row`: where it is made.

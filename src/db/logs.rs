@@ -154,9 +154,7 @@ impl Log {
             let tree = self.logs.slot.tree.load_full().ok_or_else(dropped)?;
             let view = tree.view.load();
             let seq = core.snapshots.visible();
-            let head = view.get(&head::key(self.id), seq, |found| {
-                found.value().map(|found| Head::decode(found.value)).transpose()
-            })??;
+            let head = view.log_head(self.id, seq)?;
             Ok(State { core: core.clone(), key: (tree.id, self.id), seq, head: head.unwrap_or_default() })
         })
     }
@@ -172,9 +170,7 @@ impl LogView {
         let tree = self.tree.as_ref().map_err(Error::clone)?;
         let (core, seq) = (self.snapshot.core(), self.snapshot.seq());
         core.reading(|| {
-            let head = tree.view.load().get(&head::key(self.id), seq, |found| {
-                found.value().map(|found| Head::decode(found.value)).transpose()
-            })??;
+            let head = tree.view.load().log_head(self.id, seq)?;
             Ok(State { core: core.clone(), key: (tree.id, self.id), seq, head: head.unwrap_or_default() })
         })
     }

@@ -3,7 +3,7 @@
 
 use crate::catalog::{self, Kind, Row};
 use crate::db::throttle::Throttle;
-use crate::db::tree::{Slot, Tree};
+use crate::db::tree::{Slot, Tree, put_in_order};
 use crate::error::Result;
 use crate::ids::{KeyspaceId, Seq};
 use crate::memtable::{self, Pool};
@@ -96,8 +96,9 @@ impl Registry {
     pub fn all_trees(&self) -> Vec<Arc<Tree>> {
         let dropped = self.dropped.iter().map(|d| d.tree.clone());
         let past = self.aged.iter().flat_map(|slot| slot.past());
-        let all = self.trees().cloned().chain(dropped).chain(past);
-        all.map(|tree| (tree.id, tree)).collect::<BTreeMap<_, _>>().into_values().collect()
+        let mut all = self.trees().cloned().chain(dropped).chain(past).collect();
+        put_in_order(&mut all);
+        all
     }
 
     pub fn tree(&self, id: KeyspaceId) -> Option<&Arc<Tree>> {

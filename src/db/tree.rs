@@ -44,6 +44,12 @@ pub(crate) struct TreeCounters {
     pub excess: Tally,
 }
 
+/// Puts trees in the order of their ids, each once.
+pub(crate) fn put_in_order(trees: &mut Vec<Arc<Tree>>) {
+    trees.sort_by_key(|tree| tree.id);
+    trees.dedup_by_key(|tree| tree.id);
+}
+
 impl Tree {
     pub fn new(id: KeyspaceId, options: KeyspaceOptions, view: View, throttle: Arc<Throttle>) -> Tree {
         let gauge = Gauge::default();

@@ -10,6 +10,7 @@ use crate::cursor::visible::{Bounds, Visible};
 use crate::error::Result;
 use crate::ids::{Position, Seq};
 use crate::key::{Found, Heads, Kind, Trailer, hash};
+use crate::log::head::{self, Head};
 use crate::memtable::Memtable;
 use crate::mutant::Mutant;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -132,6 +133,12 @@ impl View {
             }
         }
         Ok(then(Lookup::Nothing))
+    }
+
+    /// The head of a log at `read`, of a tree of logs.
+    pub fn log_head(&self, log: u64, read: Seq) -> Result<Option<Head>> {
+        let row = |found: Lookup<'_>| found.value().map(|found| Head::decode(found.value)).transpose();
+        self.get(&head::key(log), read, row)?
     }
 
     /// What the memtables know of `key`, if anything.

@@ -228,9 +228,7 @@ fn know(core: &Core, tree: &Tree, log: u64) -> Result<()> {
         let stamp = core.logs.stamp(key);
         let view = tree.view.load();
         let seq = core.snapshots.visible();
-        let head = view.get(&head::key(log), seq, |found| {
-            found.value().map(|found| Head::decode(found.value)).transpose()
-        })??;
+        let head = view.log_head(log, seq)?;
         core.logs.offer(key, head, stamp);
         Ok(())
     })
