@@ -2,7 +2,7 @@
 
 use crate::ids::FileNo;
 use crate::sync::{Condvar, Mutex};
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// The tables of all keyspaces that some job has claimed. Chosen and claimed in one step, under the
 /// version lock: what is chosen is there, and stays until the claim ends.
@@ -14,7 +14,7 @@ pub(crate) struct Claims {
 
 #[derive(Default)]
 struct State {
-    busy: BTreeSet<FileNo>,
+    busy: HashSet<FileNo>,
     /// How many claims have ended.
     ended: u64,
 }

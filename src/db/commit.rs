@@ -43,7 +43,7 @@ impl Core {
         ops: &mut Ops,
         durability: Durability,
         deadline: Option<Deadline>,
-        check: impl FnMut(&CommitState, &mut Ops) -> Result<bool>,
+        check: &mut dyn FnMut(&CommitState, &mut Ops) -> Result<bool>,
     ) -> Result<Option<Seq>> {
         self.commit_known(ops, None, durability, deadline, check)
     }

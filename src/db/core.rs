@@ -311,7 +311,7 @@ impl Core {
         let mut unsynced: Vec<Retired> = Vec::new();
         if let Some(synced) = &mut alone {
             let boundary = Boundary { position: synced.durable, seq: synced.seq };
-            if !self.is_needless_before(boundary, |m| installed.holds(m)) {
+            if !self.is_needless_before(boundary, &|m| installed.holds(m)) {
                 // A keyspace was dropped just now, and is not flushed.
                 **synced = self.sync_once()?;
             }
@@ -320,7 +320,7 @@ impl Core {
             // As good as sealed, and gone with this edit.
             sealed.extend(unsynced.iter().map(|r| (r.segment.no(), r.start, r.end)));
         }
-        let mut floor = self.needed_from(durable, |m| installed.holds(m));
+        let mut floor = self.needed_from(durable, &|m| installed.holds(m));
         let changes = &mut installed.changes;
         changes.extend(sealed.iter().map(|&(no, start, end)| Change::SegmentSealed { no, start, end }));
         if Mutant::DeleteSegmentEarly.on() {
@@ -486,7 +486,7 @@ impl Core {
 
     /// The journal position from which on memtables still need it, were those in tables that `flushed`
     /// says.
-    pub fn needed_from(&self, end: Position, flushed: impl Fn(&Arc<Memtable>) -> bool) -> Position {
+    pub fn needed_from(&self, end: Position, flushed: &dyn Fn(&Arc<Memtable>) -> bool) -> Position {
         let registry = self.registry.lock();
         // A dropped tree counts until the manifest has forgotten it: until then the drop itself may
         // not be durable.
@@ -506,7 +506,7 @@ impl Core {
 
     /// Whether nothing needs the journal before `boundary`, were those memtables in tables that `flushed`
     /// says: no other memtable, and no entry of a log.
-    pub fn is_needless_before(&self, boundary: Boundary, flushed: impl Fn(&Arc<Memtable>) -> bool) -> bool {
+    pub fn is_needless_before(&self, boundary: Boundary, flushed: &dyn Fn(&Arc<Memtable>) -> bool) -> bool {
         let Boundary { position, seq } = boundary;
         let retired = self.commit.lock().retired_until(position);
         let in_logs = retired.into_iter().any(|no| self.logs.needs(no, seq));

@@ -88,7 +88,7 @@ impl Db {
         let mut ops = Ops::default();
         ops.push(KeyspaceId::CATALOG, op);
         let durability = core.options.durability;
-        let committed = core.commit_ops(&mut ops, durability, None, |_, _| Ok(still()))?;
+        let committed = core.commit_ops(&mut ops, durability, None, &mut |_, _| Ok(still()))?;
         let Some(seq) = committed else { return Ok(false) };
         if durability == Durability::Sync {
             core.sync_to(seq)?;

@@ -151,7 +151,7 @@ impl Core {
         }
         let boundary = self.commit.lock().boundaries.iter().find(|b| b.seq >= last).copied()?;
         let flushed = |m: &Arc<Memtable>| frozen.iter().any(|f| f.1.iter().any(|g| Arc::ptr_eq(g, m)));
-        self.is_needless_before(boundary, flushed).then_some(boundary)
+        self.is_needless_before(boundary, &flushed).then_some(boundary)
     }
 
     /// Flushes what is frozen, when nobody else does any work any more.

@@ -116,7 +116,7 @@ impl Core {
             self.sync_to(cut.min(self.snapshots.visible()))?;
         }
         let (durable, last_seq) = self.sync.durable_position();
-        let floor = self.needed_from(durable, |_| false);
+        let floor = self.needed_from(durable, &|_| false);
         let due = self.version.lock().as_ref().is_some_and(|set| {
             set.state().segments.iter().any(|(&no, state)| match *state {
                 SegmentState::Announced { .. } => false,

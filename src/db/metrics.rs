@@ -126,7 +126,7 @@ impl Core {
 
     /// From where on the journal is needed, and by whom.
     fn pinned(&self, end: Position, journal: &mut JournalMetrics) {
-        let floor = self.needed_from(end, |_| false);
+        let floor = self.needed_from(end, &|_| false);
         journal.replay_bytes = end.0.saturating_sub(floor.0);
         if journal.replay_bytes == 0 {
             return;

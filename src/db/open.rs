@@ -45,7 +45,7 @@ use crate::sync::atomic::Ordering;
 use crate::table::{ReadOptions, Store};
 use crate::version::{self, Change, Edit, KeyspaceState, SegmentState, State, VersionSet};
 use crate::view::run::{self, Passage};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -412,14 +412,14 @@ struct Build {
     writers: Writers,
     logs: Arc<LogIndex>,
     /// What footers name of each log.
-    runs: BTreeMap<LogKey, Vec<(Arc<LogSegment>, Run)>>,
+    runs: HashMap<LogKey, Vec<(Arc<LogSegment>, Run)>>,
     /// The segment of the record before.
     segment: FileNo,
     last_seq: Seq,
     /// What was asked last: a keyspace, and up to where its operations are in tables.
     flushed: (KeyspaceId, Seq),
     /// Segments with operations that are in no table.
-    needed: BTreeSet<FileNo>,
+    needed: HashSet<FileNo>,
 }
 
 impl Build {
@@ -458,11 +458,11 @@ impl Build {
             throttle,
             writers,
             logs: logs.clone(),
-            runs: BTreeMap::new(),
+            runs: HashMap::new(),
             segment: FileNo(0),
             last_seq: Seq::ZERO,
             flushed: (KeyspaceId::CATALOG, flushed),
-            needed: BTreeSet::new(),
+            needed: HashSet::new(),
         })
     }
 
@@ -556,7 +556,7 @@ fn opening_changes(
     state: &State,
     last_seq: Seq,
     journal: &journal::Report,
-    needed: &BTreeSet<FileNo>,
+    needed: &HashSet<FileNo>,
     (registry, logs): (&Registry, &LogIndex),
 ) -> Vec<Change> {
     let journal::Report { ends, unused, .. } = journal;
@@ -679,7 +679,7 @@ fn leave(core: &Arc<Core>) -> Result<()> {
     // What was dropped pins the journal until the manifest has forgotten it.
     core.use_reserve(|| core.forget_dropped())?;
     let end = core.sync.durable_position().0;
-    let needed = core.needed_from(end, |_| false);
+    let needed = core.needed_from(end, &|_| false);
     if end.0.saturating_sub(needed.0) > CLOSE_REPLAY_BYTES {
         core.freeze(None);
         match core.use_reserve(|| core.flush_last()) {

@@ -10,7 +10,7 @@ use crate::fs::names::Name;
 use crate::ids::{FileNo, Seq};
 use crate::sync::atomic::Ordering;
 use crate::version::Change;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 impl Core {
@@ -113,7 +113,7 @@ impl Core {
         // Without this a crash could bring a keyspace back that has lost its tables.
         self.sync_to(last)?;
         let mut changes = Vec::new();
-        let mut tables: BTreeSet<FileNo> = BTreeSet::new();
+        let mut tables: Vec<FileNo> = Vec::new();
         if let Some(set) = self.version.lock().as_ref() {
             for (_, tree) in &dropped {
                 if let Some(state) = set.state().keyspaces.get(&tree.id) {
@@ -125,14 +125,15 @@ impl Core {
         if !changes.is_empty() {
             self.install(Installed { changes, ..Installed::default() })?;
         }
+        let mut held: HashSet<FileNo> = HashSet::new();
         for (_, tree) in &dropped {
             for table in tree.view.load().runs.iter().flat_map(|r| r.tables.iter()) {
                 table.handle.obsolete();
-                tables.remove(&table.meta.no);
+                held.insert(table.meta.no);
             }
         }
         // Those that a job finished just when the keyspace was dropped: no view ever held them.
-        for no in tables {
+        for no in tables.into_iter().filter(|no| !held.contains(no)) {
             self.remove_file(Name::Table(no));
         }
         self.registry.lock().forget_dropped(last);

@@ -285,11 +285,11 @@ impl Batch {
             let checked = self.check_outside(|| core.snapshots.visible())?;
             let on_logs = !ops.on_logs().is_empty() || !self.nexts.is_empty();
             let found = if on_logs { self.prepare_logs(&core, ops, &trees)? } else { Vec::new() };
-            let check = |commit: &CommitState, ops: &mut Ops| {
+            let mut check = |commit: &CommitState, ops: &mut Ops| {
                 let held = self.check_inside(commit, &checked)?;
                 Ok(held && (!on_logs || self.check_logs(&core.logs, ops, &found)?))
             };
-            let committed = core.commit_ops(ops, durability, deadline, check)?;
+            let committed = core.commit_ops(ops, durability, deadline, &mut check)?;
             if let Some(seq) = committed {
                 return Ok(seq);
             }
@@ -630,7 +630,7 @@ mod tests {
                 core.snapshots.visible()
             });
             let checked = checked.unwrap();
-            let committed = core.commit_ops(&mut ops, Durability::Buffered, None, |commit, _| {
+            let committed = core.commit_ops(&mut ops, Durability::Buffered, None, &mut |commit, _| {
                 batch.check_inside(commit, &checked)
             });
             assert_eq!(committed.unwrap_err().kind(), ErrorKind::Conflict);

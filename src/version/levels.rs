@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::ids::{FileNo, Seq};
 use crate::key::MAX_BOUND_LEN;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -214,7 +214,7 @@ impl Levels {
     /// Whether all that should hold does. Linear; for tests and verification, since every change
     /// is checked as it is made.
     pub fn check(&self) -> Result<()> {
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for (level, run) in self.runs() {
             let refuse =
                 |why: &str| Err(Error::corruption(format!("level {level}, run of age {}: {why}", run.age)));

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ids::{FileNo, KeyspaceId, Position, Seq};
 use crate::version::edit::{self, Change, Counters, Edit};
 use crate::version::levels::{Levels, TableMeta};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Edit numbers stand in 56 bits of a record header, and file numbers shall not run out either.
@@ -36,7 +36,7 @@ pub(crate) struct State {
     /// Journal segments that exist, or may.
     pub segments: BTreeMap<FileNo, SegmentState>,
     /// Where each table stands, over all keyspaces.
-    places: BTreeMap<FileNo, Place>,
+    places: HashMap<FileNo, Place>,
 }
 
 /// One keyspace.
@@ -125,7 +125,7 @@ impl State {
             next_keyspace: 1,
             keyspaces: BTreeMap::new(),
             segments: BTreeMap::new(),
-            places: BTreeMap::new(),
+            places: HashMap::new(),
         }
     }
 
@@ -163,7 +163,9 @@ impl State {
     /// The numbers of all tables.
     #[cfg(test)]
     pub fn tables(&self) -> impl Iterator<Item = FileNo> + '_ {
-        self.places.keys().copied()
+        let mut tables: Vec<FileNo> = self.places.keys().copied().collect();
+        tables.sort();
+        tables.into_iter()
     }
 
     /// Whether this is what `other` says that was read back from disk. Numbers that were given since
@@ -236,7 +238,7 @@ impl State {
                 steps.push(self.remove_table(keyspace, level, no)?);
             }
         }
-        let mut dropped = BTreeSet::new();
+        let mut dropped = HashSet::new();
         for change in changes {
             if let Change::DropKeyspace { keyspace } = *change {
                 dropped.insert(keyspace);
@@ -422,7 +424,7 @@ impl State {
 
     /// Whether the levels that an edit has changed are as they should be.
     pub fn check_changed(&self, edit: &Edit) -> Result<()> {
-        let changed: BTreeSet<KeyspaceId> = edit.changes.iter().filter_map(Change::levels_of).collect();
+        let changed: HashSet<KeyspaceId> = edit.changes.iter().filter_map(Change::levels_of).collect();
         for k in changed.iter().filter_map(|id| self.keyspaces.get(id)) {
             k.levels.check().and_then(|()| k.levels.check_order())?;
         }
