@@ -6,6 +6,7 @@ use crate::fs::SharedBytes;
 use crate::ids::Seq;
 use crate::key::Trailer;
 use crate::mutant::Mutant;
+use crate::prefetch;
 use crate::table::block::{Block, KeyBuf, Layout};
 use crate::table::reader::{BlockBytes, Stream, Table};
 use crate::table::unpack::Unpacked;
@@ -54,8 +55,8 @@ enum Source {
     Streaming(Box<Stream>),
 }
 
-/// The columns of keys have about so many bytes: what a search in a block of small pairs looks at.
-const KEYS: usize = 1 << 10;
+/// Of values so many bytes are loaded ahead after a seek: two or three small ones.
+const VALUES: usize = 256;
 
 impl Blocks {
     /// Makes block `no` the current one; `None` if there is none.
@@ -67,7 +68,7 @@ impl Blocks {
             stream.go(table, at)?;
         } else if !self.lends || at.is_raw() {
             if sought && at.is_raw() {
-                table.prefetch(at, KEYS.min(at.raw()));
+                table.prefetch_keys(no);
             }
             // Who lends has no buffer for blocks that are not compressed: without a map they take the cache.
             let kept = sought || self.lends;
@@ -121,7 +122,7 @@ impl TableCursor {
     }
 
     fn with(table: Arc<Table>, source: Source, lends: bool) -> TableCursor {
-        let unpacked = Unpacked::new(&table);
+        let unpacked = Unpacked::default();
         TableCursor {
             blocks: Blocks { table, source, unpacked, lends, sought: false },
             no: 0,
@@ -210,6 +211,14 @@ impl TableCursor {
         self.row = row;
     }
 
+    /// After a seek: starts to load the value, and some behind it. Others may seek before it is asked for.
+    fn expect_values(&self) {
+        if let Source::Shared(_) = self.blocks.source {
+            let (bytes, start) = (self.blocks.bytes(), self.value.start);
+            (start..start + VALUES).step_by(64).for_each(|at| prefetch::line(bytes, at));
+        }
+    }
+
     /// Whether the key the cursor stands on, the first of the block behind `no`, is also the last of
     /// block `no`: a separator equals the key behind it only then.
     fn spans(&self, no: usize) -> bool {
@@ -274,6 +283,7 @@ impl Cursor for TableCursor {
             let row = self.block().lower_bound(key, trailer);
             if row < self.layout.rows() {
                 self.stand(row);
+                self.expect_values();
                 break;
             }
             no += 1;
@@ -292,6 +302,7 @@ impl Cursor for TableCursor {
             0 => self.last_of(no - 1),
             row => {
                 self.stand(row - 1);
+                self.expect_values();
                 Ok(())
             }
         }
