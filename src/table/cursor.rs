@@ -58,6 +58,9 @@ enum Source {
 /// Of values so many bytes are loaded ahead after a seek: two or three small ones.
 const VALUES: usize = 256;
 
+/// On the way back each value is loaded so many bytes before its turn.
+const BEFORE: usize = 384;
+
 impl Blocks {
     /// Makes block `no` the current one; `None` if there is none.
     fn enter(&mut self, no: usize) -> Result<Option<Layout>> {
@@ -209,6 +212,9 @@ impl TableCursor {
         }
         self.value = block.value_span(row);
         self.row = row;
+        if BACK {
+            prefetch::line(self.blocks.bytes(), self.value.start.wrapping_sub(BEFORE));
+        }
     }
 
     /// After a seek: starts to load the value, and some behind it. Others may seek before it is asked for.
