@@ -8,7 +8,7 @@
 //! What the comparisons tell on the way is kept: whether neighbours in the list have the same key.
 //! So users learn whether a step led to another version of the same key without copying keys.
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Near};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
@@ -261,6 +261,15 @@ impl<C: Cursor> Merge<C> {
         })
     }
 
+    /// Has the children load side by side what seeks to `key` will look at.
+    fn approach_all(&self, key: &[u8]) {
+        if self.children.len() > 1 {
+            for near in [Near::Index, Near::Block] {
+                self.children.iter().for_each(|c| c.approach(key, near));
+            }
+        }
+    }
+
     /// Steps in `direction`, turning around if need be.
     #[inline]
     fn step(&mut self, direction: Direction) -> Result<()> {
@@ -290,10 +299,12 @@ impl<C: Cursor> Cursor for Merge<C> {
     }
 
     fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
+        self.approach_all(key);
         self.seek_all(Direction::Forward, |c| c.seek(key, trailer))
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.approach_all(key);
         self.seek_all(Direction::Backward, |c| c.seek_before(key))
     }
 

@@ -17,6 +17,15 @@ use crate::ids::Seq;
 use crate::key::Trailer;
 use crate::tombstones::Around;
 
+/// What a cursor is to have at hand before a seek.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Near {
+    /// What tells where to look.
+    Index,
+    /// Where that says.
+    Block,
+}
+
 /// Walks a sorted source of internal entries in both directions.
 ///
 /// A cursor stands on an entry ([`valid`](Cursor::valid)) or off both ends. Entries are ordered by
@@ -30,6 +39,9 @@ pub(crate) trait Cursor {
     fn seek_last(&mut self) -> Result<()>;
     /// To the first entry at or after `(key, trailer)` in internal order.
     fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()>;
+    /// A seek to `key` comes next: starts to load what it will look at. For who has several to seek in, and need
+    /// not wait for one after another.
+    fn approach(&self, _key: &[u8], _near: Near) {}
     /// To the last entry whose key is less than `key` (its oldest version).
     fn seek_before(&mut self, key: &[u8]) -> Result<()>;
     /// One entry on. Only while valid.

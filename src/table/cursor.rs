@@ -6,6 +6,7 @@ use crate::fs::SharedBytes;
 use crate::ids::Seq;
 use crate::key::Trailer;
 use crate::mutant::Mutant;
+use crate::prefetch;
 use crate::table::block::{Block, KeyBuf, Layout};
 use crate::table::reader::{BlockBytes, Stream, Table};
 use crate::table::unpack::Unpacked;
@@ -54,8 +55,11 @@ enum Source {
     Streaming(Box<Stream>),
 }
 
-/// The columns of keys have about so many bytes: what a search in a block of small pairs looks at.
-const KEYS: usize = 1 << 10;
+/// Of values so many bytes are loaded ahead after a seek: two or three small ones.
+const VALUES: usize = 256;
+
+/// On the way back each value is loaded so many bytes before its turn.
+const BEFORE: usize = 384;
 
 impl Blocks {
     /// Makes block `no` the current one; `None` if there is none.
@@ -67,7 +71,7 @@ impl Blocks {
             stream.go(table, at)?;
         } else if !self.lends || at.is_raw() {
             if sought && at.is_raw() {
-                table.prefetch(at, KEYS.min(at.raw()));
+                table.prefetch_keys(no);
             }
             // Who lends has no buffer for blocks that are not compressed: without a map they take the cache.
             let kept = sought || self.lends;
@@ -121,7 +125,7 @@ impl TableCursor {
     }
 
     fn with(table: Arc<Table>, source: Source, lends: bool) -> TableCursor {
-        let unpacked = Unpacked::new(&table);
+        let unpacked = Unpacked::default();
         TableCursor {
             blocks: Blocks { table, source, unpacked, lends, sought: false },
             no: 0,
@@ -208,6 +212,17 @@ impl TableCursor {
         }
         self.value = block.value_span(row);
         self.row = row;
+        if BACK {
+            prefetch::line(self.blocks.bytes(), self.value.start.wrapping_sub(BEFORE));
+        }
+    }
+
+    /// After a seek: starts to load the value, and some behind it. Others may seek before it is asked for.
+    fn expect_values(&self) {
+        if let Source::Shared(_) = self.blocks.source {
+            let (bytes, start) = (self.blocks.bytes(), self.value.start);
+            (start..start + VALUES).step_by(64).for_each(|at| prefetch::line(bytes, at));
+        }
     }
 
     /// Whether the key the cursor stands on, the first of the block behind `no`, is also the last of
@@ -274,6 +289,7 @@ impl Cursor for TableCursor {
             let row = self.block().lower_bound(key, trailer);
             if row < self.layout.rows() {
                 self.stand(row);
+                self.expect_values();
                 break;
             }
             no += 1;
@@ -292,6 +308,7 @@ impl Cursor for TableCursor {
             0 => self.last_of(no - 1),
             row => {
                 self.stand(row - 1);
+                self.expect_values();
                 Ok(())
             }
         }

@@ -23,6 +23,9 @@ use std::sync::{Arc, OnceLock};
 /// Lines of a block that a get will need: the header, fingerprints and some heads.
 const PREFETCHED: usize = 4;
 
+/// The columns of keys have about so many bytes: what a search in a block of small pairs looks at.
+const KEYS: usize = 1 << 10;
+
 /// How to read tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ReadOptions {
@@ -482,9 +485,15 @@ impl Table {
     /// Starts to load the first `len` bytes of the block at `at`, if it lies in the map.
     #[inline]
     pub(super) fn prefetch(&self, at: BlockAt, len: usize) {
-        if let Some(map) = &self.map {
-            let (map, start) = ((**map).as_ref(), at.offset as usize);
-            (start..start + len).step_by(64).for_each(|at| prefetch::line(map, at));
+        let start = at.offset as usize;
+        let bytes = self.whole.get(start..start + len).unwrap_or_default();
+        bytes.iter().step_by(64).for_each(prefetch::touch);
+    }
+
+    /// Starts to load what a search in block `no` will look at.
+    pub fn prefetch_keys(&self, no: usize) {
+        if let Some(at) = self.index.block(no) {
+            self.prefetch(at, KEYS.min(at.stored as usize));
         }
     }
 

@@ -28,6 +28,7 @@ thread_local! {
 }
 
 /// A compressed block, undone in part.
+#[derive(Default)]
 pub(crate) struct Unpacked {
     /// What is stored, if it is not in the table's map.
     stored: Vec<u8>,
@@ -38,22 +39,11 @@ pub(crate) struct Unpacked {
     len: usize,
     done: usize,
     progress: lz4::Progress,
-    share: Share,
+    /// None until there is something to count.
+    share: Option<Share>,
 }
 
 impl Unpacked {
-    pub fn new(table: &Table) -> Unpacked {
-        Unpacked {
-            stored: Vec::new(),
-            packed: Packed::default(),
-            contents: Vec::new(),
-            len: 0,
-            done: 0,
-            progress: lz4::Progress::default(),
-            share: table.budget().share(Use::Blocks),
-        }
-    }
-
     /// Makes block `no`, which is compressed, the current one, but for its values.
     pub fn enter(&mut self, table: &Table, no: usize, at: BlockAt) -> Result<Layout> {
         (self.len, self.done) = (0, 0);
@@ -67,7 +57,8 @@ impl Unpacked {
         if self.contents.len() < at.raw() {
             self.contents.resize(at.raw().next_multiple_of(4096), 0);
         }
-        self.share.set(self.contents.capacity() + self.stored.capacity());
+        let share = self.share.get_or_insert_with(|| table.budget().share(Use::Blocks));
+        share.set(self.contents.capacity() + self.stored.capacity());
         self.len = at.raw();
         self.progress = lz4::Progress::default();
         self.undo(table, HEADER_LEN).and_then(|()| {

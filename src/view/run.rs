@@ -1,7 +1,7 @@
 //! A run: tables that do not overlap, one after another in key order, read as one.
 
 use crate::cursor::visible::Bounds;
-use crate::cursor::{Cursor, Layer};
+use crate::cursor::{Cursor, Layer, Near};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::{FileNo, Seq};
@@ -245,6 +245,18 @@ impl Cursor for RunCursor {
             table.seek(key, trailer)?;
         }
         self.skip_forward()
+    }
+
+    fn approach(&self, key: &[u8], near: Near) {
+        if self.passage == Passage::Streaming {
+            return;
+        }
+        let at = self.run.first_ending_after(key);
+        let Some(table) = self.run.tables.get(at).and_then(|t| t.handle.opened()) else { return };
+        match near {
+            Near::Index => table.index().prefetch(key),
+            Near::Block => table.prefetch_keys(table.index().find(key)),
+        }
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The kinds of sorted source a view is made of, as one type: calls are dispatched by a match, not
 //! through a pointer.
 
-use crate::cursor::{Cursor, Layer};
+use crate::cursor::{Cursor, Layer, Near};
 use crate::error::Result;
 use crate::fs::SharedBytes;
 use crate::ids::Seq;
@@ -54,6 +54,10 @@ impl Cursor for Source {
 
     fn seek(&mut self, key: &[u8], trailer: Trailer) -> Result<()> {
         each!(self, c => c.seek(key, trailer))
+    }
+
+    fn approach(&self, key: &[u8], near: Near) {
+        each!(self, c => c.approach(key, near))
     }
 
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
