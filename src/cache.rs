@@ -7,7 +7,9 @@
 //!
 //! The cache takes what its own cap and the [`Budget`] leave to it, and gives way when others grow: with
 //! each insertion, and when it is [told to](Cache::trim). A block that was evicted lives on, and counts,
-//! while somebody still holds it.
+//! while somebody still holds it. The [memory](Slots::buffer) of one that nobody holds is the next one's:
+//! allocators keep memory by the thread that asked for it, and what one thread puts into a full cache
+//! would else come on top of what others had put there before.
 
 use crate::budget::{Budget, Share, Use};
 use crate::mutant::Mutant;
@@ -29,13 +31,22 @@ const BATCH: usize = 256;
 const INVITING: u32 = 5;
 /// Over how many counters hits are spread.
 const STRIPES: usize = 16;
+/// The memory of so many evicted blocks at most waits for the next ones.
+const SPARES: usize = 8;
 
 /// A block in the cache.
+#[derive(Debug)]
 pub(crate) struct Entry {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     used: AtomicBool,
     /// Until the last reader lets go.
     _share: Share,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.bytes.capacity() + OVERHEAD
+    }
 }
 
 impl AsRef<[u8]> for Entry {
@@ -61,6 +72,8 @@ pub(crate) struct Cache {
     cap: usize,
     budget: Arc<Budget>,
     ring: Mutex<Ring>,
+    /// Blocks that were evicted: their memory is for the next ones, and counts until then.
+    spare: Mutex<Vec<Entry>>,
     /// The last block that was inserted found no room without evicting others.
     full: AtomicBool,
     hits: [Counter; STRIPES],
@@ -81,6 +94,9 @@ struct Ring {
     /// Places whose slots are gone.
     dead: usize,
 }
+
+/// What went, or may stay for another round, and whose it was: to be dropped once nothing is locked.
+type Evicted = Vec<(Arc<Slots>, Option<Arc<Entry>>)>;
 
 /// Where an entry is.
 #[derive(Debug)]
@@ -114,7 +130,8 @@ impl Cache {
         Arc::new(Cache {
             cap,
             budget: budget.clone(),
-            ring: Mutex::new(Ring::default()),
+            ring: Mutex::default(),
+            spare: Mutex::default(),
             full: AtomicBool::new(false),
             hits: Default::default(),
             misses: AtomicU64::new(0),
@@ -135,6 +152,7 @@ impl Cache {
 
     /// Gives way to others who have grown, until the budget is kept or nothing is left to evict.
     pub fn trim(&self) {
+        drop(std::mem::take(&mut *self.spare.lock()));
         while self.budget.total() > self.budget.limit() {
             let mut evicted = Vec::new();
             let mut ring = self.ring.lock();
@@ -152,6 +170,19 @@ impl Cache {
     fn room(&self, ring: &Ring, cost: usize) -> usize {
         let read = self.budget.used(Use::Blocks).saturating_sub(ring.used + cost);
         self.cap.min(self.budget.left_to(Use::Blocks).saturating_sub(read))
+    }
+
+    /// Keeps the memory of some that were evicted, if it is not much of what there may be.
+    fn keep(&self, evicted: Evicted) {
+        let kept = |entry: &Entry| entry.cost() <= self.cap / LARGEST / SPARES;
+        for entry in evicted.into_iter().filter_map(|(_, entry)| Arc::into_inner(entry?)).filter(kept) {
+            let mut spare = self.spare.lock();
+            if spare.len() == SPARES {
+                // Blocks may be of another size by now.
+                spare.remove(0);
+            }
+            spare.push(entry);
+        }
     }
 
     pub fn stats(&self) -> CacheStats {
@@ -203,18 +234,31 @@ impl Slots {
         misses.wrapping_mul(0x9e37_79b9_7f4a_7c15).leading_zeros() >= INVITING
     }
 
+    /// Memory for a block of `len` bytes; what stands in it is to be replaced.
+    pub fn buffer(&self, len: usize) -> Vec<u8> {
+        // Up to an eighth more, so that a block of about the same size can have it next.
+        let capacity = len.next_multiple_of((len / 8).next_power_of_two());
+        let mut spare = self.cache.spare.lock();
+        let fits = spare.iter().rposition(|entry| entry.bytes.capacity() == capacity);
+        let taken = fits.map(|at| spare.swap_remove(at));
+        drop(spare);
+        let mut buffer = taken.map_or_else(|| Vec::with_capacity(capacity), |entry| entry.bytes);
+        buffer.resize(len, 0);
+        buffer
+    }
+
     /// A block that is read once, and gone.
-    pub fn lend(&self, bytes: Box<[u8]>) -> Arc<Entry> {
+    pub fn lend(&self, bytes: Vec<u8>) -> Arc<Entry> {
         let mut share = self.cache.budget.share(Use::Blocks);
-        share.grow(bytes.len() + OVERHEAD);
+        share.grow(bytes.capacity() + OVERHEAD);
         Arc::new(Entry { bytes, used: AtomicBool::new(false), _share: share })
     }
 
     /// Puts a block at `index`, unless it is too large for the cache or somebody was faster; returns
     /// the one to use.
-    pub fn insert(self: &Arc<Slots>, index: usize, bytes: Box<[u8]>) -> Arc<Entry> {
-        let cost = bytes.len() + OVERHEAD;
+    pub fn insert(self: &Arc<Slots>, index: usize, bytes: Vec<u8>) -> Arc<Entry> {
         let entry = self.lend(bytes);
+        let cost = entry.cost();
         let Some(slot) = self.slots.get(index) else { return entry };
         if cost > self.cache.cap / LARGEST {
             return entry;
@@ -240,6 +284,7 @@ impl Slots {
         ring.used += cost;
         ring.hand.push_back(Place { slots: Arc::downgrade(self), index });
         drop(ring);
+        self.cache.keep(evicted);
         entry
     }
 }
@@ -247,7 +292,7 @@ impl Slots {
 impl Ring {
     /// Evicts until at most `room` bytes are used, or as far as one hold of the lock may go. Answers how
     /// much of what was evicted lives on, held by readers.
-    fn make_room(&mut self, room: usize, evicted: &mut Vec<(Arc<Slots>, Option<Arc<Entry>>)>) -> usize {
+    fn make_room(&mut self, room: usize, evicted: &mut Evicted) -> usize {
         let (mut patience, mut lost) = (PATIENCE, 0);
         while self.used + lost > room && evicted.len() < BATCH {
             let Some(place) = self.hand.pop_front() else { break };
@@ -265,7 +310,7 @@ impl Ring {
                 evicted.push((slots, None));
             } else {
                 let entry = slot.swap(None);
-                let cost = entry.as_ref().map_or(0, |e| e.bytes.len() + OVERHEAD);
+                let cost = entry.as_ref().map_or(0, |e| e.cost());
                 self.used -= cost;
                 lost += if held { cost } else { 0 };
                 evicted.push((slots, entry));
@@ -281,7 +326,7 @@ impl Drop for Slots {
         for slot in &self.slots {
             if let Some(entry) = slot.swap(None) {
                 count += 1;
-                bytes += entry.bytes.len() + OVERHEAD;
+                bytes += entry.cost();
             }
         }
         if count == 0 {
@@ -301,8 +346,8 @@ impl Drop for Slots {
 mod tests {
     use super::*;
 
-    fn block(n: usize, len: usize) -> Box<[u8]> {
-        vec![n as u8; len].into()
+    fn block(n: usize, len: usize) -> Vec<u8> {
+        vec![n as u8; len]
     }
 
     #[test]
@@ -370,6 +415,24 @@ mod tests {
         slots.insert(1, block(7, 10));
         assert_eq!(Cache::new(0).slots(1).insert(0, block(1, 1)).bytes.len(), 1);
         assert_eq!(cache.stats().bytes, 0);
+    }
+
+    #[test]
+    fn what_goes_leaves_its_memory_to_what_comes() {
+        let cache = Cache::new(256 << 10);
+        let slots = cache.slots(1000);
+        let insert = |n: usize| slots.insert(n, slots.buffer(1000 + n % 20)).as_ref().as_ref().as_ptr();
+        let first: Vec<*const u8> = (0..300).map(insert).collect();
+        assert!(cache.stats().bytes as usize > 240 << 10);
+        assert!((300..600).all(|n| first.contains(&insert(n))));
+        // For what has another size there is other memory, and soon that is kept.
+        let large = |n: usize| slots.insert(n, slots.buffer(3000)).as_ref().as_ref().as_ptr();
+        let second: Vec<*const u8> = (600..800).map(large).collect();
+        assert!((800..900).all(|n| second.contains(&large(n))));
+        let spare = |cache: &Cache| cache.spare.lock().len();
+        assert_eq!(spare(&cache), SPARES);
+        cache.trim();
+        assert_eq!((spare(&cache), slots.buffer(1).len()), (0, 1));
     }
 
     #[test]

@@ -400,8 +400,8 @@ impl Table {
         let slots = self.slots();
         match slots.get(no) {
             Some(entry) => Ok(BlockBytes::Owned(entry)),
-            None if kept => Ok(BlockBytes::Owned(slots.insert(no, self.contents(no, at)?))),
-            None => Ok(BlockBytes::Owned(slots.lend(self.contents(no, at)?))),
+            None if kept => Ok(BlockBytes::Owned(slots.insert(no, self.contents(slots, no, at)?))),
+            None => Ok(BlockBytes::Owned(slots.lend(self.contents(slots, no, at)?))),
         }
     }
 
@@ -414,7 +414,9 @@ impl Table {
             return Ok(Some(entry));
         }
         match self.index.block(no) {
-            Some(at) if wanted && slots.invites() => Ok(Some(slots.insert(no, self.contents(no, at)?))),
+            Some(at) if wanted && slots.invites() => {
+                Ok(Some(slots.insert(no, self.contents(slots, no, at)?)))
+            }
             _ => Ok(None),
         }
     }
@@ -432,22 +434,22 @@ impl Table {
         match slots.get(no) {
             Some(entry) => Ok(Some(entry)),
             None if !at.is_raw() && !slots.admits(at.raw()) => Ok(None),
-            None => Ok(Some(slots.insert(no, self.contents(no, at)?))),
+            None => Ok(Some(slots.insert(no, self.contents(slots, no, at)?))),
         }
     }
 
     /// The contents of a block, in memory of their own.
-    fn contents(&self, no: usize, at: BlockAt) -> Result<Box<[u8]>> {
-        let mut stored = Vec::new();
+    fn contents(&self, slots: &Slots, no: usize, at: BlockAt) -> Result<Vec<u8>> {
         if at.is_raw() {
-            stored.resize(at.stored as usize, 0);
+            let mut stored = slots.buffer(at.stored as usize);
             read(&*self.file, &self.path, &mut stored, at.offset)?;
             self.check_stored(&stored, at)?;
             stored.truncate(at.raw());
-            return Ok(stored.into());
+            return Ok(stored);
         }
+        let mut stored = Vec::new();
         let packed = self.packed(no, at, &mut stored)?;
-        let mut contents = vec![0; at.raw()].into_boxed_slice();
+        let mut contents = slots.buffer(at.raw());
         codec::decompress(packed.codec, packed.bytes(self, &stored), &mut contents)
             .and_then(|()| if packed.fresh { check_contents(&contents) } else { Ok(()) })
             .map_err(|e| e.at(&self.path, at.offset))?;
