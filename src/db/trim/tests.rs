@@ -382,7 +382,6 @@ fn what_readers_hold_is_counted_until_they_let_go() {
     let cached = || db.core().store.cache().stats().bytes as usize;
     // One value in each block.
     let values: Vec<Value> = (0..4000).step_by(10).map(|n| a.get(key(n)).unwrap().unwrap()).collect();
-    let held = budget.used(Use::Blocks);
     assert!(budget.total() > budget.limit(), "{budget:?}");
     // They take all there is: the cache gives way to them.
     a.get(key(5)).unwrap();
