@@ -602,8 +602,8 @@ fn begin(core: &Arc<Core>, before: &State, journal: &journal::Report, listing: &
     Ok(removed)
 }
 
-/// Removes what no manifest names, or keeps it to be used again: outputs of jobs that did not end, segments and manifests that
-/// are no longer needed. Answers how many of them were left over, and not just given up by this
+/// Removes what no manifest names: outputs of jobs that did not end, segments and manifests that are no longer
+/// needed, of which it keeps some to be used again. Answers how many of them were left over, and not just given up by this
 /// opening: `before` is what it found.
 fn remove_strays(core: &Core, listing: &Listing, before: &State) -> u64 {
     let version = core.version.lock();
@@ -623,8 +623,9 @@ fn remove_strays(core: &Core, listing: &Listing, before: &State) -> u64 {
             Name::Table(no) => before.table(*no).is_some(),
             _ => false,
         };
-        // One segment is needed at once, and one after that.
-        let kept = || matches!(name, Name::Journal(no) if core.keep_for_reuse(*no, 2));
+        // One segment is needed at once, and one after that. Not what is here for reasons nobody knows: until
+        // it is written to, its header would be taken for that of a segment of another database.
+        let kept = || matches!(name, Name::Journal(no) if named && core.keep_for_reuse(*no, 2));
         if stray && (kept() || core.remove_file(*name)) {
             removed += u64::from(!named);
         }

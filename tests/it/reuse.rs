@@ -136,6 +136,31 @@ fn a_checkpoint_is_never_written_over() {
     }
 }
 
+/// The header of another database, in a segment that was never written to, would be taken for damage.
+#[test]
+fn a_segment_that_nobody_named_is_not_used() {
+    let (sim, other) = (SimFs::new(5), SimFs::new(6));
+    for fs in [&sim, &other] {
+        let db = Db::open(DIR, options(fs.clone())).unwrap();
+        append(&db, &db.logs("raft").unwrap().log(1), 3, 20);
+    }
+    let sim = sim.crash(1);
+    let (path, _) =
+        other.files().into_iter().find(|f| f.0.extension().is_some_and(|e| e == "journal")).unwrap();
+    let file = sim.create(Path::new("/data/db/000099.journal")).unwrap();
+    file.allocate(SEGMENT).unwrap();
+    file.write_at(&other.read(path).unwrap(), 0).unwrap();
+    file.sync().unwrap();
+    sim.sync_dir(Path::new(DIR)).unwrap();
+    drop(Db::open(DIR, options(sim.clone())).unwrap());
+    for op in 0..=sim.ops() {
+        for choice in 0..sim.states_at(op).min(4) {
+            let db = Db::open(DIR, options(sim.crash_at(op, choice)));
+            assert!(db.is_ok(), "{op}, {choice}: {:?}", db.err());
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_has_the_space_that_was_kept() {
     let sim = SimFs::new(4);
